@@ -1,0 +1,21 @@
+//! Compiles `lictor/v1/*.proto` with protox, so that no protoc is needed.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir("lictor/v1")?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    files.retain(|path| path.extension().is_some_and(|ext| ext == "proto"));
+    files.sort();
+    for file in &files {
+        println!("cargo:rerun-if-changed={}", file.display());
+    }
+    println!("cargo:rerun-if-changed=lictor/v1");
+    let descriptors = protox::compile(&files, ["."])?;
+    tonic_prost_build::configure()
+        .bytes(".lictor.v1.OutputChunk.data")
+        .bytes(".lictor.v1.Command.stdin")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! The wire contract of Lictor: what agents, control plane and users say to each other.
+//!
+//! Holds the generated code of `lictor/v1/*.proto` ([`v1`]) and the two byte formats that travel inside it: sealed
+//! secrets ([`sealing`]) and join tokens ([`token`]). It must never hold behaviour of either side. Used by the agent,
+//! the control plane, the command line and the tests.
+
+pub mod sealing;
+pub mod token;
+
+/// Generated from `lictor/v1/*.proto`; the documentation of each item stands there.
+#[expect(clippy::allow_attributes, reason = "generated code")]
+pub mod v1 {
+    tonic::include_proto!("lictor.v1");
+}
+
+/// Version of the contract that [`v1::Hello`] announces.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Largest gRPC message that either side sends or takes, in bytes. Leaves room for a script and a standard input of
+/// 1 MiB each.
+pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Largest piece of output in one [`v1::OutputChunk`], in bytes.
+pub const MAX_OUTPUT_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Largest script text and largest standard input of a task, in bytes.
+pub const MAX_INPUT_BYTES: usize = 1024 * 1024;
