@@ -8,7 +8,7 @@ pub mod sealing;
 pub mod token;
 
 /// Generated from `lictor/v1/*.proto`; the documentation of each item stands there.
-#[expect(clippy::allow_attributes, reason = "generated code")]
+#[expect(clippy::allow_attributes, clippy::large_enum_variant, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("lictor.v1");
 }

@@ -1,0 +1,141 @@
+//! Wires the agent together and runs it: state directory, HTTP endpoints, engine, link, and the way down.
+//!
+//! Decides nothing about tasks or sessions. Called by `cli` and by tests.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_winrm::pool::{Pool, PoolSettings};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::{Config, Loaded};
+use crate::enrol::{EnrolError, Store, TokenSource};
+use crate::failure::ExitCode;
+use crate::link::{Link, LinkError, Parts, ReadyFile};
+use crate::secrets::Keyring;
+use crate::sessions::Sessions;
+use crate::shutdown::Shutdown;
+use crate::tasks::engine::StartError;
+use crate::tasks::{Engine, Settings};
+use crate::telemetry::{Endpoints, Metrics};
+
+/// Why the agent ended other than by draining.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct AppError(#[from] Kind);
+
+#[derive(Debug, thiserror::Error)]
+enum Kind {
+    #[error(transparent)]
+    State(EnrolError),
+    #[error(transparent)]
+    Engine(StartError),
+    #[error("failed to listen on {address} for the HTTP endpoints")]
+    Listen { address: std::net::SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Link(LinkError),
+    #[error("stopped at once by a second signal")]
+    Interrupted,
+}
+
+impl AppError {
+    /// The process's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match &self.0 {
+            Kind::State(_) | Kind::Engine(_) => ExitCode::State,
+            Kind::Listen { .. } => ExitCode::Other,
+            Kind::Link(error) => error.exit_code(),
+            Kind::Interrupted => ExitCode::Interrupted,
+        }
+    }
+}
+
+/// Runs the agent until `shutdown` is requested, the control plane drains it, or it cannot go on.
+///
+/// # Errors
+/// [`AppError`], which knows its exit code.
+pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown) -> Result<(), AppError> {
+    let Loaded { config, join_token } = loaded;
+    let config = Arc::new(config);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), name = config.name, control_plane = %config.control_plane, "Starting");
+    let store = Store::open(&config.state_dir).map_err(Kind::State)?;
+    let metrics = Arc::new(Metrics::default());
+    let keyring = Arc::new(Keyring::default());
+    let pool = Pool::new(pool_settings(&config));
+    let endpoints = Endpoints::bind(config.http_listen)
+        .await
+        .map_err(|source| Kind::Listen { address: config.http_listen, source })?;
+    let settings = Settings { slots: config.slots, drain_grace: config.drain_grace };
+    let sessions = Sessions::new(pool.clone(), Arc::clone(&keyring));
+    let started = Engine::start(&config.state_dir, settings, sessions, Arc::clone(&metrics)).await;
+    let (engine, handle) = started.map_err(Kind::Engine)?;
+
+    let http_address = endpoints.address().to_string();
+    let served = CancellationToken::new();
+    let server = tokio::spawn(endpoints.serve(Arc::clone(&metrics), pool, served.clone()));
+    let server = AbortOnDropHandle::new(server);
+    let engine = AbortOnDropHandle::new(tokio::spawn(engine.run(shutdown.stop().clone())));
+
+    let link = Link::new(Parts {
+        tokens: TokenSource { value: join_token, file: config.join_token_file.clone() },
+        config,
+        store,
+        keyring,
+        metrics,
+        shutdown: shutdown.clone(),
+        engine: handle,
+        ready: ready_file.map(|path| ReadyFile { path, http_address }),
+    });
+    let ended = link.run().await;
+    if let Err(error) = &ended {
+        tracing::error!(error = %crate::failure::chain(error), "The agent cannot go on");
+    }
+
+    // The link dropped its handle, which ends the engine once its tasks have stopped.
+    match engine.await {
+        Ok(sessions) => {
+            let wait = if shutdown.stop().is_cancelled() { SHORT_CLOSE } else { CLOSE };
+            let left = sessions.close(Instant::now() + wait).await;
+            if left > 0 {
+                tracing::warn!(
+                    left,
+                    "Shells could not be deleted on their hosts; Windows deletes them when they have been idle long enough"
+                );
+            }
+        }
+        Err(error) => tracing::error!(error = %error, "The engine broke off"),
+    }
+    served.cancel();
+    // A scrape that hangs must not keep the process.
+    if !matches!(timeout(SERVER_CLOSE, server).await, Ok(Ok(Ok(())))) {
+        tracing::debug!("The HTTP endpoints were not closed in order");
+    }
+    ended.map_err(Kind::Link)?;
+    if shutdown.stop().is_cancelled() {
+        return Err(Kind::Interrupted.into());
+    }
+    tracing::info!("Stopped");
+    Ok(())
+}
+
+fn pool_settings(config: &Config) -> PoolSettings {
+    let number = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
+    PoolSettings {
+        max_sessions: number(config.pool.max_sessions),
+        max_shells_per_user: number(config.pool.max_shells_per_user),
+        connection_idle: config.pool.connection_idle,
+        shell_idle: config.pool.shell_idle,
+        commands_per_shell: config.pool.commands_per_shell,
+    }
+}
+
+/// For deleting shells on their hosts; one exchange with each, side by side.
+const CLOSE: Duration = Duration::from_secs(15);
+/// The same after a second signal.
+const SHORT_CLOSE: Duration = Duration::from_secs(3);
+/// For answers of the HTTP endpoints under way.
+const SERVER_CLOSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,159 @@
+//! The command line of `lictor-agent`.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::app;
+use crate::config::{self, Loaded};
+use crate::failure::ExitCode;
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+
+#[derive(Debug, Parser)]
+#[command(name = "lictor-agent", version, about, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run until told to stop: SIGTERM or SIGINT drains, a second one stops at once.
+    #[command(after_help = EXIT_CODES)]
+    Run {
+        /// Configuration file, TOML or YAML. Settings may also come from LICTOR_AGENT_<KEY>; see docs/agent-settings.md.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Write {"http_address", "agent_id"} here when first connected.
+        #[arg(long)]
+        ready_file: Option<PathBuf>,
+    },
+    /// Read the configuration, report every mistake, and open nothing.
+    CheckConfig {
+        /// Configuration file, TOML or YAML.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Print a completion script.
+    Completion {
+        /// For this shell.
+        shell: Shell,
+    },
+}
+
+/// Parses the process's arguments, does what they say, and returns the exit code.
+///
+/// # Errors
+/// What went wrong outside the agent's own failures.
+pub fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Run { config, ready_file } => match load(config.as_deref())? {
+            Some(loaded) => run(loaded, ready_file),
+            None => Ok(ExitCode::Configuration),
+        },
+        Command::CheckConfig { config } => Ok(match load(config.as_deref())? {
+            Some(_) => {
+                writeln!(std::io::stdout(), "The configuration is valid")?;
+                ExitCode::Success
+            }
+            None => ExitCode::Configuration,
+        }),
+        Command::Completion { shell } => {
+            // Not straight to standard output: the generator panics when a reader such as `head` has had enough.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "lictor-agent", &mut script);
+            match std::io::stdout().write_all(&script) {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+                _ => Ok(ExitCode::Success),
+            }
+        }
+    }
+}
+
+/// Nothing when there are mistakes, which are printed.
+fn load(file: Option<&Path>) -> anyhow::Result<Option<Loaded>> {
+    // Not `vars()`, which panics over a variable that is not Unicode.
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    match config::load(file, environment) {
+        Ok(loaded) => Ok(Some(loaded)),
+        Err(mistakes) => {
+            writeln!(std::io::stderr(), "lictor-agent: {mistakes}")?;
+            Ok(None)
+        }
+    }
+}
+
+fn run(loaded: Loaded, ready_file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    telemetry::start_logs(&loaded.config.log).context("failed to set up logs")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    let shutdown = Shutdown::default();
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = app::run(loaded, ready_file, shutdown.clone()) => Ok(ended),
+            signals = shutdown.clone().follow_signals() => signals.context("failed to listen for signals").map(|()| Ok(())),
+        }
+    })?;
+    // What still blocks a thread must not keep the process.
+    runtime.shutdown_timeout(LAST_WAIT);
+    match ended {
+        Ok(()) => Ok(ExitCode::Success),
+        Err(error) => {
+            writeln!(std::io::stderr(), "lictor-agent: {}", crate::failure::chain(&error))?;
+            Ok(error.exit_code())
+        }
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   drained and stopped as asked
+  1   a failure that none of the others describes
+  2   the command line is wrong
+  64  the configuration has mistakes; all of them are printed
+  65  the control plane refused the join token, or there is none
+  66  the control plane is not the one that the join token names
+  67  the agent was revoked
+  68  the state directory cannot be used
+  69  stopped at once by a second signal, before draining was done";
+
+/// The agent waits far more than it computes; each thread costs memory.
+const WORKERS: usize = 4;
+const LAST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_and_page_list_every_exit_code() {
+        let page = include_str!("../../docs/agent-settings.md");
+        for code in [
+            ExitCode::Success,
+            ExitCode::Other,
+            ExitCode::Configuration,
+            ExitCode::Enrolment,
+            ExitCode::Pin,
+            ExitCode::Revoked,
+            ExitCode::State,
+            ExitCode::Interrupted,
+        ] {
+            let number = code as u8;
+            assert!(EXIT_CODES.lines().any(|line| line.trim_start().starts_with(&format!("{number} "))), "{code:?}");
+            assert!(page.contains(&format!("| {number} |")), "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The agent's settings: one struct tree, one loader.
+//!
+//! Values come from a TOML or YAML file and from `LICTOR_AGENT_<KEY>` in the environment (nested keys with `__`), the
+//! environment winning. Unknown keys are mistakes, and all mistakes are reported together, before anything is opened.
+//! It must never keep a secret: the join token is handed on in a type that zeroes itself. Called by `app` and `cli`.
+
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Environment, File};
+use lictor_proto::token::JoinToken;
+use lictor_winrm::pool::PoolSettings;
+use zeroize::Zeroizing;
+
+use reader::Reader;
+
+/// Everything that can be set. `docs/agent-settings.md` lists the same keys; a test compares the two.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the control plane listens, `https://host:port`. Required; the port is 7443 unless given.
+    pub control_plane: ControlPlaneAddress,
+    /// File that holds the join token. Read when there is no valid identity in `state_dir`, each time anew.
+    pub join_token_file: Option<PathBuf>,
+    /// Name shown to people; unique among agents. Default: the machine's host name. 1 to 128 characters.
+    pub name: String,
+    /// Tags that tasks may select the agent by. Default: none. At most 64, each 1 to 128 characters.
+    pub tags: Vec<String>,
+    /// Free text for people. Default: empty. At most 500 characters.
+    pub description: String,
+    /// Directory for identity, journal and spilled output; made with mode 0700. Default: `./lictor-agent`.
+    pub state_dir: PathBuf,
+    /// Most tasks at once. Default: 16. Range: 1 to 1000.
+    pub slots: u32,
+    /// Address of `/live`, `/ready` and `/metrics`. Default: `127.0.0.1:3460`.
+    pub http_listen: SocketAddr,
+    /// How long running tasks may go on after the agent was asked to stop. Default: `60s`. Range: 0 s to 24 h.
+    pub drain_grace: Duration,
+    /// Bounds of the session pool.
+    pub pool: Pool,
+    /// Logging.
+    pub log: Log,
+}
+
+/// Bounds of the session pool.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    /// Most sessions in all. Default: 1000. Range: 1 to 10000.
+    pub max_sessions: u32,
+    /// Most shells per (host, user). Default: 10. Range: 1 to 100; Windows allows 30 over all clients unless told otherwise.
+    pub max_shells_per_user: u32,
+    /// How long an idle connection is kept. Default: `60s`. Range: 1 s to 110 s, because HTTP.sys closes at 120 s.
+    pub connection_idle: Duration,
+    /// How long an idle shell is kept before it is deleted. Default: `60s`. Range: 1 s to 1 h.
+    pub shell_idle: Duration,
+    /// Commands per shell before it is replaced. Default: 200. Range: 1 to 1400; Windows counts 1500 operations.
+    pub commands_per_shell: u32,
+}
+
+/// Logging.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// `text` or `json`. Default: `text`.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug` or `trace`. Default: `info`. Libraries that print secrets stay capped.
+    pub level: tracing::Level,
+}
+
+/// Formats of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Where the control plane listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlPlaneAddress {
+    host: String,
+    port: u16,
+}
+
+impl ControlPlaneAddress {
+    /// Parses `https://host[:port]`.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = url::Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+        if url.scheme() != "https" {
+            return Err("must start with https://".into());
+        }
+        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+            return Err("must have no path, query or fragment".into());
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("must not hold a user name or password".into());
+        }
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or("names no host")?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        // `port()` hides an explicit 443, which is the scheme's default and here not ours.
+        let port = match url.port() {
+            Some(port) => port,
+            None if text.trim_end_matches('/').ends_with(":443") => 443,
+            None => DEFAULT_CONTROL_PLANE_PORT,
+        };
+        Ok(Self { host, port })
+    }
+
+    /// Host name or address, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// TCP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Host and port, with IPv6 addresses in brackets.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for ControlPlaneAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "https://{}", self.authority())
+    }
+}
+
+/// A configuration that was read, and the join token that came with it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// The token of `LICTOR_AGENT_JOIN_TOKEN`, when it was set.
+    pub join_token: Option<JoinToken>,
+}
+
+/// Every mistake of a configuration. Holds no values of secrets.
+#[derive(Debug, thiserror::Error)]
+pub struct Mistakes(pub Vec<String>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} mistake(s)", self.0.len())?;
+        for mistake in &self.0 {
+            write!(f, "\n  - {mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the configuration from `file`, when given, and from `environment`.
+///
+/// # Errors
+/// [`Mistakes`], all of them at once.
+pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Loaded, Mistakes> {
+    let mut mistakes = Vec::new();
+    let mut join_token = None;
+    let mut variables = HashMap::new();
+    for (name, value) in environment {
+        if name == JOIN_TOKEN_VARIABLE {
+            let value = Zeroizing::new(value);
+            if !value.trim().is_empty() {
+                match value.parse::<JoinToken>() {
+                    Ok(token) => join_token = Some(token),
+                    Err(error) => mistakes.push(format!("{JOIN_TOKEN_VARIABLE}: {error}")),
+                }
+            }
+        } else if name.starts_with(VARIABLE_PREFIX) && !is_service_link(&name) {
+            variables.insert(name, value);
+        }
+    }
+
+    let mut builder = config::Config::builder();
+    if let Some(path) = file {
+        // Without its own check a missing file would hide the mistakes of the environment.
+        if path.is_file() {
+            builder = builder.add_source(File::from(path));
+        } else {
+            mistakes.push(format!("{}: there is no such file", path.display()));
+        }
+    }
+    let environment =
+        Environment::with_prefix("LICTOR_AGENT").prefix_separator("_").separator("__").source(Some(variables));
+    let tree = match builder.add_source(environment).build() {
+        Ok(built) => built.cache,
+        Err(error) => {
+            mistakes.push(format!("the configuration file cannot be read: {error}"));
+            return Err(Mistakes(mistakes));
+        }
+    };
+
+    let mut reader = Reader::new(tree, mistakes);
+    let config = read(&mut reader, Path::new("/proc/sys/kernel/hostname"));
+    let mistakes = reader.finish();
+    match config {
+        Some(config) if mistakes.is_empty() => Ok(Loaded { config, join_token }),
+        _ => Err(Mistakes(mistakes)),
+    }
+}
+
+fn read(reader: &mut Reader, hostname_file: &Path) -> Option<Config> {
+    if reader.take("join_token").is_some() {
+        reader.mistake("join_token", &format!("may only come from the environment ({JOIN_TOKEN_VARIABLE}), so that it is not left lying in a file; use join_token_file"));
+    }
+    let control_plane = reader.required("control_plane", ControlPlaneAddress::parse);
+    let join_token_file = reader.optional("join_token_file", |text| non_empty(text).map(PathBuf::from));
+    let name = reader.optional("name", |text| limited(text, MAX_NAME_CHARACTERS));
+    let name = name.or_else(|| {
+        let name = std::fs::read_to_string(hostname_file).ok()?.trim().to_owned();
+        (!name.is_empty()).then_some(name)
+    });
+    if name.is_none() {
+        reader.mistake("name", "is not set, and the machine has no host name to take its place");
+    }
+    let config = Config {
+        control_plane: control_plane.unwrap_or(ControlPlaneAddress { host: String::new(), port: 0 }),
+        join_token_file,
+        name: name.unwrap_or_default(),
+        tags: reader.list("tags", MAX_TAGS, |text| limited(text, MAX_NAME_CHARACTERS)),
+        description: reader.or("description", String::new(), |text| {
+            if text.chars().count() <= MAX_DESCRIPTION_CHARACTERS {
+                Ok(text.to_owned())
+            } else {
+                Err(format!("is longer than {MAX_DESCRIPTION_CHARACTERS} characters"))
+            }
+        }),
+        state_dir: reader.or("state_dir", PathBuf::from(DEFAULT_STATE_DIR), |text| non_empty(text).map(PathBuf::from)),
+        slots: reader.number("slots", DEFAULT_SLOTS, 1, 1000),
+        http_listen: reader.or("http_listen", DEFAULT_HTTP_LISTEN, |text| {
+            text.parse().map_err(|_| "is not an address such as 127.0.0.1:3460".to_owned())
+        }),
+        drain_grace: reader.duration("drain_grace", DEFAULT_DRAIN_GRACE, Duration::ZERO, DAY),
+        pool: pool(reader),
+        log: Log {
+            format: reader.or("log.format", LogFormat::Text, |text| match text {
+                "text" => Ok(LogFormat::Text),
+                "json" => Ok(LogFormat::Json),
+                _ => Err("must be text or json".into()),
+            }),
+            level: reader.or("log.level", tracing::Level::INFO, |text| match text {
+                "error" | "warn" | "info" | "debug" | "trace" => text.parse().map_err(|_| "is not a level".to_owned()),
+                _ => Err("must be error, warn, info, debug or trace".into()),
+            }),
+        },
+    };
+    Some(config)
+}
+
+fn pool(reader: &mut Reader) -> Pool {
+    let default = PoolSettings::default();
+    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    let second = Duration::from_secs(1);
+    Pool {
+        max_sessions: reader.number("pool.max_sessions", number(default.max_sessions), 1, 10_000),
+        max_shells_per_user: reader.number("pool.max_shells_per_user", number(default.max_shells_per_user), 1, 100),
+        connection_idle: reader.duration(
+            "pool.connection_idle",
+            default.connection_idle,
+            second,
+            Duration::from_secs(110),
+        ),
+        shell_idle: reader.duration("pool.shell_idle", default.shell_idle, second, Duration::from_secs(3600)),
+        commands_per_shell: reader.number("pool.commands_per_shell", default.commands_per_shell, 1, 1400),
+    }
+}
+
+fn non_empty(text: &str) -> Result<&str, String> {
+    if text.is_empty() { Err("is empty".into()) } else { Ok(text) }
+}
+
+fn limited(text: &str, most: usize) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        Err("is empty".into())
+    } else if text.chars().count() > most {
+        Err(format!("is longer than {most} characters"))
+    } else if text.chars().any(char::is_control) {
+        Err("holds control characters".into())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// Kubernetes puts `<SERVICE>_SERVICE_HOST`, `<SERVICE>_PORT` and kin into every pod; a service that is called
+/// `lictor-agent` would otherwise make every agent of its namespace refuse to start over unknown keys.
+fn is_service_link(name: &str) -> bool {
+    let rest = name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name);
+    rest == "PORT"
+        || rest.starts_with("SERVICE_")
+        || rest.strip_prefix("PORT_").is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+}
+
+/// Environment variable of the join token.
+pub const JOIN_TOKEN_VARIABLE: &str = "LICTOR_AGENT_JOIN_TOKEN";
+const VARIABLE_PREFIX: &str = "LICTOR_AGENT_";
+/// What the control plane listens on unless told otherwise.
+const DEFAULT_CONTROL_PLANE_PORT: u16 = 7443;
+const DEFAULT_STATE_DIR: &str = "./lictor-agent";
+/// A command mostly waits for its host; 16 keep one core of an agent busy enough without crowding small estates.
+const DEFAULT_SLOTS: u32 = 16;
+/// The Harness delegate's health port, so that existing probes fit; loopback until somebody opens it.
+const DEFAULT_HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3460);
+/// Kubernetes kills after 30 s unless told otherwise; the chart raises that above this value.
+const DEFAULT_DRAIN_GRACE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_NAME_CHARACTERS: usize = 128;
+const MAX_TAGS: usize = 64;
+/// The contract's limit.
+const MAX_DESCRIPTION_CHARACTERS: usize = 500;

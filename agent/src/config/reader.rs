@@ -1,0 +1,158 @@
+//! Reads typed values out of a configuration tree one key at a time, collecting mistakes instead of stopping at the
+//! first. What nobody asked for in the end is an unknown key. Called by the loader only.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use config::{Value, ValueKind};
+
+pub(super) struct Reader {
+    leaves: BTreeMap<String, Value>,
+    asked: Vec<&'static str>,
+    mistakes: Vec<String>,
+}
+
+impl Reader {
+    pub(super) fn new(tree: Value, mistakes: Vec<String>) -> Self {
+        let mut leaves = BTreeMap::new();
+        flatten(String::new(), tree, &mut leaves);
+        Self { leaves, asked: Vec::new(), mistakes }
+    }
+
+    /// Every mistake, the unknown keys included.
+    pub(super) fn finish(mut self) -> Vec<String> {
+        for (key, value) in &self.leaves {
+            let origin = value.origin().map(|origin| format!(" ({origin})")).unwrap_or_default();
+            self.mistakes.push(format!("{key}: is not a setting{origin}"));
+        }
+        self.mistakes
+    }
+
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> &[&'static str] {
+        &self.asked
+    }
+
+    pub(super) fn mistake(&mut self, key: &str, text: &str) {
+        self.mistakes.push(format!("{key}: {text}"));
+    }
+
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.leaves.remove(key)
+    }
+
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        self.asked.push(key);
+        let value = self.take(key)?;
+        let parsed = match scalar(&value) {
+            Some(text) => parse(&text),
+            None => Err("must be a single value".into()),
+        };
+        parsed.map_err(|text| self.mistake(key, &text)).ok()
+    }
+
+    pub(super) fn required<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        if !self.leaves.contains_key(key) {
+            self.mistake(key, "is required");
+        }
+        self.optional(key, parse)
+    }
+
+    pub(super) fn or<T>(&mut self, key: &'static str, default: T, parse: impl FnOnce(&str) -> Result<T, String>) -> T {
+        self.optional(key, parse).unwrap_or(default)
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, default: u32, least: u32, most: u32) -> u32 {
+        self.or(key, default, |text| match text.parse::<u32>() {
+            Ok(number) if (least..=most).contains(&number) => Ok(number),
+            _ => Err(format!("must be a whole number from {least} to {most}")),
+        })
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        key: &'static str,
+        default: Duration,
+        least: Duration,
+        most: Duration,
+    ) -> Duration {
+        self.or(key, default, |text| match humantime::parse_duration(text) {
+            Ok(duration) if (least..=most).contains(&duration) => Ok(duration),
+            Ok(_) => Err(format!(
+                "must be between {} and {}",
+                humantime::format_duration(least),
+                humantime::format_duration(most)
+            )),
+            Err(_) => Err("must be a time with its unit, such as 30s or 5m".into()),
+        })
+    }
+
+    /// A list in a file, or texts separated by commas.
+    pub(super) fn list(
+        &mut self,
+        key: &'static str,
+        most: usize,
+        parse: impl Fn(&str) -> Result<String, String>,
+    ) -> Vec<String> {
+        self.asked.push(key);
+        let texts: Vec<String> = match self.take(key) {
+            None => return Vec::new(),
+            Some(value) => match &value.kind {
+                ValueKind::Array(items) => items.iter().map(|item| scalar(item).unwrap_or_default()).collect(),
+                _ => match scalar(&value) {
+                    Some(text) if text.trim().is_empty() => Vec::new(),
+                    Some(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+                    None => {
+                        self.mistake(key, "must be a list of texts");
+                        return Vec::new();
+                    }
+                },
+            },
+        };
+        if texts.len() > most {
+            self.mistake(key, &format!("has more than {most} entries"));
+        }
+        let mut parsed = Vec::new();
+        for text in texts {
+            match parse(&text) {
+                Ok(text) => parsed.push(text),
+                Err(error) => self.mistake(key, &format!("{text:?} {error}")),
+            }
+        }
+        parsed
+    }
+}
+
+fn flatten(prefix: String, value: Value, leaves: &mut BTreeMap<String, Value>) {
+    match value.kind {
+        ValueKind::Table(table) => {
+            for (key, value) in table {
+                let path = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+                flatten(path, value, leaves);
+            }
+        }
+        ValueKind::Nil => {}
+        _ => {
+            leaves.insert(prefix, value);
+        }
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match &value.kind {
+        ValueKind::String(text) => Some(text.clone()),
+        ValueKind::Boolean(flag) => Some(flag.to_string()),
+        ValueKind::I64(number) => Some(number.to_string()),
+        ValueKind::U64(number) => Some(number.to_string()),
+        ValueKind::Float(number) => Some(number.to_string()),
+        _ => None,
+    }
+}

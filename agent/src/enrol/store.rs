@@ -1,0 +1,174 @@
+//! The identity on disk: one JSON file, mode 0600, replaced atomically, in a directory of mode 0700.
+//!
+//! It holds the agent's private keys in the clear, the stated exception to the rule that no secret touches unencrypted
+//! disk. Called by `app` and `link`.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use lictor_proto::sealing::SealingKey;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::{EnrolError, Identity, PrivateKeyPem};
+
+/// The identity's file.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    path: PathBuf,
+}
+
+impl Store {
+    /// Makes the state directory when it is missing, and takes other people's rights on it away.
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, EnrolError> {
+        let storage = |action, source| EnrolError::Storage { action, path: state_dir.to_owned(), source };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state_dir)
+            .map_err(|source| storage("make the state directory", source))?;
+        let mode = std::fs::metadata(state_dir)
+            .map_err(|source| storage("look at the state directory", source))?
+            .permissions()
+            .mode();
+        if mode & 0o077 != 0 {
+            std::fs::set_permissions(state_dir, Permissions::from_mode(0o700))
+                .map_err(|source| storage("restrict the state directory", source))?;
+        }
+        Ok(Self { path: state_dir.join("identity.json") })
+    }
+
+    /// The stored identity, if there is one.
+    pub(crate) fn load(&self) -> Result<Option<Identity>, EnrolError> {
+        let mut text = Zeroizing::new(String::new());
+        match File::open(&self.path).and_then(|mut file| file.read_to_string(&mut text)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(self.storage("read", source)),
+        }
+        let malformed = |problem: String| EnrolError::Malformed { path: self.path.clone(), problem };
+        // The parser's own message may quote the text, and with it a key.
+        let mut document: Document = serde_json::from_str(&text)
+            .map_err(|error| malformed(format!("line {} is not as expected", error.line())))?;
+        let sealing_key = Zeroizing::new(
+            STANDARD.decode(&document.sealing_key).map_err(|_| malformed("its sealing key is not base64".into()))?,
+        );
+        let sealing_key = SealingKey::from_private_bytes(&sealing_key).map_err(|error| malformed(error.to_string()))?;
+        Ok(Some(Identity {
+            agent_id: std::mem::take(&mut document.agent_id),
+            certificate_pem: std::mem::take(&mut document.certificate_pem),
+            private_key_pem: PrivateKeyPem::new(std::mem::take(&mut document.private_key_pem)),
+            sealing_key,
+            ca_pem: std::mem::take(&mut document.ca_pem),
+            issued: UNIX_EPOCH + Duration::from_secs(document.issued_unix),
+            not_after: UNIX_EPOCH + Duration::from_secs(document.not_after_unix),
+        }))
+    }
+
+    /// Replaces the stored identity, surviving a crash at any point with the old or the new one.
+    pub(crate) fn save(&self, identity: &Identity) -> Result<(), EnrolError> {
+        let document = Document {
+            agent_id: identity.agent_id.clone(),
+            certificate_pem: identity.certificate_pem.clone(),
+            private_key_pem: identity.private_key_pem.expose().to_owned(),
+            sealing_key: STANDARD.encode(identity.sealing_key.private_bytes()),
+            ca_pem: identity.ca_pem.clone(),
+            issued_unix: seconds(identity.issued),
+            not_after_unix: seconds(identity.not_after),
+        };
+        let text = serde_json::to_vec_pretty(&document)
+            .map(Zeroizing::new)
+            .map_err(|error| self.storage("encode", std::io::Error::other(error)))?;
+        let new = self.path.with_extension("json.new");
+        let write = || -> std::io::Result<()> {
+            // Left over from a crash, perhaps with another mode.
+            match std::fs::remove_file(&new) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            std::fs::rename(&new, &self.path)?;
+            self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+        };
+        write().map_err(|source| self.storage("write", source))
+    }
+
+    /// Saving did not come to its end.
+    pub(crate) fn interrupted(&self, error: tokio::task::JoinError) -> EnrolError {
+        self.storage("write", std::io::Error::other(error))
+    }
+
+    fn storage(&self, action: &'static str, source: std::io::Error) -> EnrolError {
+        EnrolError::Storage { action, path: self.path.clone(), source }
+    }
+}
+
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct Document {
+    agent_id: String,
+    certificate_pem: String,
+    private_key_pem: String,
+    /// The private half, base64.
+    sealing_key: String,
+    ca_pem: String,
+    issued_unix: u64,
+    not_after_unix: u64,
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity {
+            agent_id: "a".into(),
+            certificate_pem: "cert".into(),
+            private_key_pem: PrivateKeyPem::new("marker-secret".into()),
+            sealing_key: SealingKey::generate(),
+            ca_pem: "ca".into(),
+            issued: UNIX_EPOCH + Duration::from_secs(10),
+            not_after: UNIX_EPOCH + Duration::from_secs(310),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let store = Store::open(&state).unwrap();
+        assert!(store.load().unwrap().is_none());
+        let identity = identity();
+        store.save(&identity).unwrap();
+        store.save(&identity).unwrap();
+        let loaded = Store::open(&state).unwrap().load().unwrap().unwrap();
+        assert_eq!(loaded.agent_id, "a");
+        assert_eq!(loaded.private_key_pem.expose(), "marker-secret");
+        assert_eq!(loaded.sealing_key.public_bytes(), identity.sealing_key.public_bytes());
+        assert_eq!(loaded.renewal_due(), UNIX_EPOCH + Duration::from_secs(210));
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&state), 0o700);
+        assert_eq!(mode(&state.join("identity.json")), 0o600);
+        assert!(!format!("{loaded:?}").contains("marker-secret"));
+    }
+
+    #[test]
+    fn a_damaged_file_is_a_clear_error_that_shows_no_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        std::fs::write(directory.path().join("identity.json"), "{\"private_key_pem\": \"marker-secret\", \"x\": 1")
+            .unwrap();
+        let error = store.load().unwrap_err().to_string();
+        assert!(error.contains("does not hold an identity") && !error.contains("marker-secret"), "{error}");
+    }
+}

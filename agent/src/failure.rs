@@ -1,0 +1,381 @@
+//! The one map from what went wrong to what follows from it: a task's outcome, or what the agent does next.
+//!
+//! Modules say what happened; only here is decided what that means, each row with its reason. Nothing here does
+//! anything by itself. Called by `tasks`, `link` and `app`.
+
+use std::error::Error as StdError;
+
+use lictor_proto::v1::{Failure, HandBackReason, TaskState};
+use lictor_winrm::Error as WinrmError;
+use lictor_winrm::error::{ErrorKind, Report};
+
+use crate::enrol::EnrolError;
+use crate::enrol::tls::ConnectError;
+use crate::secrets::SecretError;
+
+/// What becomes of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Verdict {
+    /// It ends in this state.
+    End(TaskState, Box<Failure>),
+    /// It goes back, not started.
+    HandBack(HandBackReason, Box<Failure>),
+}
+
+impl Verdict {
+    fn end(state: TaskState, failure: Failure) -> Self {
+        Self::End(state, Box::new(failure))
+    }
+}
+
+/// A task that goes back: why, and in words.
+pub(crate) type HandBack = (HandBackReason, Box<Failure>);
+
+/// A task that ends: how, and in words.
+pub(crate) type End = (TaskState, Box<Failure>);
+
+impl From<HandBack> for Verdict {
+    fn from((reason, failure): HandBack) -> Self {
+        Self::HandBack(reason, failure)
+    }
+}
+
+/// The whole chain of causes on one line.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    Report::of(error).to_string()
+}
+
+/// A failure on the way to a Windows host, for the wire.
+pub(crate) fn winrm(error: &WinrmError) -> Failure {
+    Failure {
+        stage: error.stage().as_str().into(),
+        code: error.code().into(),
+        message: error.report().to_string(),
+        cause: error.cause(),
+        remedy: error.remedy(),
+        legacy_text: error.legacy_text().unwrap_or_default().into(),
+        may_have_started: error.may_have_started(),
+    }
+}
+
+/// No session could be leased.
+pub(crate) fn leasing(error: &WinrmError) -> Verdict {
+    let state = match error.kind() {
+        // The wait ended because the task's own deadline came, perhaps while other tasks held every place.
+        ErrorKind::PoolTimeout { .. } | ErrorKind::DeadlinePassed => TaskState::TimedOut,
+        // Not handed back, though another agent might reach the host: a user who mistyped a name wants to hear so now, and
+        // not after the queue's timeout. Routing by reachability is decided before assignment.
+        _ => TaskState::Failed,
+    };
+    Verdict::end(state, Failure { may_have_started: false, ..winrm(error) })
+}
+
+/// Command could not be sent, or its answer did not arrive.
+pub(crate) fn starting(error: &WinrmError) -> Verdict {
+    // A request whose answer was lost may have been carried out: only the host knows, and asking again could run it twice.
+    let state = if error.may_have_started() { TaskState::Unknown } else { TaskState::Failed };
+    Verdict::end(state, winrm(error))
+}
+
+/// Receiving broke for good.
+pub(crate) fn receiving(error: &WinrmError) -> Verdict {
+    // It did start, whatever the error knows about that: Unknown, never Failed.
+    Verdict::end(TaskState::Unknown, Failure { may_have_started: true, ..winrm(error) })
+}
+
+/// Why a command was to be stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StopCause {
+    /// The user asked, with this reason.
+    Cancelled(String),
+    /// The task's own timeout.
+    Deadline,
+    /// The agent stops, and the grace is over.
+    Drained,
+}
+
+/// A task was stopped before its command was sent.
+pub(crate) fn stopped_before_start(cause: &StopCause) -> Verdict {
+    match cause {
+        StopCause::Cancelled(_) => Verdict::end(TaskState::Cancelled, cancelled(cause)),
+        StopCause::Deadline => Verdict::end(TaskState::TimedOut, cancelled(cause)),
+        // Nothing has happened yet, so another agent can take it.
+        StopCause::Drained => draining().into(),
+    }
+}
+
+/// A command was stopped, and the host confirmed.
+pub(crate) fn stopped(cause: &StopCause) -> Verdict {
+    let state = match cause {
+        StopCause::Cancelled(_) => TaskState::Cancelled,
+        StopCause::Deadline => TaskState::TimedOut,
+        // Somebody asked the agent to stop, and with it the task; that the command is gone is known, so it is no Unknown,
+        // and it did not end by itself, so it is no Failed. The failure's code tells it from a user's cancellation.
+        StopCause::Drained => TaskState::Cancelled,
+    };
+    Verdict::end(state, Failure { may_have_started: true, ..cancelled(cause) })
+}
+
+/// A command was to be stopped, and the host did not confirm.
+pub(crate) fn not_stopped(cause: &StopCause, error: &WinrmError) -> Verdict {
+    let why = cancelled(cause);
+    // The command may go on running: neither Cancelled nor TimedOut would be true.
+    let mut failure = Failure { may_have_started: true, ..winrm(error) };
+    failure.message =
+        format!("{}, but the host did not confirm that the command ended: {}", why.message, failure.message);
+    failure.remedy = format!("Look on the host whether the command still runs. {}", failure.remedy);
+    Verdict::end(TaskState::Unknown, failure)
+}
+
+fn cancelled(cause: &StopCause) -> Failure {
+    let (code, message, cause, remedy) = match cause {
+        StopCause::Cancelled(reason) => {
+            let message = if reason.is_empty() { "cancelled".into() } else { format!("cancelled: {reason}") };
+            ("agent.cancelled", message, "Somebody asked for the task's cancellation", "")
+        }
+        StopCause::Deadline => (
+            "agent.timeout",
+            "the task's timeout ran out".to_owned(),
+            "The command, or the wait for a session, took longer than the task's timeout",
+            "Give the task a longer timeout, or find out what the command waits for",
+        ),
+        StopCause::Drained => (
+            "agent.drained",
+            "the agent stopped, and the command did not end within its drain grace".to_owned(),
+            "The agent was asked to stop while the command ran, and drain_grace was over first",
+            "Submit the task again; give the agent a longer drain_grace for commands like this one",
+        ),
+    };
+    Failure {
+        stage: "agent".into(),
+        code: code.into(),
+        message,
+        cause: cause.into(),
+        remedy: remedy.into(),
+        ..Failure::default()
+    }
+}
+
+/// The agent takes nothing new.
+pub(crate) fn draining() -> HandBack {
+    let failure = Failure {
+        stage: "agent".into(),
+        code: "agent.draining".into(),
+        message: "the agent is draining and had not started the task".into(),
+        cause: "The agent was asked to stop".into(),
+        remedy: "Nothing; another agent can take the task".into(),
+        ..Failure::default()
+    };
+    (HandBackReason::Draining, Box::new(failure))
+}
+
+/// The agent restarted before the task was started.
+pub(crate) fn restarted_before_start() -> HandBack {
+    let failure = Failure {
+        message: "the agent restarted before it started the task".into(),
+        remedy: "Nothing; the task can be assigned again".into(),
+        ..restart()
+    };
+    (HandBackReason::Restarted, Box::new(failure))
+}
+
+/// The agent restarted after the start was journalled.
+pub(crate) fn restarted_after_start(host: &str, command_id: &str) -> End {
+    let place = if host.is_empty() { "the host".to_owned() } else { host.to_owned() };
+    let command = if command_id.is_empty() { String::new() } else { format!(" (command {command_id})") };
+    let failure = Failure {
+        message: format!("the agent restarted while the task ran on {place}{command}"),
+        remedy: format!("Look on {place} what the command did before running it again"),
+        may_have_started: true,
+        ..restart()
+    };
+    // Its end was not journalled, so it is not known; running it again could do its work twice.
+    (TaskState::Unknown, Box::new(failure))
+}
+
+fn restart() -> Failure {
+    Failure {
+        stage: "agent".into(),
+        code: "agent.restarted".into(),
+        cause: "The agent's process was killed or crashed".into(),
+        ..Failure::default()
+    }
+}
+
+/// A secret is not available.
+pub(crate) fn secret(error: &SecretError) -> HandBack {
+    let (reason, code) = match error {
+        // It was sealed for a key that this agent does not have any more; sealed anew, for this agent or another, it opens.
+        SecretError::Sealed { .. } | SecretError::NoKey { .. } => (HandBackReason::Unable, "secret.unsealable"),
+        // It opens the same everywhere.
+        SecretError::NotText { .. } => (HandBackReason::Invalid, "secret.not_text"),
+    };
+    let failure = Failure {
+        stage: "secret".into(),
+        code: code.into(),
+        message: chain(error),
+        cause: "The credential's secret was sealed for another key, or holds something other than text".into(),
+        remedy: "Put the credential again; when that does not help, let the agent enrol anew".into(),
+        ..Failure::default()
+    };
+    (reason, Box::new(failure))
+}
+
+/// The assignment makes no sense.
+pub(crate) fn invalid(error: &(dyn StdError + 'static)) -> HandBack {
+    let failure = Failure {
+        stage: "agent".into(),
+        code: "agent.invalid_task".into(),
+        message: chain(error),
+        cause: "The task asks for something that cannot be".into(),
+        remedy: "Correct the task and submit it again".into(),
+        ..Failure::default()
+    };
+    (HandBackReason::Invalid, Box::new(failure))
+}
+
+/// The assignment asks for something that this version does not have.
+pub(crate) fn unsupported(error: &(dyn StdError + 'static)) -> HandBack {
+    let failure = Failure {
+        stage: "agent".into(),
+        code: "agent.unsupported".into(),
+        message: chain(error),
+        cause: "The agent's version is older than the task's features".into(),
+        remedy: "Update the agent, or send the task to a newer one".into(),
+        ..Failure::default()
+    };
+    (HandBackReason::Unable, Box::new(failure))
+}
+
+/// The agent itself is in trouble, and the task has surely not started.
+pub(crate) fn unable(code: &str, message: String) -> HandBack {
+    let failure = Failure { may_have_started: false, ..internal(code, message) };
+    (HandBackReason::Unable, Box::new(failure))
+}
+
+/// The agent itself is in trouble, and the task may have started.
+pub(crate) fn broke_off(code: &str, message: String) -> End {
+    (TaskState::Unknown, Box::new(Failure { may_have_started: true, ..internal(code, message) }))
+}
+
+fn internal(code: &str, message: String) -> Failure {
+    Failure {
+        stage: "agent".into(),
+        code: code.into(),
+        message,
+        cause: "Something is wrong with the agent or its state directory".into(),
+        remedy: "Look at the agent's log and at the free space of its state directory".into(),
+        ..Failure::default()
+    }
+}
+
+/// A failed connection test.
+pub(crate) fn ladder(error: &WinrmError, deadline_passed: bool) -> Verdict {
+    // What a test runs on the host does no harm, so it is never Unknown.
+    let state = if deadline_passed { TaskState::TimedOut } else { TaskState::Failed };
+    Verdict::end(state, Failure { may_have_started: false, ..winrm(error) })
+}
+
+/// What the agent does about a failed enrolment, renewal or connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// Try again after a while.
+    Retry,
+    /// Throw the certificate away and enrol by token.
+    EnrolAgain,
+    /// End the process with this code; trying again cannot help.
+    Stop(ExitCode),
+}
+
+/// Exit codes of `lictor-agent`. Listed in `--help` and in `docs/agent-settings.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitCode {
+    /// Drained and stopped as asked.
+    Success = 0,
+    /// A failure that none of the others describes.
+    Other = 1,
+    /// The configuration has mistakes.
+    Configuration = 64,
+    /// The control plane refused the join token, or there is none.
+    Enrolment = 65,
+    /// The control plane is not the one that the join token names.
+    Pin = 66,
+    /// The agent was revoked.
+    Revoked = 67,
+    /// The state directory cannot be used.
+    State = 68,
+    /// Stopped at once by a second signal.
+    Interrupted = 69,
+}
+
+/// What follows from an enrolment, renewal or connection that failed.
+pub(crate) fn recovery(error: &EnrolError) -> Recovery {
+    match error {
+        // An expired, used-up or revoked token does not come back; a supervisor's restart is the right pace for a new one.
+        EnrolError::TokenRefused(_) | EnrolError::NoToken | EnrolError::Token { .. } => {
+            Recovery::Stop(ExitCode::Enrolment)
+        }
+        // The name, the tags or the request as a whole: asking again gives the same answer.
+        EnrolError::Invalid(_) => Recovery::Stop(ExitCode::Enrolment),
+        // Somebody else answers. Going on trying would hand him more chances; a person must look.
+        EnrolError::Connect(ConnectError::Pin { .. }) => Recovery::Stop(ExitCode::Pin),
+        EnrolError::Forbidden(_) => Recovery::Stop(ExitCode::Revoked),
+        // The certificate ended beyond its grace, or the control plane lost its state: the token is the way back.
+        EnrolError::CertificateRefused(_) => Recovery::EnrolAgain,
+        EnrolError::Storage { .. } | EnrolError::Malformed { .. } => Recovery::Stop(ExitCode::State),
+        EnrolError::Keys(_) | EnrolError::SealingKey(_) => Recovery::Stop(ExitCode::Other),
+        // The control plane is starting, restarting or out of reach. TLS too: its certificate may be about to be renewed.
+        EnrolError::Connect(_) | EnrolError::Call { .. } | EnrolError::Answer { .. } => Recovery::Retry,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lictor_winrm::Stage;
+
+    use super::*;
+
+    fn error(stage: Stage) -> WinrmError {
+        WinrmError::new(stage, ErrorKind::ConnectionClosed).with_source(std::io::Error::other("reset by peer"))
+    }
+
+    fn state(verdict: &Verdict) -> (TaskState, bool) {
+        match verdict {
+            Verdict::End(state, failure) => (*state, failure.may_have_started),
+            Verdict::HandBack(..) => panic!("{verdict:?}"),
+        }
+    }
+
+    #[test]
+    fn what_may_have_started_is_unknown_and_never_failed() {
+        assert_eq!(state(&starting(&error(Stage::Run))), (TaskState::Failed, false));
+        assert_eq!(state(&starting(&error(Stage::Run).after_start())), (TaskState::Unknown, true));
+        assert_eq!(state(&receiving(&error(Stage::Receive))), (TaskState::Unknown, true));
+        assert_eq!(state(&leasing(&error(Stage::Connect))), (TaskState::Failed, false));
+        for (state, failure) in [restarted_after_start("h", "c"), broke_off("agent.internal", "x".into())] {
+            assert_eq!((state, failure.may_have_started), (TaskState::Unknown, true));
+        }
+    }
+
+    #[test]
+    fn an_unconfirmed_stop_is_unknown_whatever_its_cause() {
+        for (cause, confirmed) in [
+            (StopCause::Cancelled("why".into()), TaskState::Cancelled),
+            (StopCause::Deadline, TaskState::TimedOut),
+            (StopCause::Drained, TaskState::Cancelled),
+        ] {
+            assert_eq!(state(&stopped(&cause)), (confirmed, true));
+            assert_eq!(state(&not_stopped(&cause, &error(Stage::Close))), (TaskState::Unknown, true));
+        }
+        assert!(matches!(stopped_before_start(&StopCause::Drained), Verdict::HandBack(HandBackReason::Draining, _)));
+        assert_eq!(state(&stopped_before_start(&StopCause::Cancelled(String::new()))), (TaskState::Cancelled, false));
+    }
+
+    #[test]
+    fn a_failure_carries_the_chain_and_what_to_do() {
+        let failure = winrm(&error(Stage::Receive));
+        assert_eq!((failure.stage.as_str(), failure.code.is_empty()), ("receive", false));
+        assert_eq!(failure.message, "the connection was closed by the host: reset by peer");
+        assert!(!failure.cause.is_empty() && !failure.remedy.is_empty());
+    }
+}

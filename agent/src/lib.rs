@@ -1,0 +1,18 @@
+//! Lictor's agent: enrols with a control plane, takes tasks over one link, and runs them on Windows hosts.
+//!
+//! `app` wires everything; inside, `app -> link -> tasks -> sessions -> secrets`, and nothing points back. This library
+//! exists for the `lictor-agent` program and for tests.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+mod enrol;
+mod failure;
+mod link;
+mod secrets;
+mod sessions;
+pub mod shutdown;
+mod tasks;
+mod telemetry;
+
+pub use failure::ExitCode;

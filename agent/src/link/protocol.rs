@@ -1,0 +1,529 @@
+//! The agent's side of the contract, without I/O: events of the control plane and of the engine go in, events for the
+//! control plane and commands for the engine come out, with the next deadline.
+//!
+//! One [`Protocol`] lives as long as the process and sees many sessions. It reads no clock and no socket. INVARIANT:
+//! whatever order sessions break in, every assignment is announced, its output sent in order from the acknowledged
+//! offset, and its end sent after the output and again until acknowledged. Driven by the link's transport.
+
+mod outbound;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use lictor_proto::v1::{
+    Draining, Failure, Goodbye, GoodbyeReason, HandBackReason, HeldState, HeldTask, Hello, Resume, ResumeDecision,
+    ServerEvent, TaskResult, Welcome, agent_event, server_event,
+};
+
+use crate::tasks::{Command, Event, TaskKey};
+
+/// What the agent says about itself in every Hello.
+#[derive(Debug, Clone)]
+pub(crate) struct About {
+    /// Chosen at each start of the process.
+    pub(crate) instance_id: String,
+    /// Tags.
+    pub(crate) tags: Vec<String>,
+    /// Most tasks at once.
+    pub(crate) slots: u32,
+    /// Facts that say the agent is impaired.
+    pub(crate) degraded: Vec<String>,
+}
+
+/// The protocol's state.
+#[derive(Debug)]
+pub(crate) struct Protocol {
+    about: About,
+    tasks: BTreeMap<TaskKey, Entry>,
+    session: Option<Session>,
+    commands: VecDeque<Command>,
+    /// Assignments that went to the engine, and those of them that gave their slots back.
+    assigned: u64,
+    settled: u64,
+    draining: Option<String>,
+    idle: bool,
+    /// Whose turn it is to send output.
+    turn: Option<TaskKey>,
+}
+
+/// One assignment.
+#[derive(Debug)]
+struct Entry {
+    stage: Stage,
+    /// Its start was journalled.
+    started: bool,
+    /// Bytes of output made so far.
+    produced: u64,
+    /// The control plane wants no more output.
+    full: bool,
+    /// Output that the control plane has.
+    acked: u64,
+    /// Output that cannot be sent any more.
+    gap: bool,
+    /// What this session knows. Nothing: not yet resumed.
+    told: Option<Told>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Accepted,
+    Started,
+    Ended(Box<TaskResult>),
+    HandedBack(HandBackReason, Box<Failure>),
+}
+
+/// What the control plane was told about an assignment in this session.
+#[derive(Debug)]
+struct Told {
+    accepted: bool,
+    started: bool,
+    /// Output sent.
+    sent: u64,
+    /// When the end was last sent.
+    end: Option<Instant>,
+    /// Number of the heartbeat after which the hand-back was sent; one after that proves its arrival.
+    handed_back: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Session {
+    phase: Phase,
+    opened: Instant,
+    queue: VecDeque<agent_event::Event>,
+    received: u64,
+    credit: u64,
+    heartbeat: Beat,
+    window: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    AwaitingWelcome,
+    Open { since: Instant },
+    Over,
+}
+
+#[derive(Debug)]
+struct Beat {
+    interval: Duration,
+    next: Instant,
+    sequence: u64,
+    acknowledged: u64,
+    heard: Instant,
+}
+
+/// Output that may be sent now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutputWanted {
+    /// Of which assignment.
+    pub(crate) key: TaskKey,
+    /// From where.
+    pub(crate) offset: u64,
+    /// At most so many bytes.
+    pub(crate) most: usize,
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SessionEnd {
+    /// The control plane said so.
+    #[error("the control plane ended the session ({reason:?}): {detail}")]
+    Goodbye {
+        /// Why.
+        reason: GoodbyeReason,
+        /// In words.
+        detail: String,
+    },
+    /// The control plane broke the contract.
+    #[error("the control plane broke the contract: {0}")]
+    Violation(&'static str),
+    /// Nothing came in time.
+    #[error("the control plane did not answer {0} in time")]
+    Silence(&'static str),
+}
+
+impl Protocol {
+    /// No session, and the assignments of `restored`.
+    pub(crate) fn new(about: About, restored: &[Event]) -> Self {
+        let mut protocol = Self {
+            about,
+            tasks: BTreeMap::new(),
+            session: None,
+            commands: VecDeque::new(),
+            assigned: 0,
+            settled: 0,
+            draining: None,
+            idle: false,
+            turn: None,
+        };
+        for event in restored {
+            protocol.engine(event);
+        }
+        protocol
+    }
+
+    /// A connection is there: says Hello.
+    pub(crate) fn connected(&mut self, now: Instant) {
+        let held = self.tasks.iter().map(|(key, entry)| {
+            let state = match entry.stage {
+                // Given back, but that may not have arrived: until it has, it is as good as accepted.
+                Stage::Accepted | Stage::HandedBack(..) => HeldState::Accepted,
+                Stage::Started => HeldState::Running,
+                Stage::Ended(_) => HeldState::Ended,
+            };
+            HeldTask { task: Some(key.to_wire()), state: state.into(), output_bytes: entry.produced }
+        });
+        let hello = Hello {
+            protocol: lictor_proto::PROTOCOL_VERSION,
+            version: env!("CARGO_PKG_VERSION").into(),
+            instance_id: self.about.instance_id.clone(),
+            tags: self.about.tags.clone(),
+            slots: self.about.slots,
+            capabilities: CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
+            held: held.collect(),
+            draining: self.draining.is_some(),
+            degraded: self.about.degraded.clone(),
+        };
+        for entry in self.tasks.values_mut() {
+            let (accepted, started) = match entry.stage {
+                Stage::Accepted | Stage::HandedBack(..) => (true, false),
+                Stage::Started | Stage::Ended(_) => (true, true),
+            };
+            entry.told = Some(Told { accepted, started, sent: entry.acked, end: None, handed_back: None });
+        }
+        self.session = Some(Session {
+            phase: Phase::AwaitingWelcome,
+            opened: now,
+            queue: VecDeque::from([agent_event::Event::Hello(hello)]),
+            received: 0,
+            credit: 0,
+            heartbeat: Beat { interval: DEFAULT_HEARTBEAT, next: now, sequence: 0, acknowledged: 0, heard: now },
+            window: 0,
+        });
+    }
+
+    /// The connection is gone. Returns how long the session was of use.
+    pub(crate) fn disconnected(&mut self, now: Instant) -> Duration {
+        for entry in self.tasks.values_mut() {
+            entry.told = None;
+        }
+        match self.session.take().map(|session| session.phase) {
+            Some(Phase::Open { since }) => now.saturating_duration_since(since),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Whether the control plane has welcomed this session.
+    pub(crate) fn is_open(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| matches!(session.phase, Phase::Open { .. }))
+    }
+
+    /// Whether the engine has come to rest after a drain and everything has been acknowledged.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.idle && self.commands.is_empty() && self.tasks.is_empty()
+    }
+
+    /// Whether it takes nothing new.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    /// Takes nothing new from now on.
+    pub(crate) fn drain(&mut self, reason: &str) {
+        if self.draining.is_none() {
+            self.draining = Some(reason.to_owned());
+            self.commands.push_back(Command::Drain(reason.to_owned()));
+            if self.is_open() {
+                self.push(agent_event::Event::Draining(Draining { reason: reason.to_owned() }));
+            }
+        }
+    }
+
+    /// An event of the engine.
+    pub(crate) fn engine(&mut self, event: &Event) {
+        match event {
+            Event::Accepted { key, .. } => {
+                if self.tasks.contains_key(key) {
+                    // The answer to a duplicate.
+                    self.repeat(key);
+                } else {
+                    self.enter(key, Stage::Accepted, 0);
+                }
+            }
+            Event::Started(key) => {
+                if let Some(entry) = self.tasks.get_mut(key)
+                    && matches!(entry.stage, Stage::Accepted)
+                {
+                    entry.stage = Stage::Started;
+                    entry.started = true;
+                }
+            }
+            Event::Ended { key, result, .. } => match self.tasks.get_mut(key) {
+                Some(entry) if matches!(entry.stage, Stage::Ended(_)) => self.repeat(key),
+                Some(entry) => {
+                    entry.produced = entry.produced.max(result.output_bytes);
+                    entry.stage = Stage::Ended(result.clone());
+                }
+                // Restored, or told to forget it meanwhile; a session that knows nothing of it says so.
+                None => self.enter(key, Stage::Ended(result.clone()), result.output_bytes),
+            },
+            Event::HandedBack { key, reason, failure } => {
+                let stage = Stage::HandedBack(*reason, failure.clone());
+                match self.tasks.get_mut(key) {
+                    Some(entry) => {
+                        entry.stage = stage;
+                        self.repeat(key);
+                    }
+                    None => self.enter(key, stage, 0),
+                }
+            }
+            Event::Settled(settled) => self.settled = *settled,
+            Event::Draining(reason) => self.draining = Some(reason.clone()),
+            Event::Idle => self.idle = true,
+        }
+    }
+
+    fn enter(&mut self, key: &TaskKey, stage: Stage, produced: u64) {
+        // During a session the control plane needs no Resume for what it has just assigned.
+        let told = self.session.is_some().then_some(Told {
+            accepted: false,
+            started: false,
+            sent: 0,
+            end: None,
+            handed_back: None,
+        });
+        self.tasks
+            .insert(key.clone(), Entry { stage, started: false, produced, full: false, acked: 0, gap: false, told });
+    }
+
+    /// Says again what is known of an assignment, output aside.
+    fn repeat(&mut self, key: &TaskKey) {
+        if let Some(told) = self.tasks.get_mut(key).and_then(|entry| entry.told.as_mut()) {
+            *told = Told { accepted: false, started: false, end: None, handed_back: None, ..*told };
+        }
+    }
+
+    /// A task has made output up to `end`.
+    pub(crate) fn produced(&mut self, key: &TaskKey, end: u64) {
+        if let Some(entry) = self.tasks.get_mut(key) {
+            entry.produced = entry.produced.max(end);
+        }
+    }
+
+    /// An event of the control plane.
+    ///
+    /// # Errors
+    /// [`SessionEnd`] when the session is over; the caller then closes the connection.
+    pub(crate) fn server(&mut self, event: ServerEvent, now: Instant) -> Result<(), SessionEnd> {
+        let Some(session) = self.session.as_mut() else {
+            return Err(SessionEnd::Violation("an event outside a session"));
+        };
+        session.heartbeat.heard = now;
+        let event = event.event.ok_or(SessionEnd::Violation("an event without content"))?;
+        match (session.phase, event) {
+            (_, server_event::Event::Goodbye(Goodbye { reason, detail })) => {
+                session.phase = Phase::Over;
+                let reason = GoodbyeReason::try_from(reason).unwrap_or(GoodbyeReason::Unspecified);
+                Err(SessionEnd::Goodbye { reason, detail })
+            }
+            (Phase::AwaitingWelcome, server_event::Event::Welcome(welcome)) => {
+                self.welcome(welcome, now);
+                Ok(())
+            }
+            (Phase::AwaitingWelcome, _) => Err(SessionEnd::Violation("an event before Welcome")),
+            (_, server_event::Event::Welcome(_)) => Err(SessionEnd::Violation("a second Welcome")),
+            (_, event) => self.open_event(event),
+        }
+    }
+
+    fn open_event(&mut self, event: server_event::Event) -> Result<(), SessionEnd> {
+        const NO_TASK: SessionEnd = SessionEnd::Violation("an event that names no task");
+        match event {
+            server_event::Event::Assignment(assignment) => {
+                let session = self.session.as_mut().ok_or(NO_TASK)?;
+                session.received += 1;
+                if session.received > session.credit {
+                    return Err(SessionEnd::Violation("an assignment beyond the credit"));
+                }
+                self.assigned += 1;
+                self.commands.push_back(Command::Assign(Box::new(assignment)));
+            }
+            server_event::Event::Cancel(cancel) => {
+                let key = TaskKey::parse(cancel.task).ok_or(NO_TASK)?;
+                self.commands.push_back(Command::Cancel { key, reason: cancel.reason });
+            }
+            server_event::Event::OutputAck(ack) => {
+                let key = TaskKey::parse(ack.task).ok_or(NO_TASK)?;
+                self.output_acked(key, ack.offset, ack.full);
+            }
+            server_event::Event::EndAck(ack) => {
+                let key = TaskKey::parse(ack.task).ok_or(NO_TASK)?;
+                if self.tasks.get(&key).is_some_and(|entry| matches!(entry.stage, Stage::Ended(_))) {
+                    self.tasks.remove(&key);
+                    self.commands.push_back(Command::EndAcked(key));
+                }
+            }
+            server_event::Event::HeartbeatAck(ack) => {
+                let session = self.session.as_mut().ok_or(NO_TASK)?;
+                session.heartbeat.acknowledged = session.heartbeat.acknowledged.max(ack.sequence);
+                let acknowledged = session.heartbeat.acknowledged;
+                for stale in ack.stale {
+                    let key = TaskKey::parse(Some(stale)).ok_or(NO_TASK)?;
+                    self.tasks.remove(&key);
+                    self.commands.push_back(Command::Stale(key));
+                }
+                self.hand_backs_arrived(acknowledged);
+            }
+            server_event::Event::Drain(drain) => self.drain(&drain.reason),
+            server_event::Event::Welcome(_) | server_event::Event::Goodbye(_) => {}
+        }
+        Ok(())
+    }
+
+    fn welcome(&mut self, welcome: Welcome, now: Instant) {
+        let interval = welcome.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok());
+        if let Some(session) = self.session.as_mut() {
+            session.phase = Phase::Open { since: now };
+            session.window = if welcome.output_window == 0 { DEFAULT_WINDOW } else { welcome.output_window };
+            let interval = interval.filter(|interval| !interval.is_zero()).unwrap_or(DEFAULT_HEARTBEAT);
+            session.heartbeat.interval = interval.clamp(LEAST_HEARTBEAT, MOST_HEARTBEAT);
+            session.heartbeat.next = now + session.heartbeat.interval;
+        }
+        for resume in welcome.resume {
+            let Resume { task, decision, output_acked, cancel_requested } = resume;
+            let Some(key) = TaskKey::parse(task) else { continue };
+            match ResumeDecision::try_from(decision) {
+                Ok(ResumeDecision::Stale) => {
+                    self.tasks.remove(&key);
+                    self.commands.push_back(Command::Stale(key));
+                }
+                Ok(ResumeDecision::Forget) => {
+                    self.tasks.remove(&key);
+                    self.commands.push_back(Command::Forget(key));
+                }
+                // What this version does not know cannot be worse than going on.
+                Ok(ResumeDecision::Continue | ResumeDecision::Unspecified) | Err(_) => {
+                    if cancel_requested {
+                        let reason = "asked for while the agent was not connected".to_owned();
+                        self.commands.push_back(Command::Cancel { key: key.clone(), reason });
+                    }
+                    self.output_acked(key, output_acked, false);
+                }
+            }
+        }
+    }
+
+    fn output_acked(&mut self, key: TaskKey, offset: u64, full: bool) {
+        let Some(entry) = self.tasks.get_mut(&key) else { return };
+        // After a crash the control plane may have more than this process knows to have been made.
+        if matches!(entry.stage, Stage::Ended(_)) {
+            entry.produced = entry.produced.max(offset);
+        }
+        let offset = offset.min(entry.produced);
+        entry.full |= full;
+        if offset > entry.acked || full {
+            entry.acked = entry.acked.max(offset);
+            self.commands.push_back(Command::OutputAcked { key, offset, full });
+        }
+        if let Some(told) = entry.told.as_mut() {
+            told.sent = told.sent.max(entry.acked);
+        }
+    }
+
+    /// Events arrive in order, so an answered heartbeat that was sent after a hand-back proves that it arrived.
+    fn hand_backs_arrived(&mut self, acknowledged: u64) {
+        let arrived: Vec<TaskKey> = self
+            .tasks
+            .iter()
+            .filter(|(_, entry)| {
+                entry.told.as_ref().is_some_and(|told| told.handed_back.is_some_and(|at| at < acknowledged))
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in arrived {
+            self.tasks.remove(&key);
+            self.commands.push_back(Command::HandBackDelivered(key));
+        }
+    }
+
+    /// Time has passed.
+    ///
+    /// # Errors
+    /// [`SessionEnd`] when the control plane has been silent for too long.
+    pub(crate) fn tick(&mut self, now: Instant) -> Result<(), SessionEnd> {
+        let Some(session) = self.session.as_mut() else { return Ok(()) };
+        match session.phase {
+            Phase::AwaitingWelcome if now >= session.opened + WELCOME_TIMEOUT => {
+                return Err(SessionEnd::Silence("Hello"));
+            }
+            Phase::Open { .. } if now >= session.heartbeat.silence_ends() => {
+                return Err(SessionEnd::Silence("heartbeats"));
+            }
+            _ => {}
+        }
+        for told in self.tasks.values_mut().filter_map(|entry| entry.told.as_mut()) {
+            if told.end.is_some_and(|at| now >= at + END_REPEAT) {
+                told.end = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// When to call [`Self::tick`] or [`Self::next_event`] again at the latest.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let session = self.session.as_ref()?;
+        match session.phase {
+            Phase::AwaitingWelcome => Some(session.opened + WELCOME_TIMEOUT),
+            Phase::Open { .. } => {
+                let ends = self.tasks.values().filter_map(|entry| Some(entry.told.as_ref()?.end? + END_REPEAT));
+                ends.chain([session.heartbeat.next, session.heartbeat.silence_ends()]).min()
+            }
+            Phase::Over => None,
+        }
+    }
+
+    /// The next command for the engine.
+    pub(crate) fn next_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// Whether there is one.
+    pub(crate) fn has_command(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    fn push(&mut self, event: agent_event::Event) {
+        if let Some(session) = self.session.as_mut() {
+            session.queue.push_back(event);
+        }
+    }
+}
+
+impl Beat {
+    fn silence_ends(&self) -> Instant {
+        self.heard + self.interval * SILENT_BEATS + GRACE
+    }
+}
+
+/// What this version can do.
+const CAPABILITIES: &[&str] = &["connection_test", "command", "script"];
+/// Until Welcome says otherwise.
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
+const LEAST_HEARTBEAT: Duration = Duration::from_millis(100);
+const MOST_HEARTBEAT: Duration = Duration::from_secs(300);
+/// Heartbeats in a row without a sign of the control plane, after which the connection counts as dead.
+const SILENT_BEATS: u32 = 3;
+/// For one slow transaction on the other side.
+const GRACE: Duration = Duration::from_secs(5);
+/// For the control plane to look up everything in Hello.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
+/// An end that is not acknowledged within this is sent again in the same session.
+const END_REPEAT: Duration = Duration::from_secs(30);
+/// When Welcome gives no window.
+const DEFAULT_WINDOW: u64 = 256 * 1024;
+/// Output in one event: a control message waits for at most so much.
+const PIECE: u64 = 64 * 1024;
+/// Unacknowledged output of all tasks together: bounds what waits in sockets before a control message.
+const MOST_UNDER_WAY: u64 = 2 * 1024 * 1024;

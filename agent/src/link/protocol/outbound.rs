@@ -1,0 +1,140 @@
+//! What goes to the control plane, and in which order: events first, output when no event is due.
+
+use std::time::Instant;
+
+use lictor_proto::v1::{
+    Accepted, AgentEvent, Credit, HandBack, Heartbeat, OutputChunk, Started, TaskEnd, TaskOutput, agent_event,
+};
+
+use super::{Entry, MOST_UNDER_WAY, OutputWanted, PIECE, Phase, Protocol, Stage};
+use crate::tasks::TaskKey;
+use crate::tasks::output::Piece;
+
+impl Protocol {
+    /// The next event for the control plane, everything but output. Goes before output, always.
+    pub(crate) fn next_event(&mut self, now: Instant, resident_bytes: impl FnOnce() -> u64) -> Option<AgentEvent> {
+        let session = self.session.as_mut()?;
+        let event = match session.queue.pop_front() {
+            Some(event) => event,
+            None if !matches!(session.phase, Phase::Open { .. }) => return None,
+            None => self
+                .task_event(now)
+                .or_else(|| self.credit_event())
+                .or_else(|| self.heartbeat_event(now, resident_bytes))?,
+        };
+        Some(AgentEvent { event: Some(event) })
+    }
+
+    fn task_event(&mut self, now: Instant) -> Option<agent_event::Event> {
+        let session = self.session.as_mut()?;
+        for (key, entry) in &mut self.tasks {
+            let Some(told) = entry.told.as_mut() else { continue };
+            let task = Some(key.to_wire());
+            match &entry.stage {
+                Stage::HandedBack(reason, failure) => {
+                    if told.handed_back.is_none() {
+                        told.handed_back = Some(session.heartbeat.sequence);
+                        // Its answer is the receipt.
+                        session.heartbeat.next = session.heartbeat.next.min(now);
+                        let (reason, failure) = ((*reason).into(), Some((**failure).clone()));
+                        return Some(agent_event::Event::HandBack(HandBack { task, reason, failure }));
+                    }
+                }
+                _ if !told.accepted => {
+                    told.accepted = true;
+                    return Some(agent_event::Event::Accepted(Accepted { task }));
+                }
+                Stage::Accepted => {}
+                _ if entry.started && !told.started => {
+                    told.started = true;
+                    return Some(agent_event::Event::Started(Started { task }));
+                }
+                Stage::Started => {}
+                Stage::Ended(result) => {
+                    if told.end.is_none() && (entry.full || told.sent >= entry.produced) {
+                        told.end = Some(now);
+                        let mut result = (**result).clone();
+                        result.output_bytes = result.output_bytes.max(entry.produced);
+                        result.output_gap |= entry.gap;
+                        result.output_truncated |= entry.full;
+                        return Some(agent_event::Event::End(TaskEnd { task, result: Some(result) }));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn credit_event(&mut self) -> Option<agent_event::Event> {
+        let session = self.session.as_mut()?;
+        if self.draining.is_some() {
+            return None;
+        }
+        let used = self.assigned.saturating_sub(self.settled);
+        let total = session.received + u64::from(self.about.slots).saturating_sub(used);
+        (total > session.credit).then(|| {
+            session.credit = total;
+            agent_event::Event::Credit(Credit { total })
+        })
+    }
+
+    fn heartbeat_event(&mut self, now: Instant, resident_bytes: impl FnOnce() -> u64) -> Option<agent_event::Event> {
+        let session = self.session.as_mut()?;
+        if now < session.heartbeat.next {
+            return None;
+        }
+        session.heartbeat.next = now + session.heartbeat.interval;
+        session.heartbeat.sequence += 1;
+        let held = self.tasks.iter().filter(|(_, entry)| matches!(entry.stage, Stage::Accepted | Stage::Started));
+        let used = self.assigned.saturating_sub(self.settled);
+        Some(agent_event::Event::Heartbeat(Heartbeat {
+            sequence: session.heartbeat.sequence,
+            held: held.map(|(key, _)| key.to_wire()).collect(),
+            slots_used: u32::try_from(used).unwrap_or(u32::MAX),
+            resident_bytes: resident_bytes(),
+        }))
+    }
+
+    /// Output that may be sent now, the tasks taking turns. The caller reads it and calls [`Self::output_read`].
+    pub(crate) fn next_output(&mut self) -> Option<OutputWanted> {
+        if !self.is_open() {
+            return None;
+        }
+        let window = self.session.as_ref()?.window;
+        let under_way: u64 =
+            self.tasks.values().filter_map(|entry| Some(entry.told.as_ref()?.sent.saturating_sub(entry.acked))).sum();
+        let room = MOST_UNDER_WAY.checked_sub(under_way).filter(|room| *room > 0)?;
+        let wanted = |(key, entry): (&TaskKey, &Entry)| {
+            let told = entry.told.as_ref()?;
+            // News of output may overtake the news of the start.
+            let due = told.started && !entry.full && told.sent < entry.produced;
+            let open = (entry.acked + window).saturating_sub(told.sent).min(room).min(PIECE);
+            (due && open > 0).then(|| OutputWanted {
+                key: key.clone(),
+                offset: told.sent,
+                most: usize::try_from(open).unwrap_or(usize::MAX),
+            })
+        };
+        let after = self.turn.clone();
+        let later = self.tasks.iter().filter(|(key, _)| after.as_ref().is_none_or(|turn| *key > turn)).find_map(wanted);
+        let found = later.or_else(|| self.tasks.iter().find_map(wanted))?;
+        self.turn = Some(found.key.clone());
+        Some(found)
+    }
+
+    /// What was read for an [`OutputWanted`]: the event to send. Nothing read means that it is lost, and is skipped.
+    pub(crate) fn output_read(&mut self, wanted: &OutputWanted, piece: Option<Piece>) -> Option<AgentEvent> {
+        let entry = self.tasks.get_mut(&wanted.key)?;
+        let told = entry.told.as_mut()?;
+        let Some(piece) = piece else {
+            entry.gap = true;
+            told.sent = entry.produced;
+            return None;
+        };
+        entry.gap |= piece.offset > told.sent;
+        told.sent = piece.offset + piece.data.len() as u64;
+        let chunk = OutputChunk { offset: piece.offset, stream: piece.stream.into(), data: piece.data };
+        let output = TaskOutput { task: Some(wanted.key.to_wire()), chunk: Some(chunk) };
+        Some(AgentEvent { event: Some(agent_event::Event::Output(output)) })
+    }
+}

@@ -1,0 +1,549 @@
+//! Owns the slots and every assignment the agent holds, from acceptance to the acknowledgement of its end.
+//!
+//! One actor: commands of the link come in, jobs run beside it, events go out. It must never start an assignment twice,
+//! nor free a slot before what filled it is safe. Called by `app`; driven by the link.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lictor_proto::v1::{Assignment, Failure, HandBackReason, TaskResult, TaskState};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::execute::{Orders, Outcome, Run, Worker};
+use super::journal::{Journal, JournalError, Record};
+use super::output::{Limits, Log, Shelf, prepare_directory};
+use super::task::Task;
+use super::{Command, Event, TaskKey};
+use crate::failure::{self, HandBack, StopCause};
+use crate::sessions::Sessions;
+use crate::telemetry::Metrics;
+
+/// How the engine works.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// Most tasks at once.
+    pub(crate) slots: u32,
+    /// How long running tasks may go on once draining.
+    pub(crate) drain_grace: Duration,
+}
+
+/// The link's end of the engine.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    /// Commands to the engine. Full means that the link waits, still reading events.
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// Events of the engine, to be read always: a full channel stops tasks.
+    pub(crate) events: mpsc::Receiver<Event>,
+    /// What the journal held, as events: first of all.
+    pub(crate) restored: Vec<Event>,
+    /// The output of all tasks.
+    pub(crate) shelf: Arc<Shelf>,
+    /// Facts for people that say the agent is impaired.
+    pub(crate) degraded: Vec<String>,
+}
+
+/// Why the engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The directory for output.
+    #[error("failed to prepare the directory for output")]
+    Output(#[source] std::io::Error),
+    /// The thread that opens them.
+    #[error("failed to open the state directory")]
+    Thread(#[source] tokio::task::JoinError),
+}
+
+/// The engine.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    worker: Arc<Worker>,
+    shelf: Arc<Shelf>,
+    commands: mpsc::Receiver<Command>,
+    settings: Settings,
+    held: HashMap<TaskKey, Held>,
+    /// Ended and acknowledged lately: a late duplicate of their assignment must not start them again.
+    acknowledged: VecDeque<TaskKey>,
+    jobs: JoinSet<Left>,
+    job_keys: HashMap<Id, TaskKey>,
+    /// Removals from the journal.
+    chores: JoinSet<()>,
+    settled: u64,
+    /// Freed slots that are not announced yet, because too much waits for acknowledgement.
+    withheld: u64,
+    draining: bool,
+    drain_deadline: Option<Instant>,
+    idle_told: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    log: Log,
+    orders: watch::Sender<Orders>,
+    started: Arc<AtomicBool>,
+    phase: Phase,
+    /// The acknowledgement overtook the news that the job has left.
+    acknowledged: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Phase {
+    Active,
+    Ended(Box<TaskResult>),
+    HandedBack(HandBackReason, Box<Failure>),
+}
+
+/// How a job left.
+#[derive(Debug)]
+struct Left {
+    /// Nothing: nobody waits for it.
+    phase: Option<Phase>,
+}
+
+impl Engine {
+    /// Opens the journal and the output under `state_dir`, and settles what the last process left unfinished.
+    ///
+    /// # Errors
+    /// [`StartError`] when the state directory cannot be used.
+    pub(crate) async fn start(
+        state_dir: &Path,
+        settings: Settings,
+        sessions: Sessions,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, Handle), StartError> {
+        let limits = Limits::for_slots(settings.slots);
+        let (opened, shelf) = tokio::task::spawn_blocking({
+            let state_dir = state_dir.to_owned();
+            let metrics = Arc::clone(&metrics);
+            move || -> Result<_, StartError> {
+                let opened = Journal::open(&state_dir, metrics)?;
+                let directory = prepare_directory(&state_dir).map_err(StartError::Output)?;
+                let shelf = Shelf::new(directory, limits);
+                let ended = opened.records.iter().filter(|(_, record)| matches!(record, Record::Ended { .. }));
+                shelf.sweep(ended.map(|(key, _)| key)).map_err(StartError::Output)?;
+                Ok((opened, shelf))
+            }
+        })
+        .await
+        .map_err(StartError::Thread)??;
+        metrics.slots(settings.slots);
+        let (commands_in, commands) = mpsc::channel(CHANNEL);
+        let (events, events_out) = mpsc::channel(CHANNEL);
+        let worker = Arc::new(Worker { sessions, journal: opened.journal, events, metrics });
+        let mut engine = Self {
+            worker,
+            shelf: Arc::clone(&shelf),
+            commands,
+            settings,
+            held: HashMap::new(),
+            acknowledged: VecDeque::new(),
+            jobs: JoinSet::new(),
+            job_keys: HashMap::new(),
+            chores: JoinSet::new(),
+            settled: 0,
+            withheld: 0,
+            draining: false,
+            drain_deadline: None,
+            idle_told: false,
+        };
+        let set_aside = opened.set_aside.iter();
+        let degraded = set_aside
+            .map(|aside| {
+                format!(
+                    "the journal was damaged and set aside as {}; results that waited in it are lost",
+                    aside.display()
+                )
+            })
+            .collect();
+        let mut restored = Vec::new();
+        for (key, record) in opened.records {
+            restored.push(engine.restore(key, record).await);
+        }
+        Ok((engine, Handle { commands: commands_in, events: events_out, restored, shelf, degraded }))
+    }
+
+    async fn restore(&mut self, key: TaskKey, record: Record) -> Event {
+        let (phase, log) = match record {
+            Record::Accepted => {
+                let (reason, failure) = failure::restarted_before_start();
+                (Phase::HandedBack(reason, failure), self.shelf.log(&key))
+            }
+            Record::Started { host, command_id, .. } => {
+                tracing::warn!(task_id = %key.task_id, attempt = key.epoch, target = host, command_id, "A task ran when the agent ended, its end is unknown");
+                let (state, failure) = failure::restarted_after_start(&host, &command_id);
+                let result = TaskResult {
+                    outcome: state.into(),
+                    failure: Some(*failure),
+                    output_gap: true,
+                    ..TaskResult::default()
+                };
+                let record = Record::Ended { result: Box::new(result.clone()), tail: Vec::new() };
+                if let Err(error) = self.worker.journal.put(&key, &record).await {
+                    tracing::error!(error = %failure::chain(&error), "The end of an interrupted task is not journalled");
+                }
+                self.worker.metrics.task_finished(state, Duration::ZERO);
+                (Phase::Ended(Box::new(result)), self.shelf.log(&key))
+            }
+            Record::Ended { mut result, tail } => {
+                let log = self.shelf.restore(&key, result.output_bytes, tail).unwrap_or_else(|error| {
+                    tracing::error!(task_id = %key.task_id, error = %error, "Spilled output cannot be read and is lost");
+                    result.output_gap = true;
+                    self.shelf.log(&key)
+                });
+                (Phase::Ended(result), log)
+            }
+        };
+        let event = event_of(&key, &phase, &log);
+        let (orders, _) = watch::channel(Orders::default());
+        self.held
+            .insert(key, Held { log, orders, started: Arc::new(AtomicBool::new(true)), phase, acknowledged: false });
+        event
+    }
+
+    /// Works until the link drops its handle, then stops what still runs. `drain` and `stop` come from the outside.
+    /// Returns the sessions, for closing them.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Sessions {
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.stop_all();
+                }
+                Some(left) = self.jobs.join_next_with_id() => self.left(left).await,
+                Some(_) = self.chores.join_next() => {}
+                () = sleep_until(self.drain_deadline.unwrap_or_else(Instant::now)), if self.drain_deadline.is_some() => {
+                    tracing::warn!(running = self.jobs.len(), "The drain grace is over, running tasks are stopped");
+                    self.drain_deadline = None;
+                    self.stop_all();
+                }
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command).await,
+                    None => break,
+                },
+            }
+            if self.draining && self.jobs.is_empty() && !self.idle_told {
+                self.idle_told = true;
+                self.worker.tell(Event::Idle).await;
+            }
+            self.worker.metrics.slots_used(self.jobs.len());
+            self.worker.metrics.spilled(self.shelf.spilled_bytes());
+        }
+        self.stop_all();
+        let ended = timeout(LAST_WAIT, async {
+            while self.jobs.join_next().await.is_some() {}
+            while self.chores.join_next().await.is_some() {}
+        });
+        if ended.await.is_err() {
+            tracing::warn!(
+                running = self.jobs.len(),
+                "Tasks did not stop in time; they end as Unknown after the next start"
+            );
+        }
+        self.jobs.shutdown().await;
+        self.chores.shutdown().await;
+        let sessions = self.worker.sessions.clone();
+        // The journal's writer is joined, which blocks.
+        let worker = self.worker;
+        if tokio::task::spawn_blocking(move || drop(worker)).await.is_err() {
+            tracing::error!("The journal was not closed in order");
+        }
+        sessions
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Assign(assignment) => self.assign(*assignment).await,
+            Command::Cancel { key, reason } => {
+                self.order(&key, |orders| {
+                    orders.stop.get_or_insert(StopCause::Cancelled(reason));
+                });
+            }
+            Command::Stale(key) => {
+                self.order(&key, |orders| {
+                    orders.forget = true;
+                    orders.stop.get_or_insert(StopCause::Cancelled("the assignment is stale".into()));
+                });
+                self.drop_output(&key);
+            }
+            Command::Forget(key) => {
+                self.order(&key, |orders| orders.forget = true);
+                self.drop_output(&key);
+            }
+            Command::OutputAcked { key, offset, full } => {
+                if let Some(held) = self.held.get(&key) {
+                    held.log.acknowledge(offset, full);
+                    self.settle(0).await;
+                }
+            }
+            Command::EndAcked(key) | Command::HandBackDelivered(key) => {
+                match self.held.get_mut(&key) {
+                    Some(held) if matches!(held.phase, Phase::Active) => held.acknowledged = true,
+                    _ => self.remove(&key),
+                }
+                self.settle(0).await;
+            }
+            Command::Drain(reason) => self.drain(reason).await,
+        }
+    }
+
+    async fn assign(&mut self, mut assignment: Assignment) {
+        let Some(key) = TaskKey::parse(assignment.task.take()) else {
+            tracing::warn!("An assignment without a usable task id was ignored");
+            return self.settle(1).await;
+        };
+        if self.acknowledged.contains(&key) {
+            tracing::debug!(task = %key, "A duplicate of an acknowledged assignment was ignored");
+            return self.settle(1).await;
+        }
+        if let Some(held) = self.held.get(&key) {
+            tracing::debug!(task = %key, "A duplicate assignment is answered with what is known");
+            let (event, started) = (event_of(&key, &held.phase, &held.log), held.started.load(Ordering::Acquire));
+            let active = matches!(held.phase, Phase::Active);
+            self.worker.tell(event).await;
+            if active && started {
+                self.worker.tell(Event::Started(key)).await;
+            }
+            return self.settle(1).await;
+        }
+        let others: Vec<TaskKey> = self.held.keys().filter(|other| other.task_id == key.task_id).cloned().collect();
+        if others.iter().any(|other| other.epoch > key.epoch) {
+            let hand_back = failure::unable("agent.stale_assignment", "a newer assignment of the task is held".into());
+            return self.refuse(&key, hand_back).await;
+        }
+        if self.draining {
+            return self.refuse(&key, failure::draining()).await;
+        }
+        for older in others {
+            // The newer epoch says that the older one is stale.
+            self.order(&older, |orders| {
+                orders.forget = true;
+                orders.stop.get_or_insert(StopCause::Cancelled("a newer assignment of the task arrived".into()));
+            });
+            self.drop_output(&older);
+        }
+        match Task::parse(key.clone(), assignment) {
+            Ok(task) => self.begin(task),
+            Err(hand_back) => self.refuse(&key, hand_back).await,
+        }
+    }
+
+    fn begin(&mut self, task: Task) {
+        let key = task.key.clone();
+        let log = self.shelf.log(&key);
+        let (orders, receiver) = watch::channel(Orders::default());
+        let started = Arc::new(AtomicBool::new(false));
+        let span = tracing::info_span!("task", task_id = %key.task_id, attempt = key.epoch, target = task.plan.host());
+        let job = job(Arc::clone(&self.worker), task, log.clone(), receiver, Arc::clone(&started));
+        let handle = self.jobs.spawn(job.instrument(span));
+        self.job_keys.insert(handle.id(), key.clone());
+        self.held.insert(key, Held { log, orders, started, phase: Phase::Active, acknowledged: false });
+    }
+
+    /// Hands back what was never accepted.
+    async fn refuse(&mut self, key: &TaskKey, (reason, failure): HandBack) {
+        self.worker.metrics.task_handed_back(reason);
+        tracing::debug!(task = %key, reason = ?reason, error = failure.message, "Assignment refused");
+        self.worker.tell(Event::HandedBack { key: key.clone(), reason, failure }).await;
+        self.settle(1).await;
+    }
+
+    async fn left(&mut self, left: Result<(Id, Left), tokio::task::JoinError>) {
+        let (id, left) = match left {
+            Ok((id, left)) => (id, Some(left)),
+            Err(error) => {
+                tracing::error!(error = %error, "A task's job broke off");
+                (error.id(), None)
+            }
+        };
+        let Some(key) = self.job_keys.remove(&id) else { return };
+        let left = match left {
+            Some(left) => left,
+            None => self.broke_off(&key).await,
+        };
+        match (left.phase, self.held.get_mut(&key)) {
+            (Some(phase), Some(held)) => {
+                held.phase = phase;
+                if held.acknowledged || held.orders.borrow().forget {
+                    self.remove(&key);
+                }
+            }
+            _ => self.remove(&key),
+        }
+        self.settle(1).await;
+    }
+
+    /// A bug ended the job: say so as precisely as what is journalled allows.
+    async fn broke_off(&mut self, key: &TaskKey) -> Left {
+        let Some(held) = self.held.get(key) else { return Left { phase: None } };
+        let message = "the agent has a bug: the task's job broke off".to_owned();
+        let log = held.log.clone();
+        let phase = if held.started.load(Ordering::Acquire) {
+            let (state, failure) = failure::broke_off("agent.internal", message);
+            let result = Box::new(TaskResult {
+                outcome: state.into(),
+                failure: Some(*failure),
+                output_bytes: log.end(),
+                output_gap: true,
+                ..TaskResult::default()
+            });
+            self.worker.metrics.task_finished(state, Duration::ZERO);
+            self.worker.finish(key, &log, result.clone(), None).await;
+            Phase::Ended(result)
+        } else {
+            let (reason, failure) = failure::unable("agent.internal", message);
+            self.worker.metrics.task_handed_back(reason);
+            self.worker.tell(Event::HandedBack { key: key.clone(), reason, failure: failure.clone() }).await;
+            Phase::HandedBack(reason, failure)
+        };
+        Left { phase: Some(phase) }
+    }
+
+    fn order(&mut self, key: &TaskKey, change: impl FnOnce(&mut Orders)) {
+        if let Some(held) = self.held.get(key) {
+            held.orders.send_modify(change);
+        }
+    }
+
+    /// Nobody wants its output any more; what is not active is forgotten altogether.
+    fn drop_output(&mut self, key: &TaskKey) {
+        if let Some(held) = self.held.get(key) {
+            held.log.discard();
+            if !matches!(held.phase, Phase::Active) {
+                self.remove(key);
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &TaskKey) {
+        let Some(held) = self.held.remove(key) else { return };
+        held.log.discard();
+        if self.acknowledged.len() == REMEMBERED {
+            self.acknowledged.pop_front();
+        }
+        if !matches!(held.phase, Phase::HandedBack(..)) {
+            self.acknowledged.push_back(key.clone());
+        }
+        let (worker, key) = (Arc::clone(&self.worker), key.clone());
+        self.chores.spawn(async move {
+            // Left in the journal it is sent again after a restart, and acknowledged again.
+            if let Err(error) = worker.journal.remove(&key).await {
+                tracing::warn!(error = %failure::chain(&error), "An acknowledged task stays in the journal");
+            }
+        });
+    }
+
+    /// Frees `more` slots, once what waits for acknowledgement is within its bounds.
+    async fn settle(&mut self, more: u64) {
+        self.withheld += more;
+        if self.withheld == 0 {
+            return;
+        }
+        let waiting = self.held.values().filter(|held| !matches!(held.phase, Phase::Active)).count();
+        if waiting > MAX_UNACKNOWLEDGED || self.shelf.spilled_bytes() > MAX_SPILLED {
+            tracing::debug!(waiting, "Slots stay closed until results are acknowledged");
+            return;
+        }
+        self.settled += self.withheld;
+        self.withheld = 0;
+        self.worker.tell(Event::Settled(self.settled)).await;
+    }
+
+    async fn drain(&mut self, reason: String) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        self.worker.metrics.draining();
+        self.drain_deadline = Some(Instant::now() + self.settings.drain_grace);
+        tracing::info!(reason, running = self.jobs.len(), "Draining");
+        for held in self.held.values() {
+            held.orders.send_modify(|orders| orders.drain = true);
+        }
+        self.worker.tell(Event::Draining(reason)).await;
+    }
+
+    fn stop_all(&self) {
+        for held in self.held.values() {
+            held.orders.send_modify(|orders| {
+                orders.drain = true;
+                orders.stop.get_or_insert(StopCause::Drained);
+            });
+        }
+    }
+}
+
+async fn job(
+    worker: Arc<Worker>,
+    task: Task,
+    log: Log,
+    orders: watch::Receiver<Orders>,
+    started: Arc<AtomicBool>,
+) -> Left {
+    let accepted = Instant::now();
+    let key = task.key.clone();
+    let (outcome, session) = match worker.journal.put(&key, &Record::Accepted).await {
+        Ok(()) => {
+            worker.tell(Event::Accepted { key: key.clone(), log: log.clone() }).await;
+            let run =
+                Run { worker: &worker, task: &task, log: &log, orders: orders.clone(), started: &started, accepted };
+            run.execute().await
+        }
+        Err(error) => {
+            let (reason, failure) = failure::unable("agent.journal", failure::chain(&error));
+            (Outcome::HandedBack(reason, failure), None)
+        }
+    };
+    // The sealed secret has served.
+    drop(task);
+    if orders.borrow().forget {
+        return Left { phase: None };
+    }
+    let phase = match outcome {
+        Outcome::Ended(result) => {
+            let state = TaskState::try_from(result.outcome).unwrap_or(TaskState::Unknown);
+            worker.metrics.task_finished(state, accepted.elapsed());
+            tracing::debug!(outcome = ?state, exit_code = result.exit_code, "Task ended");
+            worker.finish(&key, &log, result.clone(), session).await;
+            Phase::Ended(result)
+        }
+        Outcome::HandedBack(reason, failure) => {
+            worker.metrics.task_handed_back(reason);
+            tracing::debug!(reason = ?reason, error = failure.message, "Task handed back");
+            let event = Event::HandedBack { key: key.clone(), reason, failure: failure.clone() };
+            worker.tell(event).await;
+            Phase::HandedBack(reason, failure)
+        }
+    };
+    Left { phase: Some(phase) }
+}
+
+fn event_of(key: &TaskKey, phase: &Phase, log: &Log) -> Event {
+    let key = key.clone();
+    match phase {
+        Phase::Active => Event::Accepted { key, log: log.clone() },
+        Phase::Ended(result) => Event::Ended { key, result: result.clone(), log: log.clone() },
+        Phase::HandedBack(reason, failure) => Event::HandedBack { key, reason: *reason, failure: failure.clone() },
+    }
+}
+
+/// Commands and events that wait. Both ends always read on, so a full channel only paces the other side.
+const CHANNEL: usize = 64;
+/// Ended tasks that may wait for their acknowledgement before slots stay closed.
+const MAX_UNACKNOWLEDGED: usize = 1000;
+/// Output in files before slots stay closed. What runs may still add its own bound each.
+const MAX_SPILLED: u64 = 1024 * 1024 * 1024;
+/// Acknowledged assignments whose duplicates are recognised.
+const REMEMBERED: usize = 1024;
+/// For jobs to stop their commands when the link is gone.
+const LAST_WAIT: Duration = Duration::from_secs(20);

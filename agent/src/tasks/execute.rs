@@ -1,0 +1,329 @@
+//! Runs one task on its host: secret, session, journal, Command, Receive, end.
+//!
+//! INVARIANT: the start is journalled, with the shell and the command id, before Command is sent; and Command is sent
+//! once. Waits are bounded by the task's deadline and end early when the engine orders it. Called by the engine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lictor_proto::v1::{
+    ConnectionReport, Failure, HandBackReason, OutputStream, Rung, RungOutcome, TaskResult, TaskState, Timings,
+};
+use lictor_winrm::error::ErrorKind;
+use lictor_winrm::pool::{ConnectionInfo, Exchanges, Lease, Stopped};
+use lictor_winrm::shell::{Event as HostEvent, Invocation, OutputStream as HostStream};
+use lictor_winrm::{Error as WinrmError, Stage, probe};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use uuid::Uuid;
+
+use super::journal::{Journal, Record};
+use super::output::Log;
+use super::task::{Kind, Task};
+use super::{Event, TaskKey};
+use crate::failure::{self, StopCause, Verdict};
+use crate::sessions::Sessions;
+use crate::telemetry::Metrics;
+
+/// What every task needs.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) sessions: Sessions,
+    pub(super) journal: Journal,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// What the engine wants of a task.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Orders {
+    /// Hand it back if it has not started.
+    pub(super) drain: bool,
+    /// Stop it.
+    pub(super) stop: Option<StopCause>,
+    /// Tell nobody how it ends.
+    pub(super) forget: bool,
+}
+
+/// How a task left the agent.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It ended.
+    Ended(Box<TaskResult>),
+    /// It goes back.
+    HandedBack(HandBackReason, Box<Failure>),
+}
+
+/// One task under way.
+pub(super) struct Run<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) task: &'a Task,
+    pub(super) log: &'a Log,
+    pub(super) orders: watch::Receiver<Orders>,
+    /// Set before the start is journalled.
+    pub(super) started: &'a AtomicBool,
+    pub(super) accepted: Instant,
+}
+
+/// What is known when a task ends.
+#[derive(Debug, Default)]
+struct Report {
+    session: Option<Lease>,
+    connection: Option<ConnectionInfo>,
+    exchanges: Exchanges,
+    exit_code: Option<i32>,
+    output_gap: bool,
+    rungs: Vec<Rung>,
+    lease: Option<Duration>,
+    run: Option<Duration>,
+}
+
+impl Run<'_> {
+    /// Runs it to its end. The session that was used, if any, is to be dropped once the end is journalled: that tells the
+    /// host that the command's output has served.
+    pub(super) async fn execute(mut self) -> (Outcome, Option<Lease>) {
+        let mut report = Report::default();
+        let verdict = match &self.task.kind {
+            Kind::ConnectionTest => self.test(&mut report).await,
+            Kind::Run(invocation) => self.run(invocation, &mut report).await,
+        };
+        let (outcome, failure) = match verdict {
+            Ok(state) => (state, None),
+            Err(Verdict::End(state, failure)) => (state, Some(*failure)),
+            Err(Verdict::HandBack(reason, failure)) => return (Outcome::HandedBack(reason, failure), report.session),
+        };
+        let session = report.session.take();
+        (Outcome::Ended(Box::new(self.result(outcome, failure, report))), session)
+    }
+
+    fn result(&self, outcome: TaskState, failure: Option<Failure>, report: Report) -> TaskResult {
+        let connection = report.connection.map(|connection| ConnectionReport {
+            auth: connection.auth.into(),
+            sealed: connection.sealed,
+            reused: connection.reused,
+            tls: connection.tls.unwrap_or_default(),
+            critical_exchanges: report.exchanges.critical,
+            total_exchanges: report.exchanges.total,
+            warnings: connection.warnings,
+        });
+        TaskResult {
+            outcome: outcome.into(),
+            exit_code: report.exit_code,
+            failure,
+            connection,
+            output_bytes: self.log.end(),
+            output_truncated: self.log.is_discarding(),
+            output_gap: report.output_gap,
+            rungs: report.rungs,
+            timings: Some(Timings {
+                lease: report.lease.map(wire_duration),
+                run: report.run.map(wire_duration),
+                total: Some(wire_duration(self.accepted.elapsed())),
+            }),
+        }
+    }
+
+    async fn test(&mut self, report: &mut Report) -> Result<TaskState, Verdict> {
+        let deadline = self.deadline();
+        let (sealed, purpose) = self.task.secret();
+        let sessions = &self.worker.sessions;
+        let target = sessions.target(&self.task.plan, sealed, purpose).map_err(|error| failure::secret(&error))?;
+        if let Some(cause) = unstarted_stop_now(&self.orders) {
+            return Err(failure::stopped_before_start(&cause));
+        }
+        self.journal_start(String::new(), String::new()).await?;
+        let begun = Instant::now();
+        let climbed = tokio::select! {
+            biased;
+            // The ladder cleans up after itself when it is dropped; nothing it runs matters.
+            cause = stop(&mut self.orders) => return Err(failure::stopped(&cause)),
+            climbed = timeout_at(deadline + SLACK, sessions.test(target, deadline)) => climbed,
+        };
+        report.run = Some(begun.elapsed());
+        let Ok(climbed) = climbed else {
+            return Err(failure::stopped(&StopCause::Deadline));
+        };
+        report.connection.clone_from(&climbed.connection);
+        report.rungs = climbed.rungs.iter().map(wire_rung).collect();
+        match climbed.failure() {
+            None => Ok(TaskState::Succeeded),
+            Some(error) => Err(failure::ladder(error, Instant::now() >= deadline)),
+        }
+    }
+
+    async fn run(&mut self, invocation: &Invocation, report: &mut Report) -> Result<TaskState, Verdict> {
+        let deadline = self.deadline();
+        let (sealed, purpose) = self.task.secret();
+        let sessions = &self.worker.sessions;
+        let target = sessions.target(&self.task.plan, sealed, purpose).map_err(|error| failure::secret(&error))?;
+        let leased = tokio::select! {
+            biased;
+            cause = unstarted_stop(&mut self.orders) => return Err(failure::stopped_before_start(&cause)),
+            leased = timeout_at(deadline + SLACK, sessions.lease(target, deadline)) => leased,
+        };
+        let mut lease = match leased {
+            Ok(Ok(lease)) => lease,
+            Ok(Err(error)) => return Err(failure::leasing(&error)),
+            Err(_) => return Err(failure::stopped_before_start(&StopCause::Deadline)),
+        };
+        report.lease = Some(self.accepted.elapsed());
+        let command_id = Uuid::new_v4();
+        self.journal_start(lease.shell_id().to_owned(), command_id.to_string()).await?;
+        let begun = Instant::now();
+        let verdict = self.command(&mut lease, invocation, command_id, deadline, report).await;
+        report.run = Some(begun.elapsed());
+        // Only now: a shell that was gone has been replaced on another connection.
+        report.connection = Some(lease.connection());
+        report.session = Some(lease);
+        verdict
+    }
+
+    async fn command(
+        &mut self,
+        lease: &mut Lease,
+        invocation: &Invocation,
+        command_id: Uuid,
+        deadline: Instant,
+        report: &mut Report,
+    ) -> Result<TaskState, Verdict> {
+        // Not cut short by orders: dropped halfway, nobody could tell whether it started. Its exchanges have deadlines.
+        let mut running = lease.start(invocation, command_id).await.map_err(|error| failure::starting(&error))?;
+        let cause = loop {
+            let event = tokio::select! {
+                biased;
+                cause = stop(&mut self.orders) => break cause,
+                () = sleep_until(deadline) => break StopCause::Deadline,
+                event = running.next() => event,
+            };
+            report.exchanges = running.exchanges();
+            match event {
+                Ok(HostEvent::Output { stream, data }) => {
+                    self.worker.metrics.output_produced(data.len());
+                    let stream = match stream {
+                        HostStream::Stdout => OutputStream::Stdout,
+                        HostStream::Stderr => OutputStream::Stderr,
+                    };
+                    tokio::select! {
+                        biased;
+                        () = self.log.append(stream, data) => {}
+                        cause = stop(&mut self.orders) => { report.output_gap = true; break cause; }
+                        () = sleep_until(deadline) => { report.output_gap = true; break StopCause::Deadline; }
+                    }
+                }
+                Ok(HostEvent::Done { exit_code, output_gap }) => {
+                    report.exit_code = Some(exit_code);
+                    report.output_gap = output_gap;
+                    return Ok(if exit_code == 0 { TaskState::Succeeded } else { TaskState::Failed });
+                }
+                Err(error) => return Err(failure::receiving(&error)),
+            }
+        };
+        tracing::debug!(cause = ?cause, "Stopping the command");
+        match timeout(STOP_LIMIT, running.stop(STOP_GRACE)).await {
+            Ok(Stopped::Confirmed { .. }) => Err(failure::stopped(&cause)),
+            Ok(Stopped::Unconfirmed(error)) => Err(failure::not_stopped(&cause, &error)),
+            Err(_) => Err(failure::not_stopped(&cause, &WinrmError::new(Stage::Close, ErrorKind::DeadlinePassed))),
+        }
+    }
+
+    async fn journal_start(&self, shell_id: String, command_id: String) -> Result<(), Verdict> {
+        let host = self.task.plan.host().to_owned();
+        self.started.store(true, Ordering::Release);
+        let record = Record::Started { host, shell_id, command_id };
+        if let Err(error) = self.worker.journal.put(&self.task.key, &record).await {
+            // What is not journalled is not started: after a crash nobody would know of it.
+            self.started.store(false, Ordering::Release);
+            return Err(failure::unable("agent.journal", failure::chain(&error)).into());
+        }
+        self.worker.tell(Event::Started(self.task.key.clone())).await;
+        Ok(())
+    }
+
+    fn deadline(&self) -> Instant {
+        self.accepted + self.task.timeout
+    }
+}
+
+impl Worker {
+    /// Tells the link. When it is gone, the journal keeps what matters.
+    pub(super) async fn tell(&self, event: Event) {
+        // Full means that the link has a backlog; it always reads on, connected or not.
+        if self.events.send(event).await.is_err() {
+            tracing::debug!("The link is gone, an event was dropped");
+        }
+    }
+
+    /// Makes the result and the unacknowledged output safe, then gives the session back, then tells the link.
+    pub(super) async fn finish(&self, key: &TaskKey, log: &Log, result: Box<TaskResult>, session: Option<Lease>) {
+        let persisted = tokio::task::spawn_blocking({
+            let log = log.clone();
+            move || log.persist()
+        })
+        .await;
+        let tail = match persisted {
+            Ok(Ok(super::output::Tail::Inline(pieces))) => pieces,
+            Ok(Ok(super::output::Tail::Files)) => Vec::new(),
+            // The result is worth more than its output; the output is still sent as long as this process lives.
+            Ok(Err(error)) => {
+                tracing::error!(error = %error, "Output cannot be written and would be lost in a crash");
+                Vec::new()
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "Output was not written and would be lost in a crash");
+                Vec::new()
+            }
+        };
+        let record = Record::Ended { result: result.clone(), tail };
+        if let Err(error) = self.journal.put(key, &record).await {
+            tracing::error!(error = %failure::chain(&error), "The result is not journalled and would be lost in a crash");
+        }
+        drop(session);
+        self.tell(Event::Ended { key: key.clone(), result, log: log.clone() }).await;
+    }
+}
+
+/// Waits for the order to stop.
+async fn stop(orders: &mut watch::Receiver<Orders>) -> StopCause {
+    let ordered = orders.wait_for(|orders| orders.stop.is_some()).await.ok().and_then(|orders| orders.stop.clone());
+    // The engine went away, and with it the agent.
+    ordered.unwrap_or(StopCause::Drained)
+}
+
+/// Waits for any order that ends what has not started.
+async fn unstarted_stop(orders: &mut watch::Receiver<Orders>) -> StopCause {
+    let ordered = orders.wait_for(|orders| orders.stop.is_some() || orders.drain).await;
+    ordered.ok().and_then(|orders| orders.stop.clone()).unwrap_or(StopCause::Drained)
+}
+
+fn unstarted_stop_now(orders: &watch::Receiver<Orders>) -> Option<StopCause> {
+    let orders = orders.borrow();
+    orders.stop.clone().or(orders.drain.then_some(StopCause::Drained))
+}
+
+fn wire_rung(rung: &probe::Rung) -> Rung {
+    let (outcome, failure) = match &rung.outcome {
+        probe::RungOutcome::Passed => (RungOutcome::Passed, None),
+        probe::RungOutcome::Warning => (RungOutcome::Warning, None),
+        probe::RungOutcome::Skipped => (RungOutcome::Skipped, None),
+        probe::RungOutcome::Failed(error) => (RungOutcome::Failed, Some(failure::winrm(error))),
+    };
+    Rung {
+        stage: rung.stage.as_str().into(),
+        outcome: outcome.into(),
+        elapsed: Some(wire_duration(rung.elapsed)),
+        detail: rung.detail.clone(),
+        failure,
+    }
+}
+
+fn wire_duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration::try_from(duration).unwrap_or_default()
+}
+
+/// From ctrl_c to terminate.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// For the whole stop: grace, terminate and Delete, each an exchange with its own read timeout.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// What a callee that keeps the deadline itself gets to say so in its own words.
+const SLACK: Duration = Duration::from_secs(2);

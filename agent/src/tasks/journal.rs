@@ -1,0 +1,351 @@
+//! The journal: every assignment the agent holds, on disk before anything depends on it.
+//!
+//! One small ACID store (redb) written by one thread that commits whatever has gathered together, so that a hundred
+//! tasks share one sync. It must never hold a secret, and a damaged file must never keep the agent from starting: it is
+//! set aside. Called by the engine.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::Permissions;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use lictor_proto::v1::{OutputStream, TaskResult};
+use prost::Message as _;
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use tokio::sync::{mpsc, oneshot};
+
+use super::TaskKey;
+use super::output::Piece;
+use crate::telemetry::Metrics;
+
+/// What is known of one assignment.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Record {
+    /// Accepted; surely not started.
+    Accepted,
+    /// May have started.
+    Started {
+        /// The host, for people.
+        host: String,
+        /// The remote shell; empty for a connection test.
+        shell_id: String,
+        /// The command in it; empty for a connection test.
+        command_id: String,
+    },
+    /// Ended.
+    Ended {
+        /// How.
+        result: Box<TaskResult>,
+        /// Output that was short enough to be kept here.
+        tail: Vec<Piece>,
+    },
+}
+
+/// The journal. Dropping it finishes what was asked for.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    requests: mpsc::Sender<Request>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Why the journal fails.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum JournalError {
+    /// Another process has it open.
+    #[error("failed to open the journal {}: another agent uses this state directory", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot be opened.
+    #[error("failed to open the journal {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// How it failed.
+        source: Arc<redb::Error>,
+    },
+    /// A file operation around it failed.
+    #[error("failed to {action} {}", path.display())]
+    File {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// How it failed.
+        source: Arc<std::io::Error>,
+    },
+    /// It cannot be written.
+    #[error("failed to write the journal")]
+    Write(#[source] Arc<redb::Error>),
+    /// Its thread is gone.
+    #[error("failed to write the journal: it is closed")]
+    Closed,
+}
+
+/// A journal that was opened, and what it held.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The journal.
+    pub(crate) journal: Journal,
+    /// Everything in it. A record that cannot be read counts as [`Record::Started`]: that promises least.
+    pub(crate) records: Vec<(TaskKey, Record)>,
+    /// Where a damaged journal was put.
+    pub(crate) set_aside: Option<PathBuf>,
+}
+
+impl Journal {
+    /// Opens or makes the journal under `state_dir`. Blocks.
+    pub(crate) fn open(state_dir: &Path, metrics: Arc<Metrics>) -> Result<Opened, JournalError> {
+        let path = state_dir.join("journal.redb");
+        let mut set_aside = None;
+        let (database, records) = match attempt(&path)? {
+            Attempt::Sound(database, records) => (database, records),
+            Attempt::Damaged(why) => {
+                let aside = aside(&path);
+                std::fs::rename(&path, &aside).map_err(|source| JournalError::File {
+                    action: "set aside the damaged journal",
+                    path: path.clone(),
+                    source: Arc::new(source),
+                })?;
+                tracing::error!(
+                    journal = %path.display(), set_aside = %aside.display(), error = why,
+                    "The journal is damaged and was set aside; results that waited in it are lost, their tasks end as Unknown when their leases run out"
+                );
+                set_aside = Some(aside);
+                match attempt(&path)? {
+                    Attempt::Sound(database, records) => (database, records),
+                    Attempt::Damaged(_) => return Err(JournalError::Closed),
+                }
+            }
+        };
+        let (requests, receiver) = mpsc::channel(QUEUE);
+        let writer = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || write(&database, receiver, &metrics))
+            .map_err(|source| JournalError::File { action: "start the writer of", path, source: Arc::new(source) })?;
+        Ok(Opened { journal: Self { requests, writer: Some(writer) }, records, set_aside })
+    }
+
+    /// Returns once the record is safe.
+    pub(crate) async fn put(&self, key: &TaskKey, record: &Record) -> Result<(), JournalError> {
+        self.request(key, Some(encode(record))).await
+    }
+
+    /// Returns once the record is gone.
+    pub(crate) async fn remove(&self, key: &TaskKey) -> Result<(), JournalError> {
+        self.request(key, None).await
+    }
+
+    async fn request(&self, key: &TaskKey, value: Option<Vec<u8>>) -> Result<(), JournalError> {
+        let (done, answer) = oneshot::channel();
+        let request = Request { key: key.clone(), value, done };
+        // Full means that the disk is slower than the tasks, which then wait here.
+        self.requests.send(request).await.map_err(|_| JournalError::Closed)?;
+        answer.await.map_err(|_| JournalError::Closed)?
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        self.requests = closed;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("The writer of the journal panicked");
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Request {
+    key: TaskKey,
+    /// Nothing: remove it.
+    value: Option<Vec<u8>>,
+    done: oneshot::Sender<Result<(), JournalError>>,
+}
+
+enum Attempt {
+    Sound(Database, Vec<(TaskKey, Record)>),
+    Damaged(String),
+}
+
+fn attempt(path: &Path) -> Result<Attempt, JournalError> {
+    // The store checks itself, but a file damaged in the right places makes it panic instead of returning an error.
+    let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<_, redb::Error> {
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+        let records = read(&database)?;
+        Ok((database, records))
+    }));
+    match outcome {
+        Ok(Ok((database, records))) => {
+            std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| JournalError::File {
+                action: "restrict",
+                path: path.to_owned(),
+                source: Arc::new(source),
+            })?;
+            Ok(Attempt::Sound(database, records))
+        }
+        Err(_) => Ok(Attempt::Damaged("the store panicked while reading it".into())),
+        Ok(Err(redb::Error::DatabaseAlreadyOpen)) => Err(JournalError::InUse { path: path.to_owned() }),
+        Ok(Err(error)) => {
+            let damaged = match &error {
+                redb::Error::Corrupted(_) | redb::Error::RepairAborted | redb::Error::UpgradeRequired(_) => true,
+                redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => true,
+                redb::Error::Io(error) => matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof),
+                _ => false,
+            };
+            if damaged {
+                Ok(Attempt::Damaged(error.to_string()))
+            } else {
+                Err(JournalError::Open { path: path.to_owned(), source: Arc::new(error) })
+            }
+        }
+    }
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    path.with_extension(format!("redb.damaged-{seconds}"))
+}
+
+fn read(database: &Database) -> Result<Vec<(TaskKey, Record)>, redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(ASSIGNMENTS)?;
+    transaction.commit()?;
+    let mut records = Vec::new();
+    for row in database.begin_read()?.open_table(ASSIGNMENTS)?.iter()? {
+        let (key, value) = row?;
+        let (task_id, epoch) = key.value();
+        records.push((TaskKey { task_id: task_id.into(), epoch }, decode(value.value())));
+    }
+    Ok(records)
+}
+
+fn write(database: &Database, mut requests: mpsc::Receiver<Request>, metrics: &Metrics) {
+    let mut batch = Vec::new();
+    while let Some(request) = requests.blocking_recv() {
+        batch.push(request);
+        while batch.len() < BATCH
+            && let Ok(request) = requests.try_recv()
+        {
+            batch.push(request);
+        }
+        let started = std::time::Instant::now();
+        let outcome = commit(database, &batch).map_err(|error| JournalError::Write(Arc::new(error)));
+        metrics.journal_committed(started.elapsed());
+        for request in batch.drain(..) {
+            // Nobody waits any more: the task was given up meanwhile.
+            let _ = request.done.send(outcome.clone());
+        }
+    }
+}
+
+fn commit(database: &Database, batch: &[Request]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(ASSIGNMENTS)?;
+        for request in batch {
+            let key = (&*request.key.task_id, request.key.epoch);
+            match &request.value {
+                Some(value) => drop(table.insert(key, value.as_slice())?),
+                None => drop(table.remove(key)?),
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// A record in bytes. Fields may be added, never changed.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Stored {
+    #[prost(message, optional, tag = "1")]
+    started: Option<StoredStart>,
+    #[prost(message, optional, tag = "2")]
+    result: Option<TaskResult>,
+    #[prost(message, repeated, tag = "3")]
+    tail: Vec<StoredPiece>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredStart {
+    #[prost(string, tag = "1")]
+    host: String,
+    #[prost(string, tag = "2")]
+    shell_id: String,
+    #[prost(string, tag = "3")]
+    command_id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredPiece {
+    #[prost(uint64, tag = "1")]
+    offset: u64,
+    #[prost(int32, tag = "2")]
+    stream: i32,
+    #[prost(bytes = "bytes", tag = "3")]
+    data: Bytes,
+}
+
+fn encode(record: &Record) -> Vec<u8> {
+    let stored = match record {
+        Record::Accepted => Stored::default(),
+        Record::Started { host, shell_id, command_id } => Stored {
+            started: Some(StoredStart {
+                host: host.clone(),
+                shell_id: shell_id.clone(),
+                command_id: command_id.clone(),
+            }),
+            ..Stored::default()
+        },
+        Record::Ended { result, tail } => Stored {
+            result: Some((**result).clone()),
+            tail: tail
+                .iter()
+                .map(|piece| StoredPiece {
+                    offset: piece.offset,
+                    stream: piece.stream.into(),
+                    data: piece.data.clone(),
+                })
+                .collect(),
+            ..Stored::default()
+        },
+    };
+    stored.encode_to_vec()
+}
+
+fn decode(bytes: &[u8]) -> Record {
+    let Ok(stored) = Stored::decode(bytes) else {
+        return Record::Started { host: String::new(), shell_id: String::new(), command_id: String::new() };
+    };
+    match (stored.result, stored.started) {
+        (Some(result), _) => {
+            let tail = stored.tail.into_iter();
+            let tail = tail.map(|StoredPiece { offset, stream, data }| Piece {
+                offset,
+                stream: OutputStream::try_from(stream).unwrap_or(OutputStream::Stdout),
+                data,
+            });
+            Record::Ended { result: Box::new(result), tail: tail.collect() }
+        }
+        (None, Some(StoredStart { host, shell_id, command_id })) => Record::Started { host, shell_id, command_id },
+        (None, None) => Record::Accepted,
+    }
+}
+
+const ASSIGNMENTS: TableDefinition<'static, (&str, u64), &[u8]> = TableDefinition::new("assignments");
+/// The store's own default is 1 GiB; the journal is small and the agent's memory is not.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+/// Requests that wait for the writer.
+const QUEUE: usize = 256;
+/// Requests that share one commit.
+const BATCH: usize = 128;

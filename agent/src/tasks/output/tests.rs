@@ -1,0 +1,173 @@
+//! Tests of the output log.
+
+use std::time::Duration;
+
+use super::*;
+
+const LIMITS: Limits = Limits { memory: 1000, disk: 5000, segment: 1500 };
+
+fn key() -> TaskKey {
+    TaskKey { task_id: "../../etc/passwd".into(), epoch: 1 }
+}
+
+fn bytes(from: usize, length: usize) -> Bytes {
+    (from..from + length).map(|index| u8::try_from(index % 251).unwrap()).collect()
+}
+
+/// Reads everything from `offset` in pieces of at most `most`.
+async fn drain(log: &Log, mut offset: u64, most: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(piece) = log.read(offset, most).await.unwrap() {
+        assert_eq!(piece.offset, offset);
+        assert!(piece.data.len() <= most && !piece.data.is_empty());
+        offset += piece.data.len() as u64;
+        all.extend_from_slice(&piece.data);
+    }
+    all
+}
+
+#[tokio::test]
+async fn memory_then_files_then_the_writer_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let shelf = Shelf::new(directory.path().to_owned(), LIMITS);
+    let log = shelf.log(&key());
+    for index in 0..12 {
+        log.append(OutputStream::Stdout, bytes(index * 500, 500)).await;
+    }
+    assert_eq!(shelf.spilled_bytes(), 5000);
+    assert!(directory.path().read_dir().unwrap().count() >= 3);
+    let writer = tokio::spawn({
+        let log = log.clone();
+        async move { log.append(OutputStream::Stdout, bytes(6000, 500)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!writer.is_finished());
+    assert_eq!(drain(&log, 0, 333).await, bytes(0, 6000));
+    assert_eq!(drain(&log, 1234, 64).await, bytes(1234, 6000 - 1234));
+
+    log.acknowledge(1000, false);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!writer.is_finished(), "memory is free, but what is on disk is older");
+    log.acknowledge(2500, false);
+    writer.await.unwrap();
+    assert_eq!(drain(&log, 2500, 1000).await, bytes(2500, 4000));
+
+    log.acknowledge(6500, false);
+    assert_eq!(shelf.spilled_bytes(), 0);
+    log.append(OutputStream::Stderr, bytes(6500, 10)).await;
+    assert_eq!(shelf.spilled_bytes(), 0, "with the files gone, memory serves again");
+    assert_eq!(drain(&log, 6500, 1000).await, bytes(6500, 10));
+}
+
+#[tokio::test]
+async fn pieces_of_one_stream_are_joined_and_streams_kept_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Shelf::new(directory.path().to_owned(), LIMITS).log(&key());
+    log.append(OutputStream::Stdout, Bytes::from_static(b"ab")).await;
+    log.append(OutputStream::Stdout, Bytes::from_static(b"cd")).await;
+    log.append(OutputStream::Stderr, Bytes::from_static(b"ef")).await;
+    log.append(OutputStream::Stdout, Bytes::from_static(b"gh")).await;
+    let read = |offset, most| {
+        let log = log.clone();
+        async move {
+            let piece = log.read(offset, most).await.unwrap().unwrap();
+            (piece.offset, piece.stream, piece.data)
+        }
+    };
+    assert_eq!(read(0, 100).await, (0, OutputStream::Stdout, Bytes::from_static(b"abcd")));
+    assert_eq!(read(1, 100).await, (1, OutputStream::Stdout, Bytes::from_static(b"bcd")));
+    assert_eq!(read(0, 3).await, (0, OutputStream::Stdout, Bytes::from_static(b"ab")));
+    assert_eq!(read(4, 100).await, (4, OutputStream::Stderr, Bytes::from_static(b"ef")));
+    assert_eq!(read(7, 100).await, (7, OutputStream::Stdout, Bytes::from_static(b"h")));
+    assert!(log.read(8, 100).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_full_control_plane_ends_all_storing_but_not_the_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let shelf = Shelf::new(directory.path().to_owned(), LIMITS);
+    let log = shelf.log(&key());
+    for index in 0..10 {
+        log.append(OutputStream::Stdout, bytes(index * 500, 500)).await;
+    }
+    log.acknowledge(700, true);
+    assert_eq!(shelf.spilled_bytes(), 0);
+    for _ in 0..100 {
+        log.append(OutputStream::Stdout, bytes(0, 500)).await;
+    }
+    assert_eq!(log.end(), 55_000);
+    assert!(log.read(700, 10).await.unwrap().is_none());
+    assert!(log.is_discarding());
+}
+
+#[tokio::test]
+async fn what_is_persisted_is_restored_without_the_acknowledged_front() {
+    let directory = tempfile::tempdir().unwrap();
+    let shelf = Shelf::new(directory.path().to_owned(), Limits { memory: 100_000, ..LIMITS });
+    let log = shelf.log(&key());
+    for index in 0..100 {
+        log.append(OutputStream::Stdout, bytes(index * 500, 500)).await;
+    }
+    log.acknowledge(1200, false);
+    assert_eq!(log.persist().unwrap(), Tail::Files);
+    assert_eq!(drain(&log, 1200, 4000).await, bytes(1200, 50_000 - 1200));
+
+    let shelf = Shelf::new(directory.path().to_owned(), LIMITS);
+    let restored = shelf.restore(&key(), 50_000, Vec::new()).unwrap();
+    assert_eq!(drain(&restored, 1200, 4000).await, bytes(1200, 50_000 - 1200));
+    assert_eq!(shelf.spilled_bytes(), 49_000);
+    restored.discard();
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while directory.path().read_dir().unwrap().count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn short_output_goes_inline() {
+    let directory = tempfile::tempdir().unwrap();
+    let shelf = Shelf::new(directory.path().to_owned(), LIMITS);
+    let log = shelf.log(&key());
+    log.append(OutputStream::Stdout, Bytes::from_static(b"abc")).await;
+    let Tail::Inline(pieces) = log.persist().unwrap() else { panic!() };
+    let restored = shelf.restore(&key(), 3, pieces).unwrap();
+    assert_eq!(drain(&restored, 0, 10).await, b"abc");
+    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_file_cut_by_a_crash_is_read_to_its_last_whole_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut segment = Segment::create(directory.path(), &file_prefix(&key()), 0).unwrap();
+    for offset in [0, 10] {
+        let data = bytes(usize::try_from(offset).unwrap(), 10);
+        segment.append(&Piece { offset, stream: OutputStream::Stdout, data }).unwrap();
+    }
+    let path = directory.path().read_dir().unwrap().next().unwrap().unwrap().path();
+    for cut in 24..46 {
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(45.min(cut)).unwrap();
+        let segment = Segment::reopen(path.clone()).unwrap().unwrap();
+        assert_eq!(segment.len(), 10, "cut at {cut}");
+        drop(segment);
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(46).unwrap();
+    }
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(5).unwrap();
+    assert!(Segment::reopen(path).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn files_of_nobody_are_swept() {
+    let directory = tempfile::tempdir().unwrap();
+    let shelf = Shelf::new(directory.path().to_owned(), LIMITS);
+    let other = TaskKey { epoch: 12, ..key() };
+    for key in [&key(), &other] {
+        Segment::create(directory.path(), &file_prefix(key), 0).unwrap();
+    }
+    shelf.sweep([&other].into_iter()).unwrap();
+    let left: Vec<_> = directory.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 1);
+    assert!(left[0].to_str().unwrap().starts_with(&file_prefix(&other)));
+}

@@ -1,0 +1,172 @@
+//! An assignment, parsed: a [`Task`] cannot be wrong. What does not parse is handed back with its reason.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lictor_proto::v1::{
+    Assignment, CredentialIdentity, ScriptLanguage, SealedSecret, ShellSettings, TaskSpec, task_spec,
+};
+use lictor_winrm::powershell::{cmd_script, powershell_script};
+use lictor_winrm::shell::{Invocation, InvocationError};
+
+use super::TaskKey;
+use crate::failure::{self, HandBack};
+use crate::secrets::Purpose;
+use crate::sessions::{Plan, PlanError};
+
+/// What to do, where and as whom.
+#[derive(Debug)]
+pub(super) struct Task {
+    /// Which.
+    pub(super) key: TaskKey,
+    /// What.
+    pub(super) kind: Kind,
+    /// Where.
+    pub(super) plan: Plan,
+    /// How long it may run.
+    pub(super) timeout: Duration,
+    credential: CredentialIdentity,
+    sealed: SealedSecret,
+}
+
+/// Kinds of tasks.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// Climb the ladder.
+    ConnectionTest,
+    /// Run this in a shell.
+    Run(Invocation),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum TaskError {
+    #[error("the assignment has no {0}")]
+    Missing(&'static str),
+    #[error("this version does not know the task's kind")]
+    Kind,
+    #[error("this version does not know script language {0}")]
+    Language(i32),
+    #[error("the timeout is not between 1 s and 24 h")]
+    Timeout,
+    #[error("the {what} has {length} bytes; at most {} are allowed", lictor_proto::MAX_INPUT_BYTES)]
+    TooLarge { what: &'static str, length: usize },
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Invocation(#[from] InvocationError),
+}
+
+impl Task {
+    /// Parses the assignment of `key`.
+    pub(super) fn parse(key: TaskKey, assignment: Assignment) -> Result<Self, HandBack> {
+        Self::try_parse(key, assignment).map_err(|error| match &error {
+            // A newer agent may know it.
+            TaskError::Kind | TaskError::Language(_) | TaskError::Plan(PlanError::Unsupported { .. }) => {
+                failure::unsupported(&error)
+            }
+            _ => failure::invalid(&error),
+        })
+    }
+
+    fn try_parse(key: TaskKey, assignment: Assignment) -> Result<Self, TaskError> {
+        let TaskSpec { target, kind, timeout, .. } = assignment.spec.ok_or(TaskError::Missing("task"))?;
+        let credential = assignment.identity.ok_or(TaskError::Missing("credential"))?;
+        let sealed = assignment.secret.ok_or(TaskError::Missing("secret"))?;
+        let timeout = match timeout {
+            None => DEFAULT_TIMEOUT,
+            Some(timeout) => Duration::try_from(timeout)
+                .ok()
+                .filter(|timeout| (LEAST_TIMEOUT..=MOST_TIMEOUT).contains(timeout))
+                .ok_or(TaskError::Timeout)?,
+        };
+        let (kind, shell) = match kind.ok_or(TaskError::Kind)? {
+            task_spec::Kind::ConnectionTest(_) => (Kind::ConnectionTest, ShellSettings::default()),
+            task_spec::Kind::Command(command) => {
+                bounded("standard input", command.stdin.len())?;
+                let stdin = (!command.stdin.is_empty()).then(|| Bytes::clone(&command.stdin));
+                let invocation = Invocation::command(&command.command_line, &command.arguments, stdin)?;
+                (Kind::Run(invocation), command.shell.unwrap_or_default())
+            }
+            task_spec::Kind::Script(script) => {
+                bounded("script", script.text.len())?;
+                let shell = script.shell.unwrap_or_default();
+                let language =
+                    ScriptLanguage::try_from(script.language).map_err(|_| TaskError::Language(script.language))?;
+                let invocation = match language {
+                    ScriptLanguage::Powershell | ScriptLanguage::Unspecified => {
+                        powershell_script(&script.text, &script.arguments, shell.no_profile.unwrap_or(false))?
+                    }
+                    ScriptLanguage::Cmd => cmd_script(&script.text, &script.arguments)?,
+                };
+                (Kind::Run(invocation), shell)
+            }
+        };
+        let plan = Plan::parse(target, credential.username.clone(), shell)?;
+        Ok(Self { key, kind, plan, timeout, credential, sealed })
+    }
+
+    /// The sealed secret, and what it is for.
+    pub(super) fn secret(&self) -> (&SealedSecret, Purpose<'_>) {
+        let purpose = Purpose {
+            task_id: &self.key.task_id,
+            epoch: self.key.epoch,
+            credential: &self.credential.name,
+            version: self.credential.version,
+        };
+        (&self.sealed, purpose)
+    }
+}
+
+fn bounded(what: &'static str, length: usize) -> Result<(), TaskError> {
+    if length > lictor_proto::MAX_INPUT_BYTES { Err(TaskError::TooLarge { what, length }) } else { Ok(()) }
+}
+
+/// The contract's.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
+const MOST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use lictor_proto::v1::{Command, ConnectionTest, HandBackReason, Script, Target};
+
+    use super::*;
+
+    fn assignment(kind: Option<task_spec::Kind>) -> Assignment {
+        Assignment {
+            spec: Some(TaskSpec {
+                target: Some(Target { host: "h".into(), connection: None }),
+                kind,
+                ..TaskSpec::default()
+            }),
+            identity: Some(CredentialIdentity { name: "c".into(), version: 1, username: "u".into() }),
+            secret: Some(SealedSecret::default()),
+            ..Assignment::default()
+        }
+    }
+
+    fn refused(assignment: Assignment) -> (HandBackReason, String) {
+        let key = TaskKey { task_id: "t".into(), epoch: 1 };
+        let (reason, failure) = Task::parse(key, assignment).unwrap_err();
+        (reason, failure.message)
+    }
+
+    #[test]
+    fn what_makes_no_sense_goes_back_as_invalid_and_what_is_unknown_as_unable() {
+        assert_eq!(refused(assignment(None)).0, HandBackReason::Unable);
+        assert_eq!(refused(Assignment::default()).0, HandBackReason::Invalid);
+        let script = Script { language: 77, text: "x".into(), ..Script::default() };
+        assert_eq!(refused(assignment(Some(task_spec::Kind::Script(script)))).0, HandBackReason::Unable);
+        let command =
+            Command { command_line: "x".into(), stdin: vec![0; 1024 * 1024 + 1].into(), ..Command::default() };
+        let (reason, message) = refused(assignment(Some(task_spec::Kind::Command(command))));
+        assert_eq!(reason, HandBackReason::Invalid);
+        assert!(message.contains("at most 1048576"), "{message}");
+        let mut late = assignment(Some(task_spec::Kind::ConnectionTest(ConnectionTest {})));
+        late.spec.as_mut().unwrap().timeout = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+        assert_eq!(refused(late).0, HandBackReason::Invalid);
+        let mut nowhere = assignment(Some(task_spec::Kind::ConnectionTest(ConnectionTest {})));
+        nowhere.spec.as_mut().unwrap().target = None;
+        assert_eq!(refused(nowhere).1, "the task names no target");
+    }
+}

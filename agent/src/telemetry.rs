@@ -1,0 +1,351 @@
+//! What operators see: metrics, the HTTP endpoints `/live`, `/ready` and `/metrics`, and the set-up of logs.
+//!
+//! Every metric is defined here and listed in `docs/metrics.md`. Labels come from small fixed sets; no host, user, task
+//! or secret ever becomes one. Called by every module that counts something; set up by `app` and `cli`.
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use lictor_proto::v1::{HandBackReason, TaskState};
+use lictor_winrm::pool::{Pool, PoolStatistics};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{Log, LogFormat};
+
+/// Figures about the agent.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    link_sessions: Counter,
+    link_failures: Counter,
+    slots: Gauge<u64, AtomicU64>,
+    slots_used: Gauge<u64, AtomicU64>,
+    tasks_finished: Family<Outcome, Counter>,
+    tasks_handed_back: Family<Reason, Counter>,
+    task_duration: Histogram,
+    output_produced: Counter,
+    journal_commits: Counter,
+    journal_commit_duration: Histogram,
+    spilled: Gauge<u64, AtomicU64>,
+    connected: AtomicBool,
+    draining: AtomicBool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            link_sessions: Counter::default(),
+            link_failures: Counter::default(),
+            slots: Gauge::default(),
+            slots_used: Gauge::default(),
+            tasks_finished: Family::default(),
+            tasks_handed_back: Family::default(),
+            task_duration: Histogram::new(TASK_SECONDS),
+            output_produced: Counter::default(),
+            journal_commits: Counter::default(),
+            journal_commit_duration: Histogram::new(COMMIT_SECONDS),
+            spilled: Gauge::default(),
+            connected: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Metrics {
+    /// Whether the agent may receive work.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.connected.load(Ordering::Relaxed) && !self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The link has its Welcome, or lost its session.
+    pub(crate) fn connected(&self, connected: bool) {
+        if connected {
+            self.link_sessions.inc();
+        }
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// A connection or session failed.
+    pub(crate) fn link_failed(&self) {
+        self.link_failures.inc();
+    }
+
+    /// The agent takes nothing new.
+    pub(crate) fn draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// How many slots there are.
+    pub(crate) fn slots(&self, slots: u32) {
+        self.slots.set(u64::from(slots));
+    }
+
+    /// How many are in use.
+    pub(crate) fn slots_used(&self, used: usize) {
+        self.slots_used.set(used as u64);
+    }
+
+    /// A task ended.
+    pub(crate) fn task_finished(&self, outcome: TaskState, took: Duration) {
+        let outcome = match outcome {
+            TaskState::Succeeded => "succeeded",
+            TaskState::Failed => "failed",
+            TaskState::Cancelled => "cancelled",
+            TaskState::TimedOut => "timed_out",
+            _ => "unknown",
+        };
+        self.tasks_finished.get_or_create(&Outcome { outcome }).inc();
+        self.task_duration.observe(took.as_secs_f64());
+    }
+
+    /// A task was handed back.
+    pub(crate) fn task_handed_back(&self, reason: HandBackReason) {
+        let reason = match reason {
+            HandBackReason::Draining => "draining",
+            HandBackReason::Policy => "policy",
+            HandBackReason::Invalid => "invalid",
+            HandBackReason::Restarted => "restarted",
+            HandBackReason::Unable | HandBackReason::Unspecified => "unable",
+        };
+        self.tasks_handed_back.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Output came from a host.
+    pub(crate) fn output_produced(&self, bytes: usize) {
+        self.output_produced.inc_by(bytes as u64);
+    }
+
+    /// Output in files.
+    pub(crate) fn spilled(&self, bytes: u64) {
+        self.spilled.set(bytes);
+    }
+
+    /// The journal was synced.
+    pub(crate) fn journal_committed(&self, took: Duration) {
+        self.journal_commits.inc();
+        self.journal_commit_duration.observe(took.as_secs_f64());
+    }
+
+    fn register(self: &Arc<Self>, pool: Pool) -> Registry {
+        let mut registry = Registry::default();
+        registry.register(
+            "agent_link_sessions",
+            "Sessions with the control plane that were welcomed",
+            self.link_sessions.clone(),
+        );
+        registry.register(
+            "agent_link_failures",
+            "Connections and sessions with the control plane that failed",
+            self.link_failures.clone(),
+        );
+        registry.register("agent_slots_tasks", "Most tasks at once", self.slots.clone());
+        registry.register("agent_slots_used_tasks", "Tasks that hold a slot", self.slots_used.clone());
+        registry.register("agent_tasks_finished", "Tasks that ended, by outcome", self.tasks_finished.clone());
+        registry.register(
+            "agent_tasks_handed_back",
+            "Tasks that were given back, by reason",
+            self.tasks_handed_back.clone(),
+        );
+        registry.register_with_unit(
+            "agent_task_duration",
+            "From acceptance to the result",
+            Unit::Seconds,
+            self.task_duration.clone(),
+        );
+        registry.register_with_unit(
+            "agent_output_produced",
+            "Output received from hosts",
+            Unit::Bytes,
+            self.output_produced.clone(),
+        );
+        registry.register_with_unit(
+            "agent_output_spilled",
+            "Unacknowledged output in files",
+            Unit::Bytes,
+            self.spilled.clone(),
+        );
+        registry.register("agent_journal_commits", "Commits of the journal", self.journal_commits.clone());
+        registry.register_with_unit(
+            "agent_journal_commit_duration",
+            "How long a commit took",
+            Unit::Seconds,
+            self.journal_commit_duration.clone(),
+        );
+        registry.register_collector(Box::new(OnScrape { metrics: Arc::clone(self), pool }));
+        registry
+    }
+}
+
+/// Figures that are asked for at each scrape.
+#[derive(Debug)]
+struct OnScrape {
+    metrics: Arc<Metrics>,
+    pool: Pool,
+}
+
+impl Collector for OnScrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encode_gauge(
+            &mut encoder,
+            "agent_ready_state",
+            "1 while the agent may receive work",
+            u64::from(self.metrics.is_ready()),
+        )?;
+        encode_gauge(&mut encoder, "agent_process_resident_bytes", "Resident memory of the process", resident_bytes())?;
+        encode_pool(&mut encoder, self.pool.statistics())
+    }
+}
+
+fn encode_pool(encoder: &mut DescriptorEncoder<'_>, pool: PoolStatistics) -> Result<(), std::fmt::Error> {
+    encode_gauge(encoder, "agent_pool_leased_sessions", "Sessions lent to tasks", pool.leased as u64)?;
+    encode_gauge(encoder, "agent_pool_idle_sessions", "Sessions kept warm", pool.idle as u64)?;
+    encode_gauge(encoder, "agent_pool_waiting_tasks", "Tasks that wait for a session", pool.waiting as u64)?;
+    encode_counter(encoder, "agent_pool_leases", "Leases given", pool.leases_total)?;
+    encode_counter(encoder, "agent_pool_warm_leases", "Leases that found a warm session", pool.warm_total)?;
+    encode_counter(encoder, "agent_pool_connections", "Connections opened", pool.connections_total)?;
+    encode_counter(encoder, "agent_pool_shells_created", "Shells created", pool.shells_created_total)?;
+    encode_counter(encoder, "agent_pool_shells_deleted", "Shells deleted", pool.shells_deleted_total)
+}
+
+fn encode_gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), std::fmt::Error> {
+    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+fn encode_counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), std::fmt::Error> {
+    let counter = ConstCounter::new(value);
+    counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+}
+
+/// Resident memory of this process; 0 where the system does not tell.
+pub(crate) fn resident_bytes() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+        })
+        .map_or(0, |kilobytes| kilobytes * 1024)
+}
+
+/// The HTTP endpoints, bound but not served yet.
+#[derive(Debug)]
+pub(crate) struct Endpoints {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Endpoints {
+    /// Binds `address`.
+    pub(crate) async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// The address that was bound.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`.
+    pub(crate) async fn serve(self, metrics: Arc<Metrics>, pool: Pool, stop: CancellationToken) -> io::Result<()> {
+        let registry = Arc::new(metrics.register(pool));
+        let router = Router::new()
+            .route("/live", get(|| async { "live\n" }))
+            .route("/ready", get(ready))
+            .route("/metrics", get(exposition))
+            .with_state((metrics, registry));
+        axum::serve(self.listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    }
+}
+
+type Shared = State<(Arc<Metrics>, Arc<Registry>)>;
+
+async fn ready(State((metrics, _)): Shared) -> impl IntoResponse {
+    if metrics.is_ready() {
+        (StatusCode::OK, "ready\n")
+    } else if metrics.draining.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not connected to the control plane\n")
+    }
+}
+
+async fn exposition(State((_, registry)): Shared) -> impl IntoResponse {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &registry) {
+        Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, EXPOSITION)], text),
+        Err(_) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], "encoding failed\n".into())
+        }
+    }
+}
+
+/// Sends logs to standard error from now on.
+pub(crate) fn start_logs(log: &Log) -> Result<(), tracing_subscriber::util::TryInitError> {
+    let registry = tracing_subscriber::registry().with(targets(log.level));
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    match log.format {
+        LogFormat::Text => registry.with(layer.with_ansi(false)).try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+    }
+}
+
+fn targets(level: tracing::Level) -> Targets {
+    // The more verbose of two levels is the greater. A target stands for everything below it too.
+    let plaintext = lictor_winrm::QUIET_TARGETS.iter().map(|target| (*target, tracing::Level::WARN));
+    plaintext
+        .chain(CAPPED.iter().map(|target| (*target, tracing::Level::INFO)))
+        .fold(Targets::new().with_default(level), |targets, (target, cap)| targets.with_target(target, cap.min(level)))
+}
+
+/// Libraries that may show headers, and with them Basic credentials, at debug or trace.
+const CAPPED: &[&str] = &["hyper", "hyper_util", "h2", "tower", "tonic", "rustls"];
+
+const EXPOSITION: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// From a warm one-liner to a day.
+const TASK_SECONDS: [f64; 12] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0, 600.0, 3600.0, 21600.0];
+/// From a good SSD to a disk in trouble.
+const COMMIT_SECONDS: [f64; 8] = [0.0005, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];

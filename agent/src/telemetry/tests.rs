@@ -1,0 +1,59 @@
+//! Tests of metrics, their page, and the caps of logs.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+#[tokio::test]
+async fn the_page_lists_exactly_the_metrics() {
+    let metrics = Arc::new(Metrics::default());
+    metrics.task_finished(TaskState::Succeeded, Duration::from_secs(1));
+    metrics.task_handed_back(HandBackReason::Draining);
+    let registry = metrics.register(Pool::new(lictor_winrm::pool::PoolSettings::default()));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let exposed: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| {
+            let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+            Some(if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+        })
+        .collect();
+    let listed: BTreeSet<String> = include_str!("../../../docs/metrics.md")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name.to_owned()))
+        .collect();
+    assert_eq!(exposed, listed);
+    for name in &exposed {
+        assert!(name.starts_with("agent_"), "{name}");
+    }
+}
+
+#[test]
+fn readiness_needs_a_session_and_no_drain() {
+    let metrics = Metrics::default();
+    assert!(!metrics.is_ready());
+    metrics.connected(true);
+    assert!(metrics.is_ready());
+    metrics.draining();
+    assert!(!metrics.is_ready());
+}
+
+#[test]
+fn libraries_that_print_secrets_stay_capped_at_every_level() {
+    use tracing::Level;
+    for level in [Level::ERROR, Level::INFO, Level::DEBUG, Level::TRACE] {
+        let targets = targets(level);
+        for target in ["sspi", "sspi::ntlm::messages"] {
+            assert!(!targets.would_enable(target, &Level::INFO), "{target} at {level}");
+        }
+        assert!(!targets.would_enable("hyper::proto::h1", &Level::DEBUG));
+        assert!(targets.would_enable("lictor_agent::link", &level));
+    }
+    assert!(!super::targets(Level::ERROR).would_enable("sspi", &Level::WARN));
+}
+
+#[test]
+fn resident_memory_is_known_here() {
+    assert!(resident_bytes() > 1024 * 1024);
+}

@@ -1,0 +1,344 @@
+//! Flags of the commands that go through the control plane.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, ArgGroup, Args, Subcommand, ValueEnum};
+
+use super::{Auth, Encryption, Language, Scheme, Variable, duration, variable};
+use crate::exit;
+
+/// Where the control plane is and who we are.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// URL of the control plane, such as https://control-plane:7443.
+    #[arg(long, global = true, value_name = "URL", env = "LICTOR_SERVER", help_heading = "Control plane")]
+    pub(crate) server: Option<String>,
+    /// File with the user token. Without it the token itself is taken from the environment variable LICTOR_TOKEN.
+    #[arg(long, global = true, value_name = "FILE", env = "LICTOR_TOKEN_FILE", help_heading = "Control plane")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// PEM file with the authority of the control plane: ca.pem in its state directory.
+    #[arg(long, global = true, value_name = "FILE", env = "LICTOR_CA", help_heading = "Control plane")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+/// `lictor task`.
+#[derive(Debug, Args)]
+pub(crate) struct TaskArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(subcommand)]
+    pub(crate) command: TaskCommand,
+}
+
+/// What to do with tasks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TaskCommand {
+    /// Submit a task. Prints its id, or follows it with --watch.
+    #[command(after_long_help = exit::HELP, group = ArgGroup::new("kind").required(true).multiple(true).args(["command", "script", "test"]))]
+    Submit(Box<SubmitArgs>),
+    /// List tasks, newest first.
+    List {
+        /// At most this many.
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+        /// Only tasks in this state. May be given several times.
+        #[arg(long = "state", value_enum, value_name = "STATE")]
+        states: Vec<StateFilter>,
+    },
+    /// Show all that is known of one task.
+    Show {
+        /// The task.
+        task_id: String,
+    },
+    /// Follow a task: its output from an offset on, then live until its end. Its exit code is the exit code.
+    ///
+    /// When the control plane goes away, watching goes on as soon as it is back. Ctrl-C stops watching, not the task.
+    #[command(after_long_help = exit::HELP)]
+    Watch {
+        /// The task.
+        task_id: String,
+        /// First byte of the output wanted, counted over both streams.
+        #[arg(long, value_name = "BYTES", default_value_t = 0)]
+        from_offset: u64,
+    },
+    /// Ask for cancellation; a running command is stopped on its host.
+    Cancel {
+        /// The task.
+        task_id: String,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+}
+
+/// `lictor task submit`.
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// The Windows host: name or address.
+    #[arg(long)]
+    pub(crate) host: String,
+    /// Name of the stored WinRM credential.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) credential: String,
+    /// Run a script: a file, or `-` for standard input. UTF-8, at most 1 MiB. Its arguments follow after `--`.
+    #[arg(long, value_name = "FILE", conflicts_with = "test", help_heading = "What to do")]
+    pub(crate) script: Option<PathBuf>,
+    /// Language of the script.
+    #[arg(long, value_enum, default_value_t = Language::Powershell, requires = "script", help_heading = "What to do")]
+    pub(crate) language: Language,
+    /// Test the connection rung by rung.
+    #[arg(long, help_heading = "What to do")]
+    pub(crate) test: bool,
+    /// Standard input of the command: a file, or `-` for our own. At most 1 MiB.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["script", "test"], help_heading = "What to do")]
+    pub(crate) stdin: Option<PathBuf>,
+    /// Environment variable of the remote shell. May be given several times.
+    #[arg(long = "env", value_name = "K=V", value_parser = variable, conflicts_with = "test", help_heading = "Shell")]
+    pub(crate) environment: Vec<Variable>,
+    /// Working directory on the host [default: the user's profile directory].
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "test", help_heading = "Shell")]
+    pub(crate) cwd: Option<String>,
+    /// Do not load the Windows user profile [default: as the credential says].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          conflicts_with = "test", help_heading = "Shell")]
+    pub(crate) no_profile: Option<bool>,
+    /// Code page of the remote console [default: 65001, UTF-8].
+    #[arg(long, value_name = "NUMBER", conflicts_with = "test", help_heading = "Shell")]
+    pub(crate) codepage: Option<u32>,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    /// How long the task may run [default: 1h].
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Handling")]
+    pub(crate) timeout: Option<Duration>,
+    /// How long the task may wait for an agent [default: 5m].
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Handling")]
+    pub(crate) queue_timeout: Option<Duration>,
+    /// Running it twice does no harm: start it again when its agent is lost.
+    #[arg(long, help_heading = "Handling")]
+    pub(crate) idempotent: bool,
+    /// Key of your choice: a second submission with the same key returns the first task.
+    #[arg(long, value_name = "KEY", help_heading = "Handling")]
+    pub(crate) idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) selector: SelectorArgs,
+    /// Free text shown in lists.
+    #[arg(long, value_name = "TEXT", default_value = "", help_heading = "Handling")]
+    pub(crate) label: String,
+    /// Follow the task to its end; its exit code is the exit code.
+    #[arg(long, help_heading = "Handling")]
+    pub(crate) watch: bool,
+    /// The command, then its arguments, after `--`. The command goes onto the command line as it stands; each argument is
+    /// quoted when it needs it. With --script: the script's arguments.
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "test")]
+    pub(crate) command: Vec<String>,
+}
+
+/// Which agents may take a task.
+#[derive(Debug, Args)]
+pub(crate) struct SelectorArgs {
+    /// Tag that the agent must have. May be given several times.
+    #[arg(long = "tag", value_name = "TAG", help_heading = "Agents")]
+    pub(crate) tags: Vec<String>,
+    /// Scope of the task, such as platform/production.
+    #[arg(long, value_name = "SCOPE", default_value = "", help_heading = "Agents")]
+    pub(crate) scope: String,
+}
+
+/// How to connect to the host; whatever is not given is inherited.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectionArgs {
+    /// Transport.
+    #[arg(long, value_enum, help_heading = "Connection")]
+    pub(crate) scheme: Option<Scheme>,
+    /// TCP port.
+    #[arg(long, help_heading = "Connection", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// URL path.
+    #[arg(long, help_heading = "Connection")]
+    pub(crate) path: Option<String>,
+    /// How to authenticate.
+    #[arg(long, value_enum, help_heading = "Connection")]
+    pub(crate) auth: Option<Auth>,
+    /// PEM file with the authorities that may have issued the Windows host's certificate.
+    #[arg(long, value_name = "FILE", help_heading = "Connection")]
+    pub(crate) host_ca: Option<PathBuf>,
+    /// Do not check the Windows host's certificate.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          conflicts_with = "host_ca", help_heading = "Connection")]
+    pub(crate) skip_cert_check: Option<bool>,
+    /// When to seal messages: auto seals over http, always over https too.
+    #[arg(long, value_enum, value_name = "WHEN", help_heading = "Connection")]
+    pub(crate) message_encryption: Option<Encryption>,
+    /// Send TLS channel bindings when authenticating over https.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, help_heading = "Connection")]
+    pub(crate) send_cbt: Option<bool>,
+    /// Allow Basic over plain http: password and output then travel readable.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          help_heading = "Connection")]
+    pub(crate) allow_basic_over_http: Option<bool>,
+}
+
+/// States to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum StateFilter {
+    /// Waiting for an agent.
+    Queued,
+    /// Given to an agent, not known to have started.
+    Assigned,
+    /// Started.
+    Running,
+    /// Its agent is lost; its end is still open.
+    Lost,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly.
+    Failed,
+    /// Ended by request.
+    Cancelled,
+    /// Ended by its own deadline.
+    TimedOut,
+    /// Never started.
+    Rejected,
+    /// May have started; how it ended cannot be known.
+    Unknown,
+}
+
+/// `lictor agent`.
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(subcommand)]
+    pub(crate) command: AgentCommand,
+}
+
+/// What to do with agents.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// List agents by name.
+    List,
+    /// Ask an agent to take nothing new and finish what runs.
+    Drain {
+        /// Its id or name.
+        agent: String,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Take an agent's identity away and end its session.
+    Revoke {
+        /// Its id or name.
+        agent: String,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+}
+
+/// `lictor token`.
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+/// What to do with join tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a join token. Prints the token, and nothing else, on standard output; it is shown this once.
+    Create {
+        /// Scope that agents get.
+        #[arg(long, value_name = "SCOPE", default_value = "")]
+        scope: String,
+        /// Tag that agents get beside their own. May be given several times.
+        #[arg(long = "tag", value_name = "TAG")]
+        tags: Vec<String>,
+        /// Most enrolments; 0 is until revoked.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        max_uses: u32,
+        /// How long it lasts [default: until revoked].
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        lifetime: Option<Duration>,
+        /// Free text.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        description: String,
+    },
+    /// List join tokens, without their secrets.
+    List,
+    /// End a join token. Agents that have enrolled with it stay.
+    Revoke {
+        /// The token's id: the part after `lictor-join.`.
+        token_id: String,
+    },
+}
+
+/// `lictor credential`.
+#[derive(Debug, Args)]
+pub(crate) struct CredentialArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(subcommand)]
+    pub(crate) command: CredentialCommand,
+}
+
+/// What to do with credentials.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CredentialCommand {
+    /// Store a WinRM credential, or replace it.
+    Put(Box<PutArgs>),
+    /// List credentials by name, without their secrets.
+    List,
+    /// Delete a credential. Tasks that wait for it are rejected.
+    Delete {
+        /// Which.
+        name: String,
+    },
+    /// Test a credential on a host, rung by rung, through an agent.
+    Test(Box<TestCredentialArgs>),
+}
+
+/// `lictor credential put`.
+#[derive(Debug, Args)]
+pub(crate) struct PutArgs {
+    /// Name: letters, digits, `-`, `_` and `.`.
+    pub(crate) name: String,
+    /// `DOMAIN\user`, `user@domain` or a bare name.
+    #[arg(long)]
+    pub(crate) user: String,
+    /// Domain, when the user name does not hold it.
+    #[arg(long, default_value = "")]
+    pub(crate) domain: String,
+    /// File with the password; one line end after it is cut off. Without this flag the password comes from the
+    /// environment variable LICTOR_PASSWORD.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Keep the stored password; change only the rest.
+    #[arg(long, conflicts_with = "password_file")]
+    pub(crate) keep_password: bool,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    /// Run without the Windows user's profile.
+    #[arg(long)]
+    pub(crate) no_profile: bool,
+    /// Free text.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) description: String,
+}
+
+/// `lictor credential test`.
+#[derive(Debug, Args)]
+pub(crate) struct TestCredentialArgs {
+    /// Which credential.
+    pub(crate) name: String,
+    /// The host to try it on.
+    #[arg(long)]
+    pub(crate) host: String,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    #[command(flatten)]
+    pub(crate) selector: SelectorArgs,
+}

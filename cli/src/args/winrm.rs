@@ -1,0 +1,165 @@
+//! Flags of `lictor winrm`: one host, directly.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Subcommand};
+
+use super::{Auth, Encryption, Language, Scheme, Variable, duration, variable};
+use crate::exit;
+
+/// `lictor winrm`.
+#[derive(Debug, Args)]
+pub(crate) struct WinrmArgs {
+    #[command(subcommand)]
+    pub(crate) command: WinrmCommand,
+}
+
+/// What to do on the host.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WinrmCommand {
+    /// Test the connection rung by rung: resolve, connect, TLS, Identify, authenticate, open a shell, run, close.
+    ///
+    /// A wrong password is tried once. No shell is left behind.
+    #[command(after_long_help = exit::HELP)]
+    Test(TestArgs),
+    /// Run one command; its output streams while it runs, its exit code is the exit code.
+    #[command(after_long_help = exit::HELP)]
+    Run(RunArgs),
+    /// Run a script given as a file; it travels through standard input, never on a command line.
+    #[command(after_long_help = exit::HELP)]
+    Script(ScriptArgs),
+}
+
+/// `lictor winrm test`.
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    /// Give up after this long.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1m", help_heading = "Waits")]
+    pub(crate) timeout: Duration,
+}
+
+/// `lictor winrm run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    #[command(flatten)]
+    pub(crate) shell: ShellArgs,
+    #[command(flatten)]
+    pub(crate) runs: RepeatArgs,
+    /// What runs the command: cmd takes it as a command line, powershell as a line of PowerShell.
+    #[arg(long = "shell", value_enum, default_value_t = Language::Cmd, help_heading = "Shell")]
+    pub(crate) shell_kind: Language,
+    /// Standard input of the command: a file, or `-` for our own, read to its end first. At most 64 MiB.
+    #[arg(long, value_name = "FILE", help_heading = "Shell")]
+    pub(crate) stdin: Option<PathBuf>,
+    /// The command, then its arguments, after `--`. The command goes onto the command line as it stands; each argument is
+    /// quoted when it needs it.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// `lictor winrm script`.
+#[derive(Debug, Args)]
+pub(crate) struct ScriptArgs {
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    #[command(flatten)]
+    pub(crate) shell: ShellArgs,
+    #[command(flatten)]
+    pub(crate) runs: RepeatArgs,
+    /// The script: a file, or `-` for standard input. UTF-8, at most 1 MiB.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Its language.
+    #[arg(long, value_enum, default_value_t = Language::Powershell)]
+    pub(crate) language: Language,
+    /// Arguments, handed to the script in order; after `--` when one starts with a dash.
+    #[arg(value_name = "ARGS")]
+    pub(crate) arguments: Vec<String>,
+}
+
+/// Where the host listens, as whom and how to talk to it.
+#[derive(Debug, Args)]
+pub(crate) struct HostArgs {
+    /// Host name or address.
+    #[arg(long, help_heading = "Connection")]
+    pub(crate) host: String,
+    /// TCP port [default: 5985 for http, 5986 for https].
+    #[arg(long, help_heading = "Connection", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Transport.
+    #[arg(long, value_enum, default_value_t = Scheme::Https, help_heading = "Connection")]
+    pub(crate) scheme: Scheme,
+    /// URL path [default: /wsman].
+    #[arg(long, help_heading = "Connection")]
+    pub(crate) path: Option<String>,
+    /// How to authenticate.
+    #[arg(long, value_enum, default_value_t = Auth::Negotiate, help_heading = "Connection")]
+    pub(crate) auth: Auth,
+    /// `DOMAIN\user`, `user@domain` or a bare local name.
+    #[arg(long, help_heading = "Connection")]
+    pub(crate) user: String,
+    /// File with the password; one line end after it is cut off. Without this flag the password comes from the
+    /// environment variable LICTOR_PASSWORD.
+    #[arg(long, value_name = "FILE", help_heading = "Connection")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// PEM file with the authorities that may have issued the host's certificate [default: the system's].
+    #[arg(long, value_name = "FILE", help_heading = "Connection")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Do not check the host's certificate. Warns each time.
+    #[arg(long, conflicts_with = "ca", help_heading = "Connection")]
+    pub(crate) skip_cert_check: bool,
+    /// When to seal messages: auto seals over http, always over https too.
+    #[arg(long, value_enum, default_value_t = Encryption::Auto, value_name = "WHEN", help_heading = "Connection")]
+    pub(crate) message_encryption: Encryption,
+    /// Send TLS channel bindings when authenticating over https.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, help_heading = "Connection")]
+    pub(crate) send_cbt: bool,
+    /// Allow Basic over plain http: password and output then travel readable. Refused otherwise, before anything is sent.
+    #[arg(long, help_heading = "Connection")]
+    pub(crate) allow_basic_over_http: bool,
+    /// OperationTimeout of each message: bounds one exchange, not the command. 1s to 60s.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "20s", help_heading = "Waits")]
+    pub(crate) operation_timeout: Duration,
+    /// Wait for an HTTP answer; must exceed the operation timeout [default: 10s more than it].
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Waits")]
+    pub(crate) read_timeout: Option<Duration>,
+    /// Wait for name resolution, TCP and TLS together.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s", help_heading = "Waits")]
+    pub(crate) connect_timeout: Duration,
+}
+
+/// Properties of the remote shell.
+#[derive(Debug, Args)]
+pub(crate) struct ShellArgs {
+    /// Do not load the Windows user profile; for PowerShell also -NoProfile.
+    #[arg(long, help_heading = "Shell")]
+    pub(crate) no_profile: bool,
+    /// Environment variable of the remote shell. May be given several times.
+    #[arg(long = "env", value_name = "K=V", value_parser = variable, help_heading = "Shell")]
+    pub(crate) environment: Vec<Variable>,
+    /// Working directory on the host [default: the user's profile directory].
+    #[arg(long, value_name = "DIRECTORY", help_heading = "Shell")]
+    pub(crate) cwd: Option<String>,
+    /// Code page of the remote console; 65001 is UTF-8.
+    #[arg(long, value_name = "NUMBER", default_value_t = 65001, help_heading = "Shell")]
+    pub(crate) codepage: u32,
+    /// Stop the command after this long.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1h", help_heading = "Waits")]
+    pub(crate) timeout: Duration,
+}
+
+/// Running something more than once.
+#[derive(Debug, Args)]
+pub(crate) struct RepeatArgs {
+    /// Run it this many times, over shared sessions; a summary follows on standard error.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Repetition")]
+    pub(crate) repeat: u32,
+    /// Run this many at once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Repetition")]
+    pub(crate) concurrency: u32,
+}

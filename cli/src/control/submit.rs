@@ -1,0 +1,108 @@
+//! `lictor task submit`: flags and files become a task.
+
+use lictor_proto::v1;
+
+use super::settings;
+use crate::args::control::SubmitArgs;
+use crate::failure::Failure;
+use crate::input;
+
+/// The request. Reads the files that the flags name; the control plane checks the values.
+pub(super) fn request(args: &SubmitArgs) -> Result<v1::SubmitTaskRequest, Failure> {
+    let shell = v1::ShellSettings {
+        environment: args.environment.iter().map(|v| (v.name.clone(), v.value.clone())).collect(),
+        working_directory: args.cwd.clone().unwrap_or_default(),
+        no_profile: args.no_profile,
+        code_page: args.codepage.unwrap_or_default(),
+    };
+    let kind = if args.test {
+        v1::task_spec::Kind::ConnectionTest(v1::ConnectionTest {})
+    } else if let Some(path) = &args.script {
+        v1::task_spec::Kind::Script(v1::Script {
+            language: settings::language(args.language).into(),
+            text: input::text("script", path, lictor_proto::MAX_INPUT_BYTES)?,
+            arguments: args.command.clone(),
+            shell: Some(shell),
+        })
+    } else {
+        let (line, arguments) = match args.command.split_first() {
+            Some((line, arguments)) => (line.clone(), arguments.to_vec()),
+            None => (String::new(), Vec::new()),
+        };
+        let stdin = match &args.stdin {
+            Some(path) => input::bytes("standard input", path, lictor_proto::MAX_INPUT_BYTES)?,
+            None => Vec::new(),
+        };
+        v1::task_spec::Kind::Command(v1::Command {
+            command_line: line,
+            arguments,
+            stdin: stdin.into(),
+            shell: Some(shell),
+        })
+    };
+    let spec = v1::TaskSpec {
+        target: Some(v1::Target { host: args.host.clone(), connection: Some(settings::connection(&args.connection)?) }),
+        credential: args.credential.clone(),
+        timeout: args.timeout.map(settings::proto_duration),
+        queue_timeout: args.queue_timeout.map(settings::proto_duration),
+        idempotent: args.idempotent,
+        selector: Some(v1::AgentSelector { tags: args.selector.tags.clone(), scope: args.selector.scope.clone() }),
+        label: args.label.clone(),
+        kind: Some(kind),
+    };
+    let idempotency_key = args.idempotency_key.clone().unwrap_or_default();
+    Ok(v1::SubmitTaskRequest { spec: Some(spec), idempotency_key })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::control::TaskCommand;
+    use crate::args::{Cli, Command};
+
+    fn parse(arguments: &[&str]) -> Result<SubmitArgs, clap::Error> {
+        let common = ["lictor", "task", "submit", "--host", "win-a", "--credential", "c"];
+        match Cli::try_parse_from(common.iter().chain(arguments))?.command {
+            Command::Task(crate::args::control::TaskArgs { command: TaskCommand::Submit(args), .. }) => Ok(*args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_command_keeps_its_words_apart() {
+        let args =
+            parse(&["--env", "A=1", "--tag", "t", "--no-profile", "--", "sim.exe", "argv", "a b", "--watch"]).unwrap();
+        assert!(!args.watch);
+        let spec = request(&args).unwrap().spec.unwrap();
+        let Some(v1::task_spec::Kind::Command(command)) = spec.kind else { panic!("not a command") };
+        assert_eq!(command.command_line, "sim.exe");
+        assert_eq!(command.arguments, ["argv", "a b", "--watch"]);
+        let shell = command.shell.unwrap();
+        assert_eq!(shell.environment.get("A").map(String::as_str), Some("1"));
+        assert_eq!(shell.no_profile, Some(true));
+        assert_eq!(spec.selector.unwrap().tags, ["t"]);
+    }
+
+    #[test]
+    fn a_script_is_read_from_its_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "exit 37").unwrap();
+        let args = parse(&["--script", file.path().to_str().unwrap(), "--watch", "--", "-x", "y"]).unwrap();
+        assert!(args.watch);
+        let Some(v1::task_spec::Kind::Script(script)) = request(&args).unwrap().spec.unwrap().kind else {
+            panic!("not a script")
+        };
+        assert_eq!((script.text.as_str(), script.arguments), ("exit 37", vec!["-x".to_owned(), "y".to_owned()]));
+    }
+
+    #[test]
+    fn exactly_one_thing_is_to_be_done() {
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--test", "--", "ver"]).is_err());
+        assert!(parse(&["--test", "--script", "f"]).is_err());
+        assert!(parse(&["--test"]).is_ok());
+        assert!(parse(&["--language", "cmd", "--", "ver"]).is_err());
+    }
+}

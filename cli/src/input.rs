@@ -1,0 +1,102 @@
+//! What comes in from files, standard input and the environment: bounded, and secrets into types that zero themselves.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use lictor_winrm::target::Secret;
+use zeroize::Zeroizing;
+
+use crate::failure::Failure;
+
+/// Reads a file, or standard input when the path is `-`, up to `limit` bytes.
+pub(crate) fn bytes(what: &str, path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
+    let data = if path == Path::new("-") {
+        read(io::stdin().lock(), limit)
+    } else {
+        std::fs::File::open(path).and_then(|file| read(file, limit))
+    };
+    data.map_err(|error| Failure::unreadable(what, path, &error))
+}
+
+/// Like [`bytes`], for text in UTF-8. A byte order mark is cut off.
+pub(crate) fn text(what: &str, path: &Path, limit: usize) -> Result<String, Failure> {
+    let text = String::from_utf8(bytes(what, path, limit)?).map_err(|error| {
+        Failure::unreadable(what, path, &io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// A secret from a file, else from an environment variable. Nothing when neither is there.
+pub(crate) fn secret(what: &str, file: Option<&Path>, variable: &str) -> Result<Option<Secret>, Failure> {
+    let Some(path) = file else {
+        return match std::env::var(variable) {
+            Ok(value) if value.is_empty() => Ok(None),
+            Ok(value) => Ok(Some(Secret::new(value))),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => Err(Failure::usage(
+                format!("the environment variable {variable} is not UTF-8"),
+                "Use a file in UTF-8 instead.",
+            )),
+        };
+    };
+    let data = Zeroizing::new(bytes(what, path, MAX_SECRET_BYTES)?);
+    let text = std::str::from_utf8(&data)
+        .map_err(|_| Failure::unreadable(what, path, &io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")))?;
+    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+    if text.is_empty() {
+        return Err(Failure::unreadable(what, path, &io::Error::new(io::ErrorKind::InvalidData, "it is empty")));
+    }
+    Ok(Some(Secret::new(text.to_owned())))
+}
+
+fn read(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
+    let mut data = Vec::new();
+    reader.take(limit as u64 + 1).read_to_end(&mut data)?;
+    if data.len() > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes")));
+    }
+    Ok(data)
+}
+
+/// Far above every password and token, and far below what would hurt.
+const MAX_SECRET_BYTES: usize = 64 * 1024;
+
+/// Largest file of certificates.
+pub(crate) const MAX_PEM_BYTES: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_end_is_cut_off_a_secret() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        for (content, expected) in [("pässword\n", "pässword"), ("a\r\n", "a"), ("a\n\n", "a\n"), (" a ", " a ")] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(secret("password", Some(&path), "UNUSED").unwrap().unwrap().expose(), expected);
+        }
+        std::fs::write(&path, "\n").unwrap();
+        assert!(secret("password", Some(&path), "UNUSED").is_err());
+    }
+
+    #[test]
+    fn files_are_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("input");
+        std::fs::write(&path, [0; 11]).unwrap();
+        assert_eq!(bytes("input", &path, 11).unwrap().len(), 11);
+        assert!(bytes("input", &path, 10).unwrap_err().message.contains("larger than 10 bytes"));
+        assert!(text("input", Path::new("/nonexistent/file"), 10).unwrap_err().message.contains("/nonexistent/file"));
+    }
+
+    #[test]
+    fn text_is_utf8_without_byte_order_mark() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("script");
+        std::fs::write(&path, "\u{feff}exit 37").unwrap();
+        assert_eq!(text("script", &path, 100).unwrap(), "exit 37");
+        std::fs::write(&path, [0xff]).unwrap();
+        assert!(text("script", &path, 100).is_err());
+    }
+}

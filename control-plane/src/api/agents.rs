@@ -1,0 +1,209 @@
+//! `AgentService`: the plumbing between agents' streams and the engine.
+//!
+//! Each session has a reader, which hands events to the engine in order, and an outbox, which the response stream
+//! empties. What an event means is the ledger's business.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use lictor_proto::v1::agent_service_server::AgentService;
+use lictor_proto::v1::{
+    AgentEvent, EnrollRequest, EnrollResponse, PollRequest, PollResponse, RenewIdentityRequest, RenewIdentityResponse,
+    ReportRequest, ReportResponse, ServerEvent, SessionRequest, SessionResponse, server_event,
+};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::debug;
+
+use super::Api;
+use crate::authority::peer_identity;
+use crate::dispatch::SessionId;
+use crate::engine::Command;
+use crate::outbox::Outbox;
+use crate::store::fleet::{Standing, certificate_standing};
+use crate::validate;
+
+impl Api {
+    /// The agent that calls: its certificate was verified by TLS, and the records say that it still counts.
+    async fn agent<T>(&self, request: &Request<T>) -> Result<String, Status> {
+        let certificates =
+            request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
+        let identity =
+            certificates.as_ref().and_then(|chain| chain.first()).and_then(|leaf| peer_identity(leaf)).ok_or_else(
+                || Status::unauthenticated("the call carries no agent's certificate; enrol with a join token first"),
+            )?;
+        match certificate_standing(&self.readers, &identity.serial, &identity.agent_id).await? {
+            Standing::Good => Ok(identity.agent_id),
+            Standing::Revoked => Err(Status::permission_denied(
+                "this identity was revoked, or replaced by a newer enrolment of the same name",
+            )),
+            Standing::Unknown => Err(Status::unauthenticated(
+                "this control plane did not issue the certificate; enrol again with a join token",
+            )),
+        }
+    }
+
+    /// Tells the engine when dropped that the session is over.
+    fn closing(&self, agent_id: &str, session: SessionId) -> Closing {
+        Closing { api: self.clone(), agent_id: agent_id.to_owned(), session }
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Api {
+    async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let request = Box::new(validate::enrolment(request.into_inner())?);
+        Ok(Response::new(self.engine.ask(|reply| Command::Enroll { request, reply }).await?))
+    }
+
+    async fn renew_identity(
+        &self,
+        request: Request<RenewIdentityRequest>,
+    ) -> Result<Response<RenewIdentityResponse>, Status> {
+        let agent_id = self.agent(&request).await?;
+        let request = Box::new(request.into_inner());
+        validate::renewal(&request.csr_der, &request.sealing_key)?;
+        Ok(Response::new(self.engine.ask(|reply| Command::Renew { agent_id, request, reply }).await?))
+    }
+
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<SessionResponse, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let agent_id = self.agent(&request).await?;
+        let mut inbound = request.into_inner();
+        let session = self.next_session();
+        let outbox = Arc::new(Outbox::default());
+        let closing = self.closing(&agent_id, session);
+        let reading = CancellationToken::new();
+        let reader = {
+            let (api, outbox, reading) = (self.clone(), Arc::clone(&outbox), reading.clone());
+            async move {
+                let read = read_session(&api, &agent_id, session, &mut inbound, &outbox);
+                tokio::select! {
+                    () = reading.cancelled() => {}
+                    () = read => {}
+                }
+                outbox.end();
+            }
+        };
+        self.tracker.spawn(reader);
+        let open = OpenSession { outbox, _closing: closing, _reading: reading.drop_guard() };
+        let stream = futures::stream::unfold(open, |open| async move {
+            let events = open.outbox.next().await?;
+            Some((Ok(SessionResponse { events }), open))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn poll(&self, request: Request<PollRequest>) -> Result<Response<PollResponse>, Status> {
+        let agent_id = self.agent(&request).await?;
+        let PollRequest { events, wait } = request.into_inner();
+        let deadline = Instant::now() + validate::poll_wait(wait);
+        let session = self.next_session();
+        let outbox = Arc::new(Outbox::default());
+        let _closing = self.closing(&agent_id, session);
+        let open = Command::Open { agent_id, session, outbox: Arc::clone(&outbox), events };
+        self.engine.tell(open).await?;
+        let mut answer: Vec<ServerEvent> = Vec::new();
+        // The Welcome is part of the answer however short the wait is.
+        let patience = deadline.max(Instant::now() + FIRST_MESSAGE_WAIT);
+        while let Ok(Some(events)) =
+            timeout_at(if answer.is_empty() { patience } else { deadline }, outbox.next()).await
+        {
+            let worth_returning = events.iter().any(is_news);
+            answer.extend(events);
+            if worth_returning || answer.len() >= MAX_POLL_EVENTS {
+                break;
+            }
+        }
+        Ok(Response::new(PollResponse { events: answer }))
+    }
+
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        let agent_id = self.agent(&request).await?;
+        let events = request.into_inner().events;
+        let session = self.next_session();
+        let outbox = Arc::new(Outbox::default());
+        let _closing = self.closing(&agent_id, session);
+        let into = Arc::clone(&outbox);
+        self.engine.ask(|reply| Command::Report { agent_id, session, outbox: into, events, reply }).await?;
+        Ok(Response::new(ReportResponse { events: outbox.take().0 }))
+    }
+}
+
+/// Hands the agent's events to the engine until its stream ends.
+async fn read_session(
+    api: &Api,
+    agent_id: &str,
+    session: SessionId,
+    inbound: &mut Streaming<SessionRequest>,
+    outbox: &Arc<Outbox>,
+) {
+    let Ok(first) = timeout(FIRST_MESSAGE_WAIT, inbound.message()).await else {
+        debug!(agent_id, session, "Session ended: no Hello came");
+        return;
+    };
+    let mut next = first;
+    let mut opened = false;
+    loop {
+        let events: Vec<AgentEvent> = match next {
+            Ok(Some(request)) => request.events,
+            Ok(None) => return,
+            Err(status) => {
+                debug!(agent_id, session, error = %status, "Session broken");
+                return;
+            }
+        };
+        let agent_id = agent_id.to_owned();
+        let command = if std::mem::replace(&mut opened, true) {
+            Command::Events { agent_id, session, events }
+        } else {
+            Command::Open { agent_id, session, outbox: Arc::clone(outbox), events }
+        };
+        if api.engine.tell(command).await.is_err() {
+            return;
+        }
+        next = inbound.message().await;
+    }
+}
+
+/// What lives as long as the response stream of a session.
+struct OpenSession {
+    outbox: Arc<Outbox>,
+    _closing: Closing,
+    _reading: DropGuard,
+}
+
+/// Tells the engine on drop that a session's connection is gone.
+struct Closing {
+    api: Api,
+    agent_id: String,
+    session: SessionId,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let engine = self.api.engine.clone();
+        let command = Command::Closed { agent_id: std::mem::take(&mut self.agent_id), session: self.session };
+        self.api.tracker.spawn(async move {
+            // A stopped engine knows of no sessions any more.
+            let _ = engine.tell(command).await;
+        });
+    }
+}
+
+/// What a waiting Poll returns for.
+fn is_news(event: &ServerEvent) -> bool {
+    !matches!(event.event, Some(server_event::Event::Welcome(_) | server_event::Event::HeartbeatAck(_)) | None)
+}
+
+/// An agent that connects says Hello at once.
+const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(10);
+const MAX_POLL_EVENTS: usize = 1024;

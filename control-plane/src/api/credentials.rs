@@ -1,0 +1,66 @@
+//! `CredentialService`. A password goes from the message into memory that is zeroed, and from there to the engine.
+
+use lictor_proto::v1::credential_service_server::CredentialService;
+use lictor_proto::v1::{
+    ConnectionTest, DeleteCredentialRequest, DeleteCredentialResponse, ListCredentialsRequest, ListCredentialsResponse,
+    PutCredentialRequest, PutCredentialResponse, TaskSpec, TestCredentialRequest, TestCredentialResponse, task_spec,
+};
+use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
+
+use super::Api;
+use super::users::caller;
+use crate::engine::{Command, NewCredential};
+use crate::store::secrets::{self, CredentialRecord};
+use crate::validate;
+
+#[tonic::async_trait]
+impl CredentialService for Api {
+    async fn put_credential(
+        &self,
+        request: Request<PutCredentialRequest>,
+    ) -> Result<Response<PutCredentialResponse>, Status> {
+        let PutCredentialRequest { credential, password } = request.into_inner();
+        let password = password.map(Zeroizing::new);
+        let credential = validate::credential(credential, password.as_ref().map(|password| password.as_str()))?;
+        let credential = Box::new(NewCredential { credential, password });
+        let credential = self.engine.ask(|reply| Command::PutCredential { credential, reply }).await?;
+        Ok(Response::new(PutCredentialResponse { credential: Some(credential) }))
+    }
+
+    async fn list_credentials(
+        &self,
+        _request: Request<ListCredentialsRequest>,
+    ) -> Result<Response<ListCredentialsResponse>, Status> {
+        let records = secrets::credentials(&self.readers).await?;
+        let credentials = records.iter().map(CredentialRecord::view).collect();
+        Ok(Response::new(ListCredentialsResponse { credentials }))
+    }
+
+    async fn delete_credential(
+        &self,
+        request: Request<DeleteCredentialRequest>,
+    ) -> Result<Response<DeleteCredentialResponse>, Status> {
+        let name = request.into_inner().name;
+        self.engine.ask(|reply| Command::DeleteCredential { name, reply }).await?;
+        Ok(Response::new(DeleteCredentialResponse {}))
+    }
+
+    async fn test_credential(
+        &self,
+        request: Request<TestCredentialRequest>,
+    ) -> Result<Response<TestCredentialResponse>, Status> {
+        let user = caller(&request)?;
+        let TestCredentialRequest { name, target, selector } = request.into_inner();
+        let spec = TaskSpec {
+            target,
+            credential: name,
+            selector,
+            kind: Some(task_spec::Kind::ConnectionTest(ConnectionTest {})),
+            label: "credential test".into(),
+            ..TaskSpec::default()
+        };
+        let task = self.submit(Some(spec), String::new(), user).await?;
+        Ok(Response::new(TestCredentialResponse { task: Some(task) }))
+    }
+}

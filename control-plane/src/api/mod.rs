@@ -1,0 +1,113 @@
+//! The gRPC services: they check who calls and what is asked, and hand the rest to the engine or the readers.
+//!
+//! No decision about tasks or agents is made here.
+
+mod agents;
+mod credentials;
+mod fleet;
+mod tasks;
+mod users;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lictor_proto::MAX_MESSAGE_BYTES;
+use lictor_proto::v1::agent_service_server::AgentServiceServer;
+use lictor_proto::v1::credential_service_server::CredentialServiceServer;
+use lictor_proto::v1::fleet_service_server::FleetServiceServer;
+use lictor_proto::v1::task_service_server::TaskServiceServer;
+use sqlx::SqlitePool;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use tonic::service::{InterceptorLayer, LayerExt as _, Routes};
+use tracing::error;
+
+use crate::authority::Authority;
+use crate::dispatch::SessionId;
+use crate::engine::{EngineHandle, Refusal};
+use crate::store::StoreError;
+use crate::validate::Violations;
+use crate::watchers::Watchers;
+
+pub(crate) use users::{Users, hash_token};
+
+/// What the services share.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) engine: EngineHandle,
+    pub(crate) readers: SqlitePool,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) users: Arc<Users>,
+    pub(crate) sessions: Arc<AtomicU64>,
+    /// Owns what outlives a call: readers of sessions.
+    pub(crate) tracker: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Api {
+    fn next_session(&self) -> SessionId {
+        self.sessions.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// All services; users' behind their bearer token, agents' behind their certificate.
+    pub(crate) fn routes(self) -> Routes {
+        let agents = AgentServiceServer::new(self.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let users = Arc::clone(&self.users);
+        let bearer = InterceptorLayer::new(move |request| users.authenticate(request));
+        let tasks = TaskServiceServer::new(self.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let fleet = FleetServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let credentials = CredentialServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Routes::new(agents)
+            .add_service(bearer.clone().named_layer(tasks))
+            .add_service(bearer.clone().named_layer(fleet))
+            .add_service(bearer.named_layer(credentials))
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let text = refusal.to_string();
+        match refusal {
+            Refusal::NotFound(_) => Self::not_found(text),
+            Refusal::Unauthenticated(_) => Self::unauthenticated(text),
+            Refusal::Denied(_) => Self::permission_denied(text),
+            Refusal::Invalid(_) => Self::invalid_argument(text),
+            Refusal::Exhausted(_) => Self::resource_exhausted(text),
+            Refusal::Internal(_) => Self::internal(text),
+            Refusal::Stopping => Self::unavailable(text),
+        }
+    }
+}
+
+impl From<Violations> for Status {
+    fn from(violations: Violations) -> Self {
+        Self::invalid_argument(violations.to_string())
+    }
+}
+
+/// The details are for our log, not for the caller.
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        error!(error = %crate::app::chain(&error), "Database could not be read");
+        Self::internal("the control plane's database could not be read; its log says why")
+    }
+}
+
+/// Where the page goes on, from a page token.
+fn parse_page_token<T: std::str::FromStr>(token: &str) -> Result<Option<T>, Status> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    token.parse().map(Some).map_err(|_| Status::invalid_argument("page_token: not one of this control plane's"))
+}
+
+/// The page size asked for, within its bounds.
+fn page_size(wanted: u32, default: u32, most: u32) -> u32 {
+    if wanted == 0 { default } else { wanted.min(most) }
+}

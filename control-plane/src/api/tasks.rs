@@ -1,0 +1,188 @@
+//! `TaskService`.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+
+use futures::Stream;
+use lictor_proto::v1::task_service_server::TaskService;
+use lictor_proto::v1::{
+    CancelTaskRequest, CancelTaskResponse, GetTaskRequest, GetTaskResponse, ListTasksRequest, ListTasksResponse,
+    SubmitTaskRequest, SubmitTaskResponse, Task, TaskSpec, TaskState, WatchTaskRequest, WatchTaskResponse,
+    watch_task_response,
+};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::users::caller;
+use super::{Api, page_size, parse_page_token};
+use crate::engine::Command;
+use crate::store::tasks::{self, NewTask, TaskView};
+use crate::validate;
+
+impl Api {
+    /// Checks and stores a task; the answer is the task as stored.
+    pub(super) async fn submit(
+        &self,
+        spec: Option<TaskSpec>,
+        idempotency_key: String,
+        submitted_by: String,
+    ) -> Result<Task, Status> {
+        let (spec, queue_timeout) = validate::task(spec.unwrap_or_default(), &idempotency_key)?;
+        let task = Box::new(NewTask {
+            task_id: Uuid::now_v7().to_string(),
+            spec,
+            queue_timeout,
+            submitted_by,
+            idempotency_key: (!idempotency_key.is_empty()).then_some(idempotency_key),
+        });
+        let task_id = self.engine.ask(|reply| Command::Submit { task, reply }).await?;
+        Ok(self.view(&task_id).await?.task)
+    }
+
+    /// The task as it is now; with its candidates while it waits.
+    async fn view(&self, task_id: &str) -> Result<TaskView, Status> {
+        let Some(mut view) = tasks::view(&self.readers, task_id).await? else {
+            return Err(Status::not_found(format!("there is no task with the id {task_id:?}")));
+        };
+        if view.task.state() == TaskState::Queued {
+            let task_id = task_id.to_owned();
+            view.task.candidates = self.engine.ask(|reply| Command::Candidates { task_id, reply }).await?;
+        }
+        Ok(view)
+    }
+}
+
+#[tonic::async_trait]
+impl TaskService for Api {
+    async fn submit_task(&self, request: Request<SubmitTaskRequest>) -> Result<Response<SubmitTaskResponse>, Status> {
+        let user = caller(&request)?;
+        let SubmitTaskRequest { spec, idempotency_key } = request.into_inner();
+        let task = self.submit(spec, idempotency_key, user).await?;
+        Ok(Response::new(SubmitTaskResponse { task: Some(task) }))
+    }
+
+    async fn get_task(&self, request: Request<GetTaskRequest>) -> Result<Response<GetTaskResponse>, Status> {
+        let task = self.view(&request.into_inner().task_id).await?.task;
+        Ok(Response::new(GetTaskResponse { task: Some(task) }))
+    }
+
+    async fn list_tasks(&self, request: Request<ListTasksRequest>) -> Result<Response<ListTasksResponse>, Status> {
+        let request = request.into_inner();
+        let before = parse_page_token(&request.page_token)?;
+        let states: Result<Vec<TaskState>, _> =
+            request.states.iter().take(64).map(|state| TaskState::try_from(*state)).collect();
+        let states = states.map_err(|_| Status::invalid_argument("states: not a state of a task"))?;
+        let size = page_size(request.page_size, 50, 500);
+        // One more than asked for tells whether there is another page.
+        let mut views = tasks::list(&self.readers, before, &states, size + 1).await?;
+        let more = views.truncated || views.tasks.len() > size as usize;
+        views.tasks.truncate(size as usize);
+        let next_page_token = match views.tasks.last() {
+            Some(last) if more => last.seq.to_string(),
+            _ => String::new(),
+        };
+        let tasks = views.tasks.into_iter().map(|view| view.task).collect();
+        Ok(Response::new(ListTasksResponse { tasks, next_page_token }))
+    }
+
+    type WatchTaskStream = Pin<Box<dyn Stream<Item = Result<WatchTaskResponse, Status>> + Send>>;
+
+    async fn watch_task(&self, request: Request<WatchTaskRequest>) -> Result<Response<Self::WatchTaskStream>, Status> {
+        let WatchTaskRequest { task_id, from_offset } = request.into_inner();
+        // Subscribed before the first look, so that no change falls between.
+        let wake = self.watchers.subscribe(&task_id);
+        self.view(&task_id).await?;
+        let watch = Watch {
+            api: self.clone(),
+            task_id,
+            wake,
+            offset: from_offset,
+            shown: None,
+            ready: VecDeque::new(),
+            over: false,
+        };
+        let stream = futures::stream::unfold(watch, |mut watch| async move {
+            let next = watch.next().await.transpose()?;
+            watch.over |= next.is_err();
+            Some((next, watch))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn cancel_task(&self, request: Request<CancelTaskRequest>) -> Result<Response<CancelTaskResponse>, Status> {
+        let CancelTaskRequest { task_id, reason } = request.into_inner();
+        self.view(&task_id).await?;
+        let reason = validate::reason(&reason);
+        let id = task_id.clone();
+        self.engine.ask(|reply| Command::Cancel { task_id: id, reason, reply }).await?;
+        let task = self.view(&task_id).await?.task;
+        Ok(Response::new(CancelTaskResponse { task: Some(task) }))
+    }
+}
+
+/// One follower of one task. It reads the database when it has sent what it read before: a slow one is only slow
+/// itself.
+struct Watch {
+    api: Api,
+    task_id: String,
+    wake: watch::Receiver<()>,
+    /// First byte not sent yet.
+    offset: u64,
+    /// State and details that were sent last.
+    shown: Option<(i32, u64, bool)>,
+    ready: VecDeque<watch_task_response::Event>,
+    over: bool,
+}
+
+impl Watch {
+    async fn next(&mut self) -> Result<Option<WatchTaskResponse>, Status> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Some(WatchTaskResponse { event: Some(event) }));
+            }
+            if self.over {
+                return Ok(None);
+            }
+            self.wake.borrow_and_update();
+            if self.look().await? {
+                continue;
+            }
+            tokio::select! {
+                // The sender lives as long as there are receivers.
+                _ = self.wake.changed() => {}
+                () = self.api.stop.cancelled() => {
+                    return Err(Status::unavailable("the control plane is stopping; watch again from the last offset"));
+                }
+            }
+        }
+    }
+
+    /// Reads what is new. True when there may be more to do at once.
+    async fn look(&mut self) -> Result<bool, Status> {
+        let view = self.api.view(&self.task_id).await?;
+        let is_final = view.task.finished_at.is_some();
+        let stored = view.task.output_bytes;
+        let state = (view.task.state, view.task.epoch, view.task.cancel_requested);
+        // The final state comes behind all output.
+        if self.shown != Some(state) && (!is_final || self.shown.is_none()) {
+            self.shown = Some(state);
+            self.ready.push_back(watch_task_response::Event::Task(view.task.clone()));
+        }
+        if self.offset < stored {
+            let chunks = tasks::output_from(&self.api.readers, view.seq, self.offset).await?;
+            for chunk in chunks {
+                self.offset = chunk.offset + chunk.data.len() as u64;
+                self.ready.push_back(watch_task_response::Event::Output(chunk));
+            }
+        }
+        if is_final && self.offset >= stored {
+            if self.shown != Some(state) {
+                self.shown = Some(state);
+                self.ready.push_back(watch_task_response::Event::Task(view.task));
+            }
+            self.over = true;
+        }
+        Ok(!self.ready.is_empty() || self.over)
+    }
+}

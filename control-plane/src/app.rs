@@ -1,0 +1,306 @@
+//! Wiring: opens the state, binds the ports, runs the engine and the two servers, and stops them in order.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tracing::{info, warn};
+use zeroize::Zeroizing;
+
+use crate::api::{Api, Users, hash_token};
+use crate::authority::{Authority, AuthorityError};
+use crate::clock::Now;
+use crate::config::Config;
+use crate::dispatch::{CredentialState, Ledger, Settings};
+use crate::engine::{Engine, Parts};
+use crate::metrics::Metrics;
+use crate::store::fleet::User;
+use crate::store::{self, StoreError};
+use crate::vault::{Vault, VaultError};
+use crate::watchers::Watchers;
+use crate::{files, http};
+
+/// Why the control plane could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] Cause);
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error("failed to prepare {path}")]
+    State {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("failed to listen on {address}")]
+    Bind {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the certificate authority cannot be used")]
+    Authority(#[from] AuthorityError),
+    #[error("the master key cannot be used")]
+    Vault(#[from] VaultError),
+    #[error("the database cannot be used")]
+    Store(#[from] StoreError),
+    #[error("the gRPC server failed")]
+    Grpc(#[from] tonic::transport::Error),
+    #[error("the HTTP server failed")]
+    Http(#[source] std::io::Error),
+    #[error("a part of the control plane ended unexpectedly")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+/// A control plane with its state open and its ports bound. [`ControlPlane::run`] serves.
+pub struct ControlPlane {
+    engine: Engine,
+    api: Api,
+    tls: ServerTlsConfig,
+    grpc: TcpListener,
+    http: TcpListener,
+    address: SocketAddr,
+    http_address: SocketAddr,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+}
+
+impl ControlPlane {
+    /// Opens the state in `config.state_dir`, makes what the first start needs, and binds both ports.
+    ///
+    /// # Errors
+    /// [`Error`] when the state cannot be used or a port cannot be bound.
+    pub async fn start(config: &Config) -> Result<Self, Error> {
+        Ok(Self::open(config).await?)
+    }
+
+    async fn open(config: &Config) -> Result<Self, Cause> {
+        let state_dir = config.state_dir.as_path();
+        prepare_directory(state_dir)?;
+        let authority = Arc::new(Authority::open(state_dir)?);
+        let vault = Vault::open(&config.master_key, state_dir)?;
+        let (mut writer, readers) = store::open(state_dir).await?;
+        let users = open_users(&mut writer, state_dir).await?;
+        let ledger = open_ledger(&mut writer, &readers, config).await?;
+        let identity = authority.server_identity(&config.names)?;
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(identity.chain_pem, identity.key_pem.as_bytes()))
+            .client_ca_root(Certificate::from_pem(authority.ca_pem()))
+            .client_auth_optional(true)
+            .timeout(HANDSHAKE_WAIT);
+        let (grpc, address) = bind(config.listen).await?;
+        let (http, http_address) = bind(config.http_listen).await?;
+        let metrics = Arc::new(Metrics::new());
+        let watchers = Arc::new(Watchers::default());
+        let stop = CancellationToken::new();
+        let (engine, handle) = Engine::new(Parts {
+            writer,
+            ledger,
+            authority: Arc::clone(&authority),
+            vault,
+            watchers: Arc::clone(&watchers),
+            metrics: Arc::clone(&metrics),
+            agent_certificate_lifetime: config.agent_certificate_lifetime,
+        });
+        let api = Api {
+            engine: handle,
+            readers,
+            watchers,
+            authority,
+            users: Arc::new(Users::new(users)),
+            sessions: Arc::new(AtomicU64::new(1)),
+            tracker: TaskTracker::new(),
+            stop: stop.clone(),
+        };
+        Ok(Self { engine, api, tls, grpc, http, address, http_address, metrics, stop })
+    }
+
+    /// Where agents and users connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where `/live`, `/ready` and `/metrics` are served.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Says where it listens, in a file that appears whole: for scripts that wait for it.
+    ///
+    /// # Errors
+    /// [`Error`] when the file cannot be written.
+    pub fn write_ready_file(&self, path: &Path) -> Result<(), Error> {
+        let reachable = |address: SocketAddr| match address.ip().is_unspecified() {
+            true => SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())),
+            false => address,
+        };
+        let text = serde_json::json!({
+            "address": reachable(self.address).to_string(),
+            "http_address": reachable(self.http_address).to_string(),
+        });
+        files::write_public(path, text.to_string().as_bytes())
+            .map_err(|source| Error(Cause::State { path: path.to_owned(), source }))
+    }
+
+    /// Serves until `shutdown` ends, then stops gracefully: not ready first, agents get Goodbye, what was handed over
+    /// is stored.
+    ///
+    /// # Errors
+    /// [`Error`] when a part fails; everything is stopped then too.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        Ok(self.serve(shutdown).await?)
+    }
+
+    async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Cause> {
+        let Self { engine, api, tls, grpc, http, metrics, stop, address, http_address } = self;
+        let (tracker, readers) = (api.tracker.clone(), api.readers.clone());
+        let server = Server::builder()
+            .tls_config(tls)?
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_WAIT))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(MAX_STREAMS)
+            .add_routes(api.routes());
+        let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
+        let mut parts: JoinSet<Result<(), Cause>> = JoinSet::new();
+        let engine_stop = stop.clone();
+        parts.spawn(async move { Ok(engine.run(engine_stop).await?) });
+        let grpc_stop = stop.clone();
+        parts.spawn(
+            async move { Ok(server.serve_with_incoming_shutdown(incoming, grpc_stop.cancelled_owned()).await?) },
+        );
+        let router = http::router(metrics, stop.clone());
+        let http_stop = stop.clone();
+        parts.spawn(async move {
+            axum::serve(http, router).with_graceful_shutdown(http_stop.cancelled_owned()).await.map_err(Cause::Http)
+        });
+        info!(%address, %http_address, "Control plane ready");
+
+        let first = tokio::select! {
+            () = shutdown => None,
+            ended = parts.join_next() => ended,
+        };
+        info!("Control plane stops");
+        stop.cancel();
+        let mut outcome = first.map_or(Ok(()), |ended| ended.map_err(Cause::from).flatten());
+        let rest = async {
+            while let Some(ended) = parts.join_next().await {
+                let ended = ended.map_err(Cause::from).flatten();
+                if outcome.is_ok() {
+                    outcome = ended;
+                }
+            }
+            tracker.close();
+            tracker.wait().await;
+            readers.close().await;
+        };
+        if tokio::time::timeout(STOP_WAIT, rest).await.is_err() {
+            warn!("Some connections did not end in time and were cut");
+        }
+        parts.shutdown().await;
+        outcome
+    }
+}
+
+/// An error and all its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
+
+impl Error {
+    /// The error and all its causes in one line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        chain(&self.0)
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Cause> {
+    let failed = |source| Cause::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// The state directory is nobody else's business.
+fn prepare_directory(path: &Path) -> Result<(), Cause> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| Cause::State { path: path.to_owned(), source })
+}
+
+/// All users; at the first start the administrator is made, and the token written to a file that only its owner reads.
+async fn open_users(writer: &mut sqlx::SqliteConnection, state_dir: &Path) -> Result<Vec<User>, Cause> {
+    let mut users = store::fleet::users(writer).await?;
+    if users.is_empty() {
+        let secret = Zeroizing::new(rand::random::<[u8; 32]>());
+        let token = Zeroizing::new(format!("lictor-user.{}", URL_SAFE_NO_PAD.encode(*secret)));
+        let path = state_dir.join("admin-token");
+        files::write_private(&path, token.as_bytes()).map_err(|source| Cause::State { path: path.clone(), source })?;
+        let admin = User { name: "admin".into(), token_hash: hash_token(&token).to_vec() };
+        store::fleet::add_user(writer, &admin, Now::read().wall).await?;
+        info!(path = %path.display(), "First start: the administrator's token was written");
+        users.push(admin);
+    }
+    Ok(users)
+}
+
+async fn open_ledger(
+    writer: &mut sqlx::SqliteConnection,
+    readers: &sqlx::SqlitePool,
+    config: &Config,
+) -> Result<Ledger, Cause> {
+    let settings = Settings {
+        lease: config.lease,
+        heartbeat_interval: config.heartbeat_interval,
+        lost_wait: config.lost_wait,
+        restart_grace: config.restart_grace,
+        output_limit: config.output_limit,
+    };
+    let agents = store::fleet::agents(writer).await?;
+    let tasks = store::tasks::live(writer).await?;
+    let credentials = store::secrets::credentials(readers)
+        .await?
+        .into_iter()
+        .map(|record| {
+            let state = CredentialState { version: record.version, rejected: record.rejected_at.is_some() };
+            (record.name, state)
+        })
+        .collect();
+    Ok(Ledger::new(settings, agents, tasks, credentials, Now::read()))
+}
+
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
+/// Finds out within half a minute that a peer is gone; well below what middleboxes forget connections after.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_WAIT: Duration = Duration::from_secs(15);
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Watchers share one connection in some clients.
+const MAX_STREAMS: u32 = 1024;
+/// Longer than a Goodbye needs, shorter than the patience of an orchestrator.
+const STOP_WAIT: Duration = Duration::from_secs(5);

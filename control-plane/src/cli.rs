@@ -1,0 +1,112 @@
+//! What people type, and which exit code says what.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::ControlPlane;
+use crate::config::Config;
+use crate::telemetry;
+
+/// Lictor's control plane: takes tasks from users, gives them to agents, keeps output and results.
+#[derive(Debug, Parser)]
+#[command(name = "lictor-control-plane", version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve agents and users until SIGTERM or SIGINT.
+    #[command(after_help = EXIT_CODES)]
+    Run {
+        /// Settings, TOML or YAML. The environment (LICTOR_CONTROL_PLANE_<KEY>, nested keys joined by `__`) goes on top.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Written once both ports are bound: JSON with `address` and `http_address`.
+        #[arg(long, value_name = "PATH")]
+        ready_file: Option<PathBuf>,
+    },
+    /// Check the settings, report every mistake, and open nothing.
+    #[command(after_help = EXIT_CODES)]
+    CheckConfig {
+        /// Settings, TOML or YAML.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print the completion script of a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Reads the command line and does what it says.
+pub async fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    match execute(command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, text)) => {
+            // Nothing is left to be done about a closed standard error.
+            let _ = writeln!(std::io::stderr(), "lictor-control-plane: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+async fn execute(command: Command) -> Result<(), (u8, String)> {
+    let failed = |error: crate::app::Error| (EXIT_FAILURE, error.chain());
+    match command {
+        Command::Run { config, ready_file } => {
+            let config = load(config)?;
+            telemetry::start(&config);
+            // Installed before the ports are bound: a signal that comes early is not lost.
+            let signals = shutdown_signals().map_err(|error| (EXIT_FAILURE, error.to_string()))?;
+            let control_plane = ControlPlane::start(&config).await.map_err(failed)?;
+            if let Some(path) = ready_file {
+                control_plane.write_ready_file(&path).map_err(failed)?;
+            }
+            control_plane.run(signals).await.map_err(failed)
+        }
+        Command::CheckConfig { config } => {
+            load(config)?;
+            let _ = writeln!(std::io::stdout(), "The configuration is good.");
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "lictor-control-plane", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn load(file: Option<PathBuf>) -> Result<Config, (u8, String)> {
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    Config::load(file.as_deref(), &environment).map_err(|mistakes| (EXIT_CONFIG, mistakes.to_string()))
+}
+
+fn shutdown_signals() -> std::io::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+const EXIT_FAILURE: u8 = 1;
+/// EX_CONFIG of sysexits.h.
+const EXIT_CONFIG: u8 = 78;
+const EXIT_CODES: &str = "Exit codes:\n  0   stopped on request\n  1   could not start, or a part failed\n  2   wrong \
+                          command line\n  78  the configuration has mistakes; all of them are listed";

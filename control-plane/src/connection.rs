@@ -1,0 +1,83 @@
+//! How a task's connection settings and its credential's become one complete set.
+
+use lictor_proto::v1::{AuthKind, ConnectionSettings, MessageEncryption, Scheme, ShellSettings, TaskSpec, task_spec};
+
+/// Task over credential over general default, field by field; nothing is left unset.
+pub(crate) fn complete(task: Option<ConnectionSettings>, credential: &ConnectionSettings) -> ConnectionSettings {
+    let task = task.unwrap_or_default();
+    let pick = |own: i32, inherited: i32, default: i32| match (own, inherited) {
+        (0, 0) => default,
+        (0, inherited) => inherited,
+        (own, _) => own,
+    };
+    let text = |own: String, inherited: &String| if own.is_empty() { inherited.clone() } else { own };
+    let scheme = pick(task.scheme, credential.scheme, Scheme::Https.into());
+    let default_port = if scheme == i32::from(Scheme::Http) { 5985 } else { 5986 };
+    let port = [task.port, credential.port].into_iter().find(|port| *port != 0).unwrap_or(default_port);
+    let path = text(task.path, &credential.path);
+    ConnectionSettings {
+        scheme,
+        port,
+        path: if path.is_empty() { "/wsman".into() } else { path },
+        auth: pick(task.auth, credential.auth, AuthKind::Negotiate.into()),
+        ca_pem: text(task.ca_pem, &credential.ca_pem),
+        skip_cert_check: Some(task.skip_cert_check.or(credential.skip_cert_check).unwrap_or(false)),
+        message_encryption: pick(
+            task.message_encryption,
+            credential.message_encryption,
+            MessageEncryption::Auto.into(),
+        ),
+        send_channel_bindings: Some(task.send_channel_bindings.or(credential.send_channel_bindings).unwrap_or(true)),
+        allow_basic_over_http: Some(task.allow_basic_over_http.or(credential.allow_basic_over_http).unwrap_or(false)),
+    }
+}
+
+/// The shell settings of a task that runs in a shell of its own making; nothing for connection tests.
+pub(crate) fn shell_settings(spec: &mut TaskSpec) -> Option<&mut ShellSettings> {
+    match spec.kind.as_mut()? {
+        task_spec::Kind::ConnectionTest(_) => None,
+        task_spec::Kind::Command(command) => Some(command.shell.get_or_insert_default()),
+        task_spec::Kind::Script(script) => Some(script.shell.get_or_insert_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_set_gives_the_general_defaults() {
+        let settings = complete(None, &ConnectionSettings::default());
+        assert_eq!(settings.scheme(), Scheme::Https);
+        assert_eq!(settings.port, 5986);
+        assert_eq!(settings.path, "/wsman");
+        assert_eq!(settings.auth(), AuthKind::Negotiate);
+        assert_eq!(settings.message_encryption(), MessageEncryption::Auto);
+        assert_eq!(settings.send_channel_bindings, Some(true));
+        assert_eq!((settings.skip_cert_check, settings.allow_basic_over_http), (Some(false), Some(false)));
+    }
+
+    #[test]
+    fn the_task_overrides_the_credential_field_by_field() {
+        let credential = ConnectionSettings {
+            scheme: Scheme::Http.into(),
+            auth: AuthKind::Ntlm.into(),
+            skip_cert_check: Some(true),
+            ca_pem: "credential".into(),
+            ..ConnectionSettings::default()
+        };
+        let task = ConnectionSettings {
+            port: 55985,
+            skip_cert_check: Some(false),
+            ca_pem: "task".into(),
+            ..ConnectionSettings::default()
+        };
+        let settings = complete(Some(task), &credential);
+        assert_eq!(settings.scheme(), Scheme::Http);
+        assert_eq!(settings.port, 55985);
+        assert_eq!(settings.auth(), AuthKind::Ntlm);
+        assert_eq!(settings.skip_cert_check, Some(false));
+        assert_eq!(settings.ca_pem, "task");
+        assert_eq!(complete(None, &credential).port, 5985);
+    }
+}

@@ -1,0 +1,468 @@
+//! The agents' side of the ledger: what each event of a session does.
+//!
+//! An assignment is fenced by (task, epoch, agent): only its holder moves a task. Everything is safe to repeat.
+
+use std::collections::{BTreeSet, HashMap};
+
+use lictor_proto::v1::{
+    AgentEvent, Drain, EndAck, GoodbyeReason, HandBack, HandBackReason, Heartbeat, HeartbeatAck, HeldState, HeldTask,
+    Hello, OutputAck, OutputChunk, OutputStream, Resume, ResumeDecision, TaskRef, TaskResult, TaskState, Welcome,
+    agent_event, server_event,
+};
+use lictor_proto::{MAX_OUTPUT_CHUNK_BYTES, PROTOCOL_VERSION};
+
+use super::agent::{Link, SessionId};
+use super::task::{Append, Evidence, Phase};
+use super::{Ledger, Outgoing, event, goodbye};
+use crate::clock::Now;
+use crate::failure::{self, Vanished};
+use crate::validate;
+
+/// An agent broke the contract; the text says how.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the agent broke the contract: {0}")]
+pub(crate) struct ProtocolError(pub(crate) String);
+
+/// What the database knows of an assignment that is not live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeldFact {
+    /// Given to this agent, and its result is stored.
+    ResultStored,
+    /// Given to this agent, and ended without a result of it.
+    NoResult,
+}
+
+/// By task and epoch; what is missing was never assigned to this agent.
+pub(crate) type HeldFacts = HashMap<(String, u64), HeldFact>;
+
+impl Ledger {
+    /// A session opens: the agent says who it is and what it still holds.
+    pub(crate) fn hello(
+        &mut self,
+        agent_id: &str,
+        session: SessionId,
+        hello: &Hello,
+        facts: &HeldFacts,
+        now: Now,
+    ) -> Result<(), ProtocolError> {
+        check_hello(hello)?;
+        let Some(agent) = self.agents.get_mut(agent_id) else {
+            return Err(ProtocolError("the agent is not enrolled".into()));
+        };
+        if let Some(old) = agent.link.take() {
+            let goodbye = goodbye(GoodbyeReason::Superseded, "a newer session of this agent took over");
+            self.outcome.outgoing.push((old.session, Outgoing::Close(goodbye)));
+        }
+        if agent.instance_id != hello.instance_id {
+            agent.drain_reason = None;
+        }
+        let journal_lost = std::mem::take(&mut agent.journal_lost);
+        agent.instance_id.clone_from(&hello.instance_id);
+        agent.version.clone_from(&hello.version);
+        agent.own_tags.clone_from(&hello.tags);
+        agent.slots = hello.slots;
+        agent.capabilities.clone_from(&hello.capabilities);
+        agent.degraded.clone_from(&hello.degraded);
+        agent.last_seen_at = Some(now.wall);
+        agent.link = Some(Link { session, draining: hello.draining, credit: 0, spent: 0, held: BTreeSet::new() });
+        let drain_reason = agent.drain_reason.clone();
+        self.outcome.changed_agents.insert(agent_id.to_owned());
+
+        let resume = hello.held.iter().filter_map(|held| self.resume(agent_id, held, facts, now)).collect();
+        self.settle_what_is_missing(agent_id, hello, journal_lost, now);
+        self.welcome(session, resume, now);
+        if let Some(reason) = drain_reason {
+            self.send(session, server_event::Event::Drain(Drain { reason }));
+        }
+        Ok(())
+    }
+
+    /// Decides about one assignment that the agent still holds.
+    fn resume(&mut self, agent_id: &str, held: &HeldTask, facts: &HeldFacts, now: Now) -> Option<Resume> {
+        let reference = held.task.clone()?;
+        let state = held.state();
+        if self.touch(agent_id, &reference, now) {
+            let task = self.tasks.get_mut(&reference.task_id)?;
+            task.accepted = true;
+            if state != HeldState::Accepted && !task.started {
+                task.started = true;
+                task.started_at = Some(now.wall);
+            }
+            let resume = Resume {
+                task: Some(reference.clone()),
+                decision: ResumeDecision::Continue.into(),
+                output_acked: task.received,
+                cancel_requested: task.cancel.is_some(),
+            };
+            if let Some(link) = self.agents.get_mut(agent_id).and_then(|agent| agent.link.as_mut()) {
+                link.held.insert(reference.task_id);
+            }
+            return Some(resume);
+        }
+        let live = self.tasks.contains_key(&reference.task_id);
+        let fact = facts.get(&(reference.task_id.clone(), reference.epoch));
+        let decision = match (fact, state) {
+            (Some(HeldFact::ResultStored), _) => ResumeDecision::Forget,
+            // Its result no longer decides anything, but it is evidence worth having.
+            (Some(HeldFact::NoResult), HeldState::Ended) => ResumeDecision::Continue,
+            (Some(HeldFact::NoResult), _) => ResumeDecision::Stale,
+            (None, _) if live => ResumeDecision::Stale,
+            (None, _) => ResumeDecision::Forget,
+        };
+        Some(Resume { task: Some(reference), decision: decision.into(), output_acked: 0, cancel_requested: false })
+    }
+
+    /// What the ledger gave to the agent and the agent does not hold has not arrived, or is lost.
+    fn settle_what_is_missing(&mut self, agent_id: &str, hello: &Hello, journal_lost: bool, now: Now) {
+        let held: BTreeSet<(&str, u64)> =
+            hello.held.iter().filter_map(|h| h.task.as_ref()).map(|r| (r.task_id.as_str(), r.epoch)).collect();
+        let why = if journal_lost { Vanished::JournalLost } else { Vanished::Forgotten };
+        for task_id in self.held_by(agent_id) {
+            let missing = self.tasks.get(&task_id).is_some_and(|task| !held.contains(&(task_id.as_str(), task.epoch)));
+            if missing {
+                self.vanish(&task_id, why, now);
+            }
+        }
+    }
+
+    /// One event behind Hello. Events of a session that is not the agent's newest change nothing.
+    pub(crate) fn agent_event(
+        &mut self,
+        agent_id: &str,
+        session: SessionId,
+        event: AgentEvent,
+        now: Now,
+    ) -> Result<(), ProtocolError> {
+        let current = self.agents.get(agent_id).and_then(|agent| agent.link.as_ref());
+        if current.is_none_or(|link| link.session != session) {
+            return Ok(());
+        }
+        self.take_event(agent_id, session, event, now)
+    }
+
+    /// Events handed over beside the link, by Report. The link, if there is one, goes on; answers go to `session`.
+    pub(crate) fn report(
+        &mut self,
+        agent_id: &str,
+        session: SessionId,
+        hello: &Hello,
+        facts: &HeldFacts,
+        events: Vec<AgentEvent>,
+        now: Now,
+    ) -> Result<(), ProtocolError> {
+        check_hello(hello)?;
+        // What the agent does not name may be on its way to it in the answer to a Poll: that is for Poll to settle.
+        let resume = hello.held.iter().filter_map(|held| self.resume(agent_id, held, facts, now)).collect();
+        self.welcome(session, resume, now);
+        events.into_iter().try_for_each(|event| self.take_event(agent_id, session, event, now))
+    }
+
+    fn welcome(&mut self, session: SessionId, resume: Vec<Resume>, now: Now) {
+        let welcome = Welcome {
+            session_id: format!("{session:016x}"),
+            heartbeat_interval: prost_types::Duration::try_from(self.settings.heartbeat_interval).ok(),
+            lease: prost_types::Duration::try_from(self.settings.lease).ok(),
+            output_window: OUTPUT_WINDOW,
+            resume,
+            time: Some(now.wall.timestamp()),
+        };
+        self.send(session, server_event::Event::Welcome(welcome));
+    }
+
+    fn take_event(
+        &mut self,
+        agent_id: &str,
+        session: SessionId,
+        event: AgentEvent,
+        now: Now,
+    ) -> Result<(), ProtocolError> {
+        let Some(agent) = self.agents.get_mut(agent_id) else { return Ok(()) };
+        agent.last_seen_at = Some(now.wall);
+        match event.event {
+            None => Err(ProtocolError("an event without content".into())),
+            Some(agent_event::Event::Hello(_)) => Err(ProtocolError("a second Hello in one session".into())),
+            Some(agent_event::Event::Credit(credit)) => {
+                if let Some(link) = &mut agent.link {
+                    link.credit = link.credit.max(credit.total);
+                }
+                Ok(())
+            }
+            Some(agent_event::Event::Draining(_)) => {
+                if let Some(link) = &mut agent.link {
+                    link.draining = true;
+                }
+                Ok(())
+            }
+            Some(agent_event::Event::Accepted(accepted)) => {
+                let reference = required(accepted.task)?;
+                if self.touch(agent_id, &reference, now)
+                    && let Some(task) = self.tasks.get_mut(&reference.task_id)
+                    && !std::mem::replace(&mut task.accepted, true)
+                {
+                    self.outcome.changed_tasks.insert(reference.task_id);
+                }
+                Ok(())
+            }
+            Some(agent_event::Event::Started(started)) => {
+                let reference = required(started.task)?;
+                if self.touch(agent_id, &reference, now) {
+                    self.note_start(&reference, now);
+                }
+                Ok(())
+            }
+            Some(agent_event::Event::HandBack(hand_back)) => self.hand_back(agent_id, hand_back, now),
+            Some(agent_event::Event::Output(output)) => {
+                let reference = required(output.task)?;
+                let chunk = output.chunk.ok_or_else(|| ProtocolError("output without a chunk".into()))?;
+                self.output(agent_id, session, &reference, chunk, now)
+            }
+            Some(agent_event::Event::End(end)) => {
+                let reference = required(end.task)?;
+                let result = end.result.ok_or_else(|| ProtocolError("an end without a result".into()))?;
+                self.end(agent_id, session, reference, result, now);
+                Ok(())
+            }
+            Some(agent_event::Event::Heartbeat(heartbeat)) => {
+                self.heartbeat(agent_id, session, heartbeat, now);
+                Ok(())
+            }
+        }
+    }
+
+    /// True when the agent holds this very assignment; its lease is renewed, and a lost task is found again.
+    fn touch(&mut self, agent_id: &str, reference: &TaskRef, now: Now) -> bool {
+        let lease_end = self.lease_end(now);
+        let Some(task) = self.tasks.get_mut(&reference.task_id) else { return false };
+        if task.phase == Phase::Queued || task.epoch != reference.epoch || task.agent_id.as_deref() != Some(agent_id) {
+            return false;
+        }
+        if task.phase == Phase::Lost {
+            task.phase = Phase::Held;
+            self.outcome.changed_tasks.insert(reference.task_id.clone());
+        }
+        self.set_deadline(&reference.task_id, Some(lease_end));
+        true
+    }
+
+    fn note_start(&mut self, reference: &TaskRef, now: Now) {
+        let Some(task) = self.tasks.get_mut(&reference.task_id) else { return };
+        if !task.started {
+            (task.accepted, task.started) = (true, true);
+            task.started_at = Some(now.wall);
+            self.outcome.changed_tasks.insert(reference.task_id.clone());
+        }
+    }
+
+    fn hand_back(&mut self, agent_id: &str, hand_back: HandBack, now: Now) -> Result<(), ProtocolError> {
+        let reason = hand_back.reason();
+        let reference = required(hand_back.task)?;
+        if !self.touch(agent_id, &reference, now) {
+            return Ok(());
+        }
+        let Some(task) = self.tasks.get_mut(&reference.task_id) else { return Ok(()) };
+        if task.started {
+            self.finish_unknown(&reference.task_id, Vanished::HandedBackAfterStart, now);
+            return Ok(());
+        }
+        if task.cancel.is_some() {
+            let result = failure::result(TaskState::Cancelled, None);
+            self.finish(&reference.task_id, result, Vec::new(), false, now);
+            return Ok(());
+        }
+        match reason {
+            HandBackReason::Unspecified => {
+                return Err(ProtocolError("an assignment handed back without a reason".into()));
+            }
+            HandBackReason::Policy | HandBackReason::Invalid => {
+                let result = TaskResult {
+                    outcome: TaskState::Rejected.into(),
+                    failure: hand_back.failure,
+                    ..TaskResult::default()
+                };
+                self.finish(&reference.task_id, bounded(result), Vec::new(), false, now);
+            }
+            HandBackReason::Unable => {
+                let failure = hand_back.failure.unwrap_or_default();
+                let words = if failure.message.is_empty() { "no reason given".to_owned() } else { failure.message };
+                task.handed_back.insert(agent_id.to_owned(), clipped(words));
+                self.enqueue(&reference.task_id, now);
+            }
+            HandBackReason::Draining => {
+                if let Some(link) = self.agents.get_mut(agent_id).and_then(|agent| agent.link.as_mut()) {
+                    link.draining = true;
+                }
+                self.enqueue(&reference.task_id, now);
+            }
+            HandBackReason::Restarted => self.enqueue(&reference.task_id, now),
+        }
+        Ok(())
+    }
+
+    fn output(
+        &mut self,
+        agent_id: &str,
+        session: SessionId,
+        reference: &TaskRef,
+        chunk: OutputChunk,
+        now: Now,
+    ) -> Result<(), ProtocolError> {
+        if chunk.data.len() > MAX_OUTPUT_CHUNK_BYTES {
+            return Err(ProtocolError(format!(
+                "a chunk of {} bytes; the most is {MAX_OUTPUT_CHUNK_BYTES}",
+                chunk.data.len()
+            )));
+        }
+        let stream = chunk.stream();
+        if stream == OutputStream::Unspecified {
+            return Err(ProtocolError("output of no stream".into()));
+        }
+        if !self.touch(agent_id, reference, now) {
+            return Ok(());
+        }
+        self.note_start(reference, now);
+        let limit = self.settings.output_limit;
+        let Some(task) = self.tasks.get_mut(&reference.task_id) else { return Ok(()) };
+        let end = chunk.offset.saturating_add(chunk.data.len() as u64);
+        if end > task.received {
+            let full = task.output_bytes >= limit;
+            if chunk.offset > task.received && !full {
+                return Err(ProtocolError(format!(
+                    "output of task {} goes on at {}, but {} was acknowledged at most",
+                    reference.task_id, chunk.offset, task.received
+                )));
+            }
+            if !full {
+                // What came before is stored already.
+                let known = usize::try_from(task.received - chunk.offset).unwrap_or(usize::MAX);
+                let fresh = chunk.data.slice(known..);
+                let room = usize::try_from(limit - task.output_bytes).unwrap_or(usize::MAX);
+                let data = fresh.slice(..fresh.len().min(room));
+                let start = task.output_bytes;
+                task.output_bytes += data.len() as u64;
+                let append = Append { seq: task.seq, task_id: task.task_id.clone(), start, stream, data };
+                self.outcome.appends.push(append);
+                self.outcome.changed_tasks.insert(reference.task_id.clone());
+            }
+            task.received = end;
+        }
+        let ack = OutputAck { task: Some(reference.clone()), offset: task.received, full: task.output_bytes >= limit };
+        self.acks.insert((session, reference.task_id.clone(), reference.epoch), ack);
+        Ok(())
+    }
+
+    fn end(&mut self, agent_id: &str, session: SessionId, reference: TaskRef, result: TaskResult, now: Now) {
+        let ack = server_event::Event::EndAck(EndAck { task: Some(reference.clone()) });
+        let mut result = bounded(result);
+        if !self.touch(agent_id, &reference, now) {
+            self.outcome.evidence.push(Evidence {
+                task: reference,
+                agent_id: agent_id.to_owned(),
+                result,
+                at: now.wall,
+            });
+            self.send(session, ack);
+            return;
+        }
+        let task_id = reference.task_id.clone();
+        if is_final(result.outcome()) {
+            if let Some(task) = self.tasks.get(&task_id) {
+                let stored = task.output_bytes.saturating_sub(task.output_base);
+                result.output_truncated |= stored < result.output_bytes.max(task.received);
+                if failure::rejects_credential(&result) {
+                    let (name, version) = (task.credential.clone(), task.credential_version);
+                    self.credential_rejected(&name, version, now);
+                }
+            }
+            self.finish(&task_id, result, Vec::new(), true, now);
+        } else {
+            self.finish_unknown(&task_id, Vanished::NoOutcome, now);
+        }
+        self.send(session, ack);
+    }
+
+    fn heartbeat(&mut self, agent_id: &str, session: SessionId, heartbeat: Heartbeat, now: Now) {
+        if let Some(agent) = self.agents.get_mut(agent_id) {
+            agent.slots_used = heartbeat.slots_used;
+            agent.resident_bytes = heartbeat.resident_bytes;
+        }
+        let mut stale = Vec::new();
+        for reference in heartbeat.held {
+            if !self.touch(agent_id, &reference, now) {
+                stale.push(reference);
+            }
+        }
+        let ack = HeartbeatAck { sequence: heartbeat.sequence, stale };
+        self.outcome.outgoing.push((session, Outgoing::Event(event(server_event::Event::HeartbeatAck(ack)))));
+    }
+}
+
+fn required(reference: Option<TaskRef>) -> Result<TaskRef, ProtocolError> {
+    reference.ok_or_else(|| ProtocolError("an event about no task".into()))
+}
+
+fn check_hello(hello: &Hello) -> Result<(), ProtocolError> {
+    if hello.protocol != PROTOCOL_VERSION {
+        return Err(ProtocolError(format!(
+            "it speaks version {} of the contract, this control plane version {PROTOCOL_VERSION}",
+            hello.protocol
+        )));
+    }
+    let texts = hello.capabilities.iter().chain(&hello.degraded).chain([&hello.version, &hello.instance_id]);
+    if hello.instance_id.is_empty()
+        || !validate::are_tags(&hello.tags)
+        || hello.capabilities.len() + hello.degraded.len() > 200
+        || texts.into_iter().any(|text| text.len() > 1000)
+    {
+        return Err(ProtocolError("a Hello without an instance id, or beyond the bounds of its texts".into()));
+    }
+    Ok(())
+}
+
+fn is_final(state: TaskState) -> bool {
+    matches!(
+        state,
+        TaskState::Succeeded
+            | TaskState::Failed
+            | TaskState::Cancelled
+            | TaskState::TimedOut
+            | TaskState::Rejected
+            | TaskState::Unknown
+    )
+}
+
+/// Keeps a result small enough to be stored and to travel with its task in one message.
+fn bounded(mut result: TaskResult) -> TaskResult {
+    use prost::Message as _;
+    if result.encoded_len() > MAX_RESULT_BYTES {
+        result.rungs.clear();
+        if let Some(connection) = &mut result.connection {
+            connection.warnings.clear();
+        }
+        if let Some(failure) = &mut result.failure {
+            for text in [
+                &mut failure.stage,
+                &mut failure.code,
+                &mut failure.message,
+                &mut failure.cause,
+                &mut failure.remedy,
+                &mut failure.legacy_text,
+            ] {
+                *text = clipped(std::mem::take(text));
+            }
+        }
+    }
+    result
+}
+
+fn clipped(mut text: String) -> String {
+    if text.len() > MAX_TEXT_BYTES {
+        let end = (0..=MAX_TEXT_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+/// Enough to keep a connection of 100 ms round trip busy at 40 MiB/s; times the slots, it bounds what is under way.
+const OUTPUT_WINDOW: u64 = 4 << 20;
+const MAX_RESULT_BYTES: usize = 256 << 10;
+const MAX_TEXT_BYTES: usize = 4 << 10;

@@ -1,0 +1,566 @@
+//! Who does what: the tasks that are not final, the agents, and every decision about them.
+//!
+//! Sans-I/O: it takes events and a [`Now`], changes its own state, and collects what must be stored and sent in an
+//! [`Outcome`]. It never reads a clock, a socket or the database. The engine feeds it, stores the outcome in one
+//! transaction and only then lets anything leave: what an agent or a user was told is on disk.
+
+mod agent;
+mod link;
+mod routing;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use lictor_proto::v1::{
+    Agent, Cancel, Candidate, Drain, Failure, Goodbye, GoodbyeReason, OutputAck, ServerEvent, TaskResult, TaskState,
+    server_event,
+};
+
+use crate::clock::{Now, UnixMillis};
+use crate::failure::{self, Vanished};
+
+pub(crate) use agent::{AgentEntry, SessionId};
+pub(crate) use link::{HeldFact, HeldFacts, ProtocolError};
+pub(crate) use routing::Route;
+pub(crate) use task::{Append, Evidence, Finished, LiveTask, Phase};
+
+/// Waits and bounds that the ledger goes by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) lease: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) lost_wait: Duration,
+    pub(crate) restart_grace: Duration,
+    pub(crate) output_limit: u64,
+}
+
+/// What the ledger knows of a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CredentialState {
+    pub(crate) version: u64,
+    pub(crate) rejected: bool,
+}
+
+/// What must be stored and sent.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Live tasks whose record changed.
+    pub(crate) changed_tasks: HashSet<String>,
+    /// Tasks that became final.
+    pub(crate) finished: Vec<Finished>,
+    /// Agents whose record changed.
+    pub(crate) changed_agents: BTreeSet<String>,
+    /// Output to be stored, in order.
+    pub(crate) appends: Vec<Append>,
+    /// Results that came too late.
+    pub(crate) evidence: Vec<Evidence>,
+    /// Credential versions that a host rejected.
+    pub(crate) rejected_credentials: Vec<(String, u64)>,
+    /// What to send once all this is stored, in order.
+    pub(crate) outgoing: Vec<(SessionId, Outgoing)>,
+}
+
+/// Something for one session.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// An event as it is.
+    Event(Box<ServerEvent>),
+    /// An assignment; the engine adds the specification and the sealed credential.
+    Assign(Assign),
+    /// The last event; the session ends behind it.
+    Close(Goodbye),
+}
+
+/// A task was given to an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Assign {
+    pub(crate) agent_id: String,
+    pub(crate) task_id: String,
+    pub(crate) epoch: u64,
+    pub(crate) credential_version: u64,
+    pub(crate) lease: Duration,
+}
+
+impl Outcome {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changed_tasks.is_empty()
+            && self.finished.is_empty()
+            && self.changed_agents.is_empty()
+            && self.appends.is_empty()
+            && self.evidence.is_empty()
+            && self.rejected_credentials.is_empty()
+            && self.outgoing.is_empty()
+    }
+}
+
+/// All live tasks, all agents.
+pub(crate) struct Ledger {
+    settings: Settings,
+    started: Instant,
+    agents: BTreeMap<String, AgentEntry>,
+    tasks: HashMap<String, LiveTask>,
+    /// Waiting tasks in order of submission.
+    queue: BTreeSet<(i64, String)>,
+    deadlines: BTreeSet<(Instant, String)>,
+    credentials: HashMap<String, CredentialState>,
+    /// Output acknowledgements of this batch; the newest of a task is enough.
+    acks: BTreeMap<(SessionId, String, u64), OutputAck>,
+    outcome: Outcome,
+}
+
+impl Ledger {
+    /// Takes up what the database holds. Every wait that was under way gets at least the restart grace.
+    pub(crate) fn new(
+        settings: Settings,
+        agents: Vec<AgentEntry>,
+        tasks: Vec<LiveTask>,
+        credentials: HashMap<String, CredentialState>,
+        now: Now,
+    ) -> Self {
+        let mut ledger = Self {
+            settings,
+            started: now.instant,
+            agents: agents.into_iter().map(|agent| (agent.agent_id.clone(), agent)).collect(),
+            tasks: HashMap::new(),
+            queue: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            credentials,
+            acks: BTreeMap::new(),
+            outcome: Outcome::default(),
+        };
+        for mut task in tasks {
+            task.received = task.output_bytes.saturating_sub(task.output_base);
+            let wait = match task.phase {
+                Phase::Queued => {
+                    let waited = u64::try_from(now.wall.0.saturating_sub(task.queued_at.0)).unwrap_or(0);
+                    task.queue_timeout.saturating_sub(Duration::from_millis(waited))
+                }
+                Phase::Held => settings.lease,
+                Phase::Lost => settings.lost_wait,
+            };
+            if task.phase == Phase::Queued {
+                ledger.queue.insert((task.seq, task.task_id.clone()));
+            }
+            let (id, deadline) = (task.task_id.clone(), now.instant + wait.max(settings.restart_grace));
+            ledger.tasks.insert(id.clone(), task);
+            ledger.set_deadline(&id, Some(deadline));
+        }
+        ledger
+    }
+
+    /// When [`Ledger::tick`] has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Hands over what must be stored and sent since the last call.
+    pub(crate) fn take_outcome(&mut self) -> Outcome {
+        for ((session, ..), ack) in std::mem::take(&mut self.acks) {
+            self.outcome.outgoing.push((session, Outgoing::Event(event(server_event::Event::OutputAck(ack)))));
+        }
+        std::mem::take(&mut self.outcome)
+    }
+
+    pub(crate) fn task(&self, task_id: &str) -> Option<&LiveTask> {
+        self.tasks.get(task_id)
+    }
+
+    pub(crate) fn agent(&self, agent_id: &str) -> Option<&AgentEntry> {
+        self.agents.get(agent_id)
+    }
+
+    /// Finds an agent by id or by name.
+    pub(crate) fn find_agent(&self, id_or_name: &str) -> Option<&AgentEntry> {
+        self.agents.get(id_or_name).or_else(|| self.agents.values().find(|agent| agent.name == id_or_name))
+    }
+
+    /// Every agent as users see it, by name.
+    pub(crate) fn agent_views(&self) -> Vec<Agent> {
+        let mut views: Vec<Agent> = self.agents.values().map(AgentEntry::view).collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+
+    /// Live tasks: waiting, and given to agents.
+    pub(crate) fn task_counts(&self) -> (usize, usize) {
+        (self.queue.len(), self.tasks.len() - self.queue.len())
+    }
+
+    pub(crate) fn connected_agents(&self) -> usize {
+        self.agents.values().filter(|agent| agent.link.is_some()).count()
+    }
+
+    /// Every agent and why it can or cannot take a waiting task. Nothing for other tasks.
+    pub(crate) fn candidates(&self, task_id: &str) -> Vec<Candidate> {
+        match self.tasks.get(task_id) {
+            Some(task) if task.phase == Phase::Queued => self.candidates_of(task),
+            _ => Vec::new(),
+        }
+    }
+
+    fn candidates_of(&self, task: &LiveTask) -> Vec<Candidate> {
+        let mut all: Vec<Candidate> = self.agents.values().map(|agent| routing::candidate(agent, task)).collect();
+        all.sort_by(|a, b| a.agent_name.cmp(&b.agent_name));
+        all.truncate(MAX_CANDIDATES);
+        all
+    }
+
+    /// Takes in a new task, stored already.
+    pub(crate) fn submit(&mut self, task: LiveTask, now: Now) {
+        let id = task.task_id.clone();
+        self.tasks.insert(id.clone(), task);
+        self.enqueue(&id, now);
+    }
+
+    /// Asks for cancellation. False when the task is not live.
+    pub(crate) fn cancel(&mut self, task_id: &str, reason: &str, now: Now) -> bool {
+        let Some(task) = self.tasks.get_mut(task_id) else { return false };
+        if task.cancel.is_some() {
+            return true;
+        }
+        task.cancel = Some(reason.to_owned());
+        self.outcome.changed_tasks.insert(task_id.to_owned());
+        if task.phase == Phase::Queued {
+            self.finish(task_id, failure::result(TaskState::Cancelled, None), Vec::new(), false, now);
+            return true;
+        }
+        let reference = task.reference();
+        let holder = task.agent_id.clone();
+        if let Some(session) = holder.and_then(|id| self.session_of(&id)) {
+            let cancel = Cancel { task: Some(reference), reason: reason.to_owned() };
+            self.send(session, server_event::Event::Cancel(cancel));
+        }
+        true
+    }
+
+    /// Takes in an agent that has enrolled, for the first time or again. Whatever was connected under its name is not
+    /// it any more.
+    pub(crate) fn enrolled(&mut self, mut agent: AgentEntry) {
+        if let Some(old) = self.agents.get(&agent.agent_id) {
+            if let Some(link) = &old.link {
+                let goodbye = goodbye(GoodbyeReason::Superseded, "the agent enrolled again");
+                self.outcome.outgoing.push((link.session, Outgoing::Close(goodbye)));
+            }
+            agent.journal_lost = true;
+        }
+        agent.link = None;
+        self.outcome.changed_agents.insert(agent.agent_id.clone());
+        self.agents.insert(agent.agent_id.clone(), agent);
+    }
+
+    /// Notes an agent's new sealing key and the end of its new certificate.
+    pub(crate) fn renewed(&mut self, agent_id: &str, sealing_key: Vec<u8>, not_after: UnixMillis) {
+        if let Some(agent) = self.agents.get_mut(agent_id) {
+            agent.sealing_key = sealing_key;
+            agent.certificate_not_after = not_after;
+            self.outcome.changed_agents.insert(agent_id.to_owned());
+        }
+    }
+
+    /// Asks an agent to take nothing new.
+    pub(crate) fn drain(&mut self, agent_id: &str, reason: &str) {
+        let Some(agent) = self.agents.get_mut(agent_id) else { return };
+        agent.drain_reason = Some(reason.to_owned());
+        self.outcome.changed_agents.insert(agent_id.to_owned());
+        if let Some(session) = self.session_of(agent_id) {
+            self.send(session, server_event::Event::Drain(Drain { reason: reason.to_owned() }));
+        }
+    }
+
+    /// Takes an agent's identity away. What it held may have started and is not waited for.
+    pub(crate) fn revoke(&mut self, agent_id: &str, reason: &str, now: Now) {
+        let Some(agent) = self.agents.get_mut(agent_id) else { return };
+        if agent.revoked.is_none() {
+            agent.revoked = Some((now.wall, reason.to_owned()));
+        }
+        if let Some(link) = agent.link.take() {
+            let goodbye = goodbye(GoodbyeReason::Revoked, reason);
+            self.outcome.outgoing.push((link.session, Outgoing::Close(goodbye)));
+        }
+        self.outcome.changed_agents.insert(agent_id.to_owned());
+        for task_id in self.held_by(agent_id) {
+            self.vanish(&task_id, Vanished::Revoked, now);
+        }
+    }
+
+    /// The connection of a session is gone. Its leases go on.
+    pub(crate) fn disconnected(&mut self, agent_id: &str, session: SessionId, now: Now) {
+        let Some(agent) = self.agents.get_mut(agent_id) else { return };
+        if agent.link.as_ref().is_some_and(|link| link.session == session) {
+            agent.link = None;
+            agent.last_seen_at = Some(now.wall);
+            self.outcome.changed_agents.insert(agent_id.to_owned());
+        }
+    }
+
+    /// Says goodbye to every connected agent.
+    pub(crate) fn shutdown(&mut self) {
+        for link in self.agents.values_mut().filter_map(|agent| agent.link.take()) {
+            let goodbye = goodbye(GoodbyeReason::Shutdown, "the control plane stops");
+            self.outcome.outgoing.push((link.session, Outgoing::Close(goodbye)));
+        }
+    }
+
+    pub(crate) fn credential(&self, name: &str) -> Option<CredentialState> {
+        self.credentials.get(name).copied()
+    }
+
+    /// A credential was stored.
+    pub(crate) fn credential_stored(&mut self, name: &str, state: CredentialState) {
+        self.credentials.insert(name.to_owned(), state);
+    }
+
+    /// A credential was deleted: tasks that wait for it are rejected.
+    pub(crate) fn credential_deleted(&mut self, name: &str, now: Now) {
+        self.credentials.remove(name);
+        self.reject_waiting_for(name, now);
+    }
+
+    fn credential_rejected(&mut self, name: &str, version: u64, now: Now) {
+        match self.credentials.get_mut(name) {
+            // The secret has changed meanwhile: the rejection is about another one.
+            Some(state) if state.version == version && !state.rejected => state.rejected = true,
+            _ => return,
+        }
+        self.outcome.rejected_credentials.push((name.to_owned(), version));
+        self.reject_waiting_for(name, now);
+    }
+
+    fn reject_waiting_for(&mut self, credential: &str, now: Now) {
+        let waiting: Vec<String> = self
+            .queue
+            .iter()
+            .filter(|(_, id)| self.tasks.get(id).is_some_and(|task| task.credential == credential))
+            .map(|(_, id)| id.clone())
+            .collect();
+        for task_id in waiting {
+            self.reject_unless_credential_usable(&task_id, now);
+        }
+    }
+
+    fn reject_unless_credential_usable(&mut self, task_id: &str, now: Now) {
+        let Some(task) = self.tasks.get(task_id) else { return };
+        let failure = match self.credentials.get(&task.credential) {
+            Some(state) if state.rejected => failure::credential_rejected(&task.credential, state.version),
+            Some(_) => return,
+            None => failure::credential_deleted(&task.credential),
+        };
+        self.reject(task_id, failure, now);
+    }
+
+    /// Ends a task that was never started.
+    fn reject(&mut self, task_id: &str, failure: Failure, now: Now) {
+        self.finish(task_id, failure::result(TaskState::Rejected, Some(failure)), Vec::new(), false, now);
+    }
+
+    /// Lets everything whose time has come happen.
+    pub(crate) fn tick(&mut self, now: Now) {
+        while let Some((deadline, task_id)) = self.deadlines.first().cloned() {
+            if deadline > now.instant {
+                break;
+            }
+            self.set_deadline(&task_id, None);
+            let Some(task) = self.tasks.get_mut(&task_id) else { continue };
+            match task.phase {
+                Phase::Queued => {
+                    let waited = task.queue_timeout;
+                    let candidates = self.candidates(&task_id);
+                    let failure = failure::no_agent(waited, &candidates);
+                    let result = failure::result(TaskState::Rejected, Some(failure));
+                    self.finish(&task_id, result, candidates, false, now);
+                }
+                Phase::Held => {
+                    task.phase = Phase::Lost;
+                    self.outcome.changed_tasks.insert(task_id.clone());
+                    self.set_deadline(&task_id, Some(now.instant + self.settings.lost_wait));
+                }
+                Phase::Lost => self.vanish(&task_id, Vanished::LeaseExpired, now),
+            }
+        }
+    }
+
+    /// Gives waiting tasks to agents, oldest first, each to the fitting agent with the most room.
+    pub(crate) fn schedule(&mut self, now: Now) {
+        let mut room: BTreeMap<&str, u64> = self
+            .agents
+            .values()
+            .filter(|agent| agent.revoked.is_none() && !agent.is_draining())
+            .filter_map(|agent| Some((agent.agent_id.as_str(), agent.link.as_ref()?.free())))
+            .filter(|(_, free)| *free > 0)
+            .collect();
+        // Routes that no agent with room fits; tasks with the same route need no second look.
+        let mut hopeless: HashSet<&Route> = HashSet::new();
+        let mut chosen: Vec<(String, String)> = Vec::new();
+        for (_, task_id) in &self.queue {
+            if room.is_empty() {
+                break;
+            }
+            let Some(task) = self.tasks.get(task_id) else { continue };
+            if hopeless.contains(&task.route) {
+                continue;
+            }
+            let best = room
+                .iter()
+                .filter(|(id, _)| self.agents.get(**id).is_some_and(|agent| routing::obstacle(agent, task).is_none()))
+                .max_by_key(|(_, free)| **free)
+                .map(|(id, _)| *id);
+            match best {
+                Some(agent_id) => {
+                    chosen.push((task_id.clone(), agent_id.to_owned()));
+                    let left = room.get(agent_id).map_or(0, |free| free - 1);
+                    if left == 0 {
+                        room.remove(agent_id);
+                    } else {
+                        room.insert(agent_id, left);
+                    }
+                }
+                None if task.handed_back.is_empty() => {
+                    hopeless.insert(&task.route);
+                }
+                None => {}
+            }
+        }
+        for (task_id, agent_id) in chosen {
+            self.assign(&task_id, &agent_id, now);
+        }
+    }
+
+    fn assign(&mut self, task_id: &str, agent_id: &str, now: Now) {
+        let deadline = self.lease_end(now);
+        let (Some(task), Some(agent)) = (self.tasks.get_mut(task_id), self.agents.get_mut(agent_id)) else { return };
+        let (Some(link), Some(credential)) = (agent.link.as_mut(), self.credentials.get(&task.credential)) else {
+            return;
+        };
+        self.queue.remove(&(task.seq, task_id.to_owned()));
+        task.phase = Phase::Held;
+        task.epoch += 1;
+        task.agent_id = Some(agent_id.to_owned());
+        (task.accepted, task.started) = (false, false);
+        task.credential_version = credential.version;
+        task.assigned_at = Some(now.wall);
+        task.started_at = None;
+        task.output_base = task.output_bytes;
+        task.received = 0;
+        link.spent += 1;
+        link.held.insert(task_id.to_owned());
+        self.outcome.changed_tasks.insert(task_id.to_owned());
+        self.outcome.outgoing.push((
+            link.session,
+            Outgoing::Assign(Assign {
+                agent_id: agent_id.to_owned(),
+                task_id: task_id.to_owned(),
+                epoch: task.epoch,
+                credential_version: credential.version,
+                lease: self.settings.lease,
+            }),
+        ));
+        self.set_deadline(task_id, Some(deadline));
+    }
+
+    /// An assignment could not be made ready and was not sent: its credit is unspent, its task rejected.
+    pub(crate) fn assignment_failed(&mut self, assign: &Assign, failure: Failure, now: Now) {
+        if let Some(link) = self.agents.get_mut(&assign.agent_id).and_then(|agent| agent.link.as_mut()) {
+            link.spent = link.spent.saturating_sub(1);
+        }
+        self.reject(&assign.task_id, failure, now);
+    }
+
+    /// Puts a task (back) into the queue, at its place by age.
+    fn enqueue(&mut self, task_id: &str, now: Now) {
+        let Some(task) = self.tasks.get_mut(task_id) else { return };
+        let holder = task.agent_id.clone();
+        task.phase = Phase::Queued;
+        (task.accepted, task.started) = (false, false);
+        task.queued_at = now.wall;
+        self.queue.insert((task.seq, task_id.to_owned()));
+        let deadline = now.instant + task.queue_timeout;
+        self.outcome.changed_tasks.insert(task_id.to_owned());
+        self.let_go(holder.as_deref(), task_id);
+        self.set_deadline(task_id, Some(deadline));
+        self.reject_unless_credential_usable(task_id, now);
+    }
+
+    /// What becomes of an assignment whose agent cannot tell any more.
+    fn vanish(&mut self, task_id: &str, why: Vanished, now: Now) {
+        let Some(task) = self.tasks.get(task_id) else { return };
+        let untouched = !task.accepted && !task.started && matches!(why, Vanished::Forgotten);
+        if untouched && task.cancel.is_some() {
+            self.finish(task_id, failure::result(TaskState::Cancelled, None), Vec::new(), false, now);
+        } else if untouched || (task.idempotent && task.cancel.is_none() && task.epoch < MAX_ASSIGNMENTS) {
+            self.enqueue(task_id, now);
+        } else {
+            self.finish_unknown(task_id, why, now);
+        }
+    }
+
+    fn finish_unknown(&mut self, task_id: &str, why: Vanished, now: Now) {
+        let Some(task) = self.tasks.get(task_id) else { return };
+        let agent_id = task.agent_id.as_deref().unwrap_or_default();
+        let agent_name = self.agents.get(agent_id).map_or(agent_id, |agent| agent.name.as_str());
+        let failure = failure::vanished(why, agent_name);
+        self.finish(task_id, failure::result(TaskState::Unknown, Some(failure)), Vec::new(), false, now);
+    }
+
+    fn finish(&mut self, task_id: &str, result: TaskResult, candidates: Vec<Candidate>, reported: bool, now: Now) {
+        self.set_deadline(task_id, None);
+        let Some(task) = self.tasks.remove(task_id) else { return };
+        self.queue.remove(&(task.seq, task_id.to_owned()));
+        self.let_go(task.agent_id.as_deref(), task_id);
+        self.outcome.changed_tasks.remove(task_id);
+        self.outcome.finished.push(Finished { task, result, candidates, at: now.wall, reported });
+    }
+
+    fn let_go(&mut self, agent_id: Option<&str>, task_id: &str) {
+        if let Some(link) = agent_id.and_then(|id| self.agents.get_mut(id)).and_then(|agent| agent.link.as_mut()) {
+            link.held.remove(task_id);
+        }
+    }
+
+    fn held_by(&self, agent_id: &str) -> Vec<String> {
+        self.tasks
+            .values()
+            .filter(|task| task.phase != Phase::Queued && task.agent_id.as_deref() == Some(agent_id))
+            .map(|task| task.task_id.clone())
+            .collect()
+    }
+
+    fn session_of(&self, agent_id: &str) -> Option<SessionId> {
+        self.agents.get(agent_id)?.link.as_ref().map(|link| link.session)
+    }
+
+    fn send(&mut self, session: SessionId, what: server_event::Event) {
+        self.outcome.outgoing.push((session, Outgoing::Event(event(what))));
+    }
+
+    /// INVARIANT: no lease ends within the grace after the control plane's own start.
+    fn lease_end(&self, now: Now) -> Instant {
+        (now.instant + self.settings.lease).max(self.started + self.settings.restart_grace)
+    }
+
+    fn set_deadline(&mut self, task_id: &str, deadline: Option<Instant>) {
+        let Some(task) = self.tasks.get_mut(task_id) else { return };
+        if let Some(old) = task.deadline.take() {
+            self.deadlines.remove(&(old, task_id.to_owned()));
+        }
+        task.deadline = deadline;
+        if let Some(new) = deadline {
+            self.deadlines.insert((new, task_id.to_owned()));
+        }
+    }
+}
+
+fn event(event: server_event::Event) -> Box<ServerEvent> {
+    Box::new(ServerEvent { event: Some(event) })
+}
+
+pub(crate) fn goodbye(reason: GoodbyeReason, detail: &str) -> Goodbye {
+    Goodbye { reason: reason.into(), detail: detail.to_owned() }
+}
+
+/// Most candidates in one answer; bounds it where fleets are large.
+const MAX_CANDIDATES: usize = 1000;
+/// An idempotent task that takes down every agent it meets must come to an end.
+const MAX_ASSIGNMENTS: u64 = 10;

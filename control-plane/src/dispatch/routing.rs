@@ -1,0 +1,98 @@
+//! Which agent may take which task, and in words why not.
+//!
+//! Pure: looks at one agent and one task at a time.
+
+use lictor_proto::v1::{Candidate, TaskSpec, task_spec};
+
+use super::agent::AgentEntry;
+use super::task::LiveTask;
+
+/// What a task asks of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Route {
+    /// Tags that the agent must all have.
+    pub(crate) tags: Vec<String>,
+    /// Scope of the task; empty: any agent.
+    pub(crate) scope: String,
+    /// Capability that the task's kind needs.
+    pub(crate) capability: &'static str,
+}
+
+impl Route {
+    /// Reads it from a checked specification.
+    pub(crate) fn of(spec: &TaskSpec) -> Self {
+        let selector = spec.selector.clone().unwrap_or_default();
+        let capability = match spec.kind {
+            Some(task_spec::Kind::ConnectionTest(_)) | None => "connection_test",
+            Some(task_spec::Kind::Command(_)) => "command",
+            Some(task_spec::Kind::Script(_)) => "script",
+        };
+        Self { tags: selector.tags, scope: selector.scope, capability }
+    }
+}
+
+/// Why an agent cannot take a task now: stable code and words. What lasts comes before what passes.
+pub(crate) fn obstacle(agent: &AgentEntry, task: &LiveTask) -> Option<(&'static str, String)> {
+    if agent.revoked.is_some() {
+        return Some(("revoked", "its identity was revoked".into()));
+    }
+    if !serves(&agent.scope, &task.route.scope) {
+        return Some(("scope", format!("its scope {:?} does not serve {:?}", agent.scope, task.route.scope)));
+    }
+    let missing: Vec<&str> = task.route.tags.iter().filter(|tag| !agent.has_tag(tag)).map(String::as_str).collect();
+    if !missing.is_empty() {
+        return Some(("missing_tag", format!("it lacks the tag(s) {}", missing.join(", "))));
+    }
+    if let Some(reason) = task.handed_back.get(&agent.agent_id) {
+        return Some(("handed_back", format!("it handed the task back: {reason}")));
+    }
+    let Some(link) = &agent.link else {
+        return Some(("offline", "it is not connected".into()));
+    };
+    if !agent.capabilities.iter().any(|c| c == task.route.capability) {
+        return Some(("missing_capability", format!("it cannot do tasks of the kind {}", task.route.capability)));
+    }
+    if agent.is_draining() {
+        return Some(("draining", "it is draining".into()));
+    }
+    if link.free() == 0 {
+        return Some(("no_free_slot", "all its slots are in use".into()));
+    }
+    None
+}
+
+/// The agent as a candidate for the task.
+pub(crate) fn candidate(agent: &AgentEntry, task: &LiveTask) -> Candidate {
+    let (eligible, code, reason) = match obstacle(agent, task) {
+        Some((code, reason)) => (false, code, reason),
+        None => (true, "eligible", "it can take the task".to_owned()),
+    };
+    Candidate { agent_id: agent.agent_id.clone(), agent_name: agent.name.clone(), eligible, code: code.into(), reason }
+}
+
+/// An agent of scope S serves S and everything below it; the empty scope serves all. A task without a scope asks for
+/// none.
+fn serves(agent: &str, task: &str) -> bool {
+    agent.is_empty()
+        || task.is_empty()
+        || task.strip_prefix(agent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_are_paths_not_prefixes() {
+        for (agent, task, expected) in [
+            ("", "a/b", true),
+            ("a", "a", true),
+            ("a", "a/b", true),
+            ("a", "ab", false),
+            ("a/b", "a", false),
+            ("a", "", true),
+        ] {
+            assert_eq!(serves(agent, task), expected, "{agent:?} {task:?}");
+        }
+    }
+}

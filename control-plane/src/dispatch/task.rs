@@ -1,0 +1,106 @@
+//! What the ledger knows of one task that is not final yet.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lictor_proto::v1::{Candidate, OutputStream, TaskRef, TaskResult, TaskState};
+
+use super::routing::Route;
+use crate::clock::UnixMillis;
+
+/// A task that is not final.
+#[derive(Debug, Clone)]
+pub(crate) struct LiveTask {
+    /// Order of submission.
+    pub(crate) seq: i64,
+    pub(crate) task_id: String,
+    pub(crate) route: Route,
+    pub(crate) credential: String,
+    pub(crate) idempotent: bool,
+    pub(crate) queue_timeout: Duration,
+    pub(crate) phase: Phase,
+    /// Epoch of the newest assignment; 0 before the first.
+    pub(crate) epoch: u64,
+    /// The agent of the newest assignment.
+    pub(crate) agent_id: Option<String>,
+    /// The agent has journalled it.
+    pub(crate) accepted: bool,
+    /// The agent has journalled the start.
+    pub(crate) started: bool,
+    /// Version of the credential that the newest assignment carries.
+    pub(crate) credential_version: u64,
+    pub(crate) queued_at: UnixMillis,
+    pub(crate) assigned_at: Option<UnixMillis>,
+    pub(crate) started_at: Option<UnixMillis>,
+    /// Present once cancellation was asked for: why.
+    pub(crate) cancel: Option<String>,
+    /// Bytes stored, over all assignments.
+    pub(crate) output_bytes: u64,
+    /// Where in the log the newest assignment's output begins.
+    pub(crate) output_base: u64,
+    /// Bytes of the newest assignment's output that were stored or, beyond the bound, counted.
+    pub(crate) received: u64,
+    /// Agents that could not do it, and why.
+    pub(crate) handed_back: BTreeMap<String, String>,
+    /// When the present phase ends by itself.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// Where a live task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Waits for an agent.
+    Queued,
+    /// Given to an agent under a lease.
+    Held,
+    /// The lease ran out.
+    Lost,
+}
+
+impl LiveTask {
+    pub(crate) fn state(&self) -> TaskState {
+        match (self.phase, self.started) {
+            (Phase::Queued, _) => TaskState::Queued,
+            (Phase::Held, false) => TaskState::Assigned,
+            (Phase::Held, true) => TaskState::Running,
+            (Phase::Lost, _) => TaskState::Lost,
+        }
+    }
+
+    pub(crate) fn reference(&self) -> TaskRef {
+        TaskRef { task_id: self.task_id.clone(), epoch: self.epoch }
+    }
+}
+
+/// A task that has just become final.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) task: LiveTask,
+    pub(crate) result: TaskResult,
+    /// Why no agent took it; for rejected tasks.
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) at: UnixMillis,
+    /// True when the agent that held it reported this result.
+    pub(crate) reported: bool,
+}
+
+/// Output to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Append {
+    pub(crate) seq: i64,
+    pub(crate) task_id: String,
+    /// Offset in the task's log.
+    pub(crate) start: u64,
+    pub(crate) stream: OutputStream,
+    pub(crate) data: Bytes,
+}
+
+/// A result that came too late to count.
+#[derive(Debug)]
+pub(crate) struct Evidence {
+    pub(crate) task: TaskRef,
+    pub(crate) agent_id: String,
+    pub(crate) result: TaskResult,
+    pub(crate) at: UnixMillis,
+}

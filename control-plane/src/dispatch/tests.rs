@@ -1,0 +1,470 @@
+//! The ledger under a hand-moved clock.
+
+use std::time::{Duration, Instant};
+
+use lictor_proto::v1::{
+    Accepted, AgentEvent, Credit, HandBack, HandBackReason, Heartbeat, HeldState, HeldTask, Hello, OutputChunk,
+    OutputStream, Started, TaskEnd, TaskOutput, TaskRef, agent_event,
+};
+use proptest::prelude::*;
+
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(30);
+const LOST_WAIT: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(20);
+const QUEUE: Duration = Duration::from_secs(300);
+
+/// A ledger, its clock, and everything it ever decided.
+struct World {
+    ledger: Ledger,
+    now: Now,
+    assigned: Vec<Assign>,
+    finished: Vec<Finished>,
+    appended: Vec<Append>,
+    events: Vec<(SessionId, server_event::Event)>,
+    evidence: usize,
+    next_session: SessionId,
+}
+
+impl World {
+    fn new(agents: &[&str]) -> Self {
+        let settings = Settings {
+            lease: LEASE,
+            heartbeat_interval: Duration::from_secs(10),
+            lost_wait: LOST_WAIT,
+            restart_grace: GRACE,
+            output_limit: 1000,
+        };
+        let now = Now { instant: Instant::now(), wall: UnixMillis(1_000_000) };
+        let credentials = [("web".to_owned(), CredentialState { version: 1, rejected: false })].into();
+        let agents = agents.iter().map(|name| agent(name)).collect();
+        Self {
+            ledger: Ledger::new(settings, agents, Vec::new(), credentials, now),
+            now,
+            assigned: Vec::new(),
+            finished: Vec::new(),
+            appended: Vec::new(),
+            events: Vec::new(),
+            evidence: 0,
+            next_session: 1,
+        }
+    }
+
+    /// What the engine does at the end of each turn.
+    fn turn(&mut self) {
+        self.ledger.tick(self.now);
+        self.ledger.schedule(self.now);
+        let outcome = self.ledger.take_outcome();
+        self.finished.extend(outcome.finished);
+        self.appended.extend(outcome.appends);
+        self.evidence += outcome.evidence.len();
+        for (session, outgoing) in outcome.outgoing {
+            match outgoing {
+                Outgoing::Assign(assign) => self.assigned.push(assign),
+                Outgoing::Event(event) => self.events.extend(event.event.map(|event| (session, event))),
+                Outgoing::Close(goodbye) => self.events.push((session, server_event::Event::Goodbye(goodbye))),
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.instant += time;
+        self.now.wall = self.now.wall.plus(time);
+        self.turn();
+    }
+
+    fn submit(&mut self, id: &str, idempotent: bool) {
+        let task = LiveTask {
+            seq: i64::try_from(self.ledger.tasks.len() + self.finished.len()).unwrap(),
+            task_id: id.into(),
+            route: Route { tags: Vec::new(), scope: String::new(), capability: "command" },
+            credential: "web".into(),
+            idempotent,
+            queue_timeout: QUEUE,
+            phase: Phase::Queued,
+            epoch: 0,
+            agent_id: None,
+            accepted: false,
+            started: false,
+            credential_version: 0,
+            queued_at: self.now.wall,
+            assigned_at: None,
+            started_at: None,
+            cancel: None,
+            output_bytes: 0,
+            output_base: 0,
+            received: 0,
+            handed_back: BTreeMap::new(),
+            deadline: None,
+        };
+        self.ledger.submit(task, self.now);
+        self.turn();
+    }
+
+    fn connect(&mut self, agent: &str, instance: &str, held: Vec<HeldTask>, credit: u64) -> SessionId {
+        let session = self.next_session;
+        self.next_session += 1;
+        let hello = Hello {
+            protocol: 1,
+            instance_id: instance.into(),
+            slots: 8,
+            capabilities: vec!["command".into()],
+            held,
+            ..Hello::default()
+        };
+        self.ledger.hello(agent, session, &hello, &HeldFacts::new(), self.now).unwrap();
+        self.say(agent, session, agent_event::Event::Credit(Credit { total: credit })).unwrap();
+        session
+    }
+
+    fn say(&mut self, agent: &str, session: SessionId, event: agent_event::Event) -> Result<(), ProtocolError> {
+        let said = self.ledger.agent_event(agent, session, AgentEvent { event: Some(event) }, self.now);
+        self.turn();
+        said
+    }
+
+    fn state(&self, id: &str) -> Option<TaskState> {
+        self.ledger.task(id).map(LiveTask::state)
+    }
+
+    fn outcome(&self, id: &str) -> TaskState {
+        let ended: Vec<_> = self.finished.iter().filter(|finished| finished.task.task_id == id).collect();
+        assert_eq!(ended.len(), 1, "{id} ended {} times", ended.len());
+        ended[0].result.outcome()
+    }
+}
+
+fn agent(name: &str) -> AgentEntry {
+    AgentEntry {
+        agent_id: name.into(),
+        name: name.into(),
+        own_tags: Vec::new(),
+        token_tags: Vec::new(),
+        scope: String::new(),
+        version: String::new(),
+        description: String::new(),
+        sealing_key: Vec::new(),
+        slots: 0,
+        capabilities: Vec::new(),
+        enrolled_at: UnixMillis(0),
+        last_seen_at: None,
+        certificate_not_after: UnixMillis(0),
+        drain_reason: None,
+        revoked: None,
+        journal_lost: false,
+        instance_id: String::new(),
+        degraded: Vec::new(),
+        slots_used: 0,
+        resident_bytes: 0,
+        link: None,
+    }
+}
+
+fn reference(id: &str, epoch: u64) -> TaskRef {
+    TaskRef { task_id: id.into(), epoch }
+}
+
+fn started(id: &str, epoch: u64) -> agent_event::Event {
+    agent_event::Event::Started(Started { task: Some(reference(id, epoch)) })
+}
+
+fn end(id: &str, epoch: u64, outcome: TaskState) -> agent_event::Event {
+    let result = failure::result(outcome, None);
+    agent_event::Event::End(TaskEnd { task: Some(reference(id, epoch)), result: Some(result) })
+}
+
+fn output(id: &str, epoch: u64, offset: u64, data: &[u8]) -> agent_event::Event {
+    let chunk = OutputChunk { offset, stream: OutputStream::Stdout.into(), data: data.to_vec().into() };
+    agent_event::Event::Output(TaskOutput { task: Some(reference(id, epoch)), chunk: Some(chunk) })
+}
+
+fn heartbeat(held: Vec<TaskRef>) -> agent_event::Event {
+    agent_event::Event::Heartbeat(Heartbeat { sequence: 1, held, slots_used: 0, resident_bytes: 0 })
+}
+
+#[test]
+fn a_lease_runs_out_then_the_wait_then_the_outcome_is_unknown() {
+    let mut world = World::new(&["a"]);
+    let session = world.connect("a", "i", Vec::new(), 1);
+    world.submit("t", false);
+    world.say("a", session, started("t", 1)).unwrap();
+    world.pass(LEASE - Duration::from_secs(1));
+    assert_eq!(world.state("t"), Some(TaskState::Running));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.state("t"), Some(TaskState::Lost));
+    world.pass(LOST_WAIT);
+    assert_eq!(world.outcome("t"), TaskState::Unknown);
+    // The agent still believes in it.
+    world.say("a", session, heartbeat(vec![reference("t", 1)])).unwrap();
+    let stale = world
+        .events
+        .iter()
+        .any(|(_, event)| matches!(event, server_event::Event::HeartbeatAck(ack) if ack.stale == [reference("t", 1)]));
+    assert!(stale);
+    world.say("a", session, end("t", 1, TaskState::Succeeded)).unwrap();
+    assert_eq!((world.evidence, world.outcome("t")), (1, TaskState::Unknown));
+}
+
+#[test]
+fn a_result_resolves_a_lost_task() {
+    let mut world = World::new(&["a"]);
+    let session = world.connect("a", "i", Vec::new(), 1);
+    world.submit("t", false);
+    world.pass(LEASE);
+    assert_eq!(world.state("t"), Some(TaskState::Lost));
+    world.say("a", session, end("t", 1, TaskState::Failed)).unwrap();
+    assert_eq!(world.outcome("t"), TaskState::Failed);
+}
+
+#[test]
+fn no_lease_ends_within_the_grace_after_the_start() {
+    let mut world = World::new(&["a"]);
+    let mut task = None;
+    world.connect("a", "i", Vec::new(), 1);
+    world.submit("t", false);
+    task.replace(world.ledger.task("t").unwrap().clone());
+    let settings = Settings { lease: Duration::from_secs(1), lost_wait: Duration::ZERO, ..world.ledger.settings };
+    let credentials = world.ledger.credentials.clone();
+    world.ledger = Ledger::new(settings, vec![agent("a")], task.into_iter().collect(), credentials, world.now);
+    world.pass(GRACE - Duration::from_millis(1));
+    assert_eq!(world.state("t"), Some(TaskState::Assigned));
+    world.pass(Duration::from_millis(1));
+    world.turn();
+    assert_eq!(world.outcome("t"), TaskState::Unknown);
+}
+
+#[test]
+fn an_idempotent_task_is_given_again_but_not_for_ever() {
+    let mut world = World::new(&["a"]);
+    world.submit("t", true);
+    for round in 1..=MAX_ASSIGNMENTS {
+        let session = world.connect("a", &format!("i{round}"), Vec::new(), 1);
+        assert_eq!(world.assigned.last().unwrap().epoch, round);
+        world.say("a", session, started("t", round)).unwrap();
+    }
+    world.connect("a", "last", Vec::new(), 1);
+    assert_eq!(world.outcome("t"), TaskState::Unknown);
+}
+
+#[test]
+fn a_waiting_task_is_rejected_in_time_even_while_agents_are_busy() {
+    let mut world = World::new(&["a"]);
+    world.connect("a", "i", Vec::new(), 0);
+    world.submit("t", false);
+    world.pass(QUEUE - Duration::from_secs(1));
+    assert_eq!(world.state("t"), Some(TaskState::Queued));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.outcome("t"), TaskState::Rejected);
+    assert_eq!(world.finished[0].candidates[0].code, "no_free_slot");
+    assert_eq!(world.ledger.next_deadline(), None);
+}
+
+#[test]
+fn the_agent_with_the_most_room_gets_the_next_task() {
+    let mut world = World::new(&["a", "b"]);
+    world.connect("a", "i", Vec::new(), 1);
+    world.connect("b", "i", Vec::new(), 3);
+    for id in ["1", "2", "3", "4", "5"] {
+        world.submit(id, false);
+    }
+    let given = |agent: &str| world.assigned.iter().filter(|assign| assign.agent_id == agent).count();
+    assert_eq!((given("a"), given("b")), (1, 3));
+    assert_eq!(world.state("5"), Some(TaskState::Queued));
+}
+
+#[test]
+fn a_task_handed_back_after_its_start_is_unknown() {
+    let mut world = World::new(&["a"]);
+    let session = world.connect("a", "i", Vec::new(), 1);
+    world.submit("t", true);
+    world.say("a", session, started("t", 1)).unwrap();
+    let hand_back = HandBack { task: Some(reference("t", 1)), reason: HandBackReason::Restarted.into(), failure: None };
+    world.say("a", session, agent_event::Event::HandBack(hand_back)).unwrap();
+    assert_eq!(world.outcome("t"), TaskState::Unknown);
+}
+
+#[test]
+fn cancelling_what_never_arrived_needs_no_agent() {
+    let mut world = World::new(&["a"]);
+    world.connect("a", "i", Vec::new(), 1);
+    world.submit("t", true);
+    assert!(world.ledger.cancel("t", "r", world.now));
+    world.connect("a", "i", Vec::new(), 1);
+    assert_eq!(world.outcome("t"), TaskState::Cancelled);
+    assert!(!world.ledger.cancel("t", "r", world.now));
+}
+
+#[test]
+fn a_cancelled_idempotent_task_is_not_started_again() {
+    let mut world = World::new(&["a"]);
+    let session = world.connect("a", "i", Vec::new(), 1);
+    world.submit("t", true);
+    world.say("a", session, started("t", 1)).unwrap();
+    world.ledger.cancel("t", "r", world.now);
+    world.connect("a", "j", Vec::new(), 1);
+    assert_eq!(world.outcome("t"), TaskState::Unknown);
+}
+
+/// What an agent, a user or time may do next.
+#[derive(Debug, Clone)]
+enum Step {
+    Submit(bool),
+    Connect { agent: u8, keep: bool, restart: bool },
+    Disconnect(u8),
+    Accepted { agent: u8, pick: u8 },
+    Started { agent: u8, pick: u8 },
+    Output { agent: u8, pick: u8, back: u8, length: u8 },
+    HandBack { agent: u8, pick: u8, reason: i32 },
+    End { agent: u8, pick: u8 },
+    Heartbeat(u8),
+    Cancel(u8),
+    Drain(u8),
+    Pass(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let small = 0u8..2;
+    let pick = 0u8..6;
+    prop_oneof![
+        any::<bool>().prop_map(Step::Submit),
+        (small.clone(), any::<bool>(), any::<bool>()).prop_map(|(agent, keep, restart)| Step::Connect {
+            agent,
+            keep,
+            restart
+        }),
+        small.clone().prop_map(Step::Disconnect),
+        (small.clone(), pick.clone()).prop_map(|(agent, pick)| Step::Accepted { agent, pick }),
+        (small.clone(), pick.clone()).prop_map(|(agent, pick)| Step::Started { agent, pick }),
+        (small.clone(), pick.clone(), 0u8..4, 0u8..200).prop_map(|(agent, pick, back, length)| Step::Output {
+            agent,
+            pick,
+            back,
+            length
+        }),
+        (small.clone(), pick.clone(), 1i32..6).prop_map(|(agent, pick, reason)| Step::HandBack { agent, pick, reason }),
+        (small.clone(), pick.clone()).prop_map(|(agent, pick)| Step::End { agent, pick }),
+        small.clone().prop_map(Step::Heartbeat),
+        pick.prop_map(Step::Cancel),
+        small.prop_map(Step::Drain),
+        (0u16..100).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: a task ends once, epochs only grow, one that was reported started and is
+    /// not idempotent is never given again, and the stored log has neither gap nor overlap.
+    #[test]
+    fn invariants_hold_in_any_order(steps in prop::collection::vec(step(), 1..80)) {
+        let names = ["a", "b"];
+        let mut world = World::new(&names);
+        let mut sessions: [Option<SessionId>; 2] = [None, None];
+        let mut instances = [0, 0];
+        let mut submitted: Vec<(String, bool)> = Vec::new();
+        let mut reported: HashSet<(String, u64)> = HashSet::new();
+        for step in steps {
+            let assigned = world.assigned.clone();
+            let own = |agent: u8, pick: u8| {
+                let mine: Vec<&Assign> =
+                    assigned.iter().filter(|assign| assign.agent_id == names[agent as usize]).collect();
+                let count = mine.len();
+                mine.get((pick as usize).min(count.wrapping_sub(1))).map(|assign| (assign.task_id.clone(), assign.epoch))
+            };
+            let say = |world: &mut World, agent: u8, event: agent_event::Event| {
+                if let Some(session) = sessions[agent as usize] {
+                    prop_assert!(world.say(names[agent as usize], session, event).is_ok());
+                }
+                Ok(())
+            };
+            match step {
+                Step::Submit(idempotent) => {
+                    let id = format!("t{}", submitted.len());
+                    world.submit(&id, idempotent);
+                    submitted.push((id, idempotent));
+                }
+                Step::Connect { agent, keep, restart } => {
+                    let name = names[agent as usize];
+                    instances[agent as usize] += u32::from(restart);
+                    let held = world.ledger.held_by(name).into_iter().filter(|_| keep).map(|id| {
+                        let task = world.ledger.task(&id).unwrap();
+                        let state = if task.started { HeldState::Running } else { HeldState::Accepted };
+                        HeldTask { task: Some(task.reference()), state: state.into(), output_bytes: 0 }
+                    }).collect();
+                    let instance = format!("i{}", instances[agent as usize]);
+                    sessions[agent as usize] = Some(world.connect(name, &instance, held, 3));
+                }
+                Step::Disconnect(agent) => {
+                    if let Some(session) = sessions[agent as usize].take() {
+                        world.ledger.disconnected(names[agent as usize], session, world.now);
+                    }
+                }
+                Step::Accepted { agent, pick } => {
+                    if let Some((id, epoch)) = own(agent, pick) {
+                        let event = Accepted { task: Some(reference(&id, epoch)) };
+                        say(&mut world, agent, agent_event::Event::Accepted(event))?;
+                    }
+                }
+                Step::Started { agent, pick } => {
+                    if let Some((id, epoch)) = own(agent, pick) {
+                        say(&mut world, agent, started(&id, epoch))?;
+                    }
+                }
+                Step::Output { agent, pick, back, length } => {
+                    if let Some((id, epoch)) = own(agent, pick) {
+                        let received = world.ledger.task(&id).map_or(0, |task| task.received);
+                        let event = output(&id, epoch, received.saturating_sub(back.into()), &vec![0; length.into()]);
+                        say(&mut world, agent, event)?;
+                    }
+                }
+                Step::HandBack { agent, pick, reason } => {
+                    if let Some((id, epoch)) = own(agent, pick) {
+                        let event = HandBack { task: Some(reference(&id, epoch)), reason, failure: None };
+                        say(&mut world, agent, agent_event::Event::HandBack(event))?;
+                    }
+                }
+                Step::End { agent, pick } => {
+                    if let Some((id, epoch)) = own(agent, pick) {
+                        say(&mut world, agent, end(&id, epoch, TaskState::Succeeded))?;
+                    }
+                }
+                Step::Heartbeat(agent) => {
+                    let held = world.ledger.held_by(names[agent as usize]).iter()
+                        .map(|id| world.ledger.task(id).unwrap().reference()).collect();
+                    say(&mut world, agent, heartbeat(held))?;
+                }
+                Step::Cancel(pick) => {
+                    if let Some((id, _)) = submitted.get(pick as usize) {
+                        world.ledger.cancel(id, "r", world.now);
+                    }
+                }
+                Step::Drain(agent) => world.ledger.drain(names[agent as usize], "r"),
+                Step::Pass(seconds) => world.pass(Duration::from_secs(seconds.into())),
+            }
+            world.turn();
+            for task in world.ledger.tasks.values().filter(|task| task.started) {
+                reported.insert((task.task_id.clone(), task.epoch));
+            }
+        }
+        let mut epochs: HashMap<&str, u64> = HashMap::new();
+        for assign in &world.assigned {
+            let last = epochs.insert(&assign.task_id, assign.epoch).unwrap_or(0);
+            prop_assert_eq!(assign.epoch, last + 1);
+            let idempotent = submitted.iter().any(|(id, idempotent)| *id == assign.task_id && *idempotent);
+            prop_assert!(
+                idempotent || !reported.contains(&(assign.task_id.clone(), last)),
+                "{} was started and given again", assign.task_id
+            );
+        }
+        for (id, _) in &submitted {
+            let ended = world.finished.iter().filter(|finished| finished.task.task_id == *id).count();
+            let live = usize::from(world.ledger.task(id).is_some());
+            prop_assert_eq!(ended + live, 1, "{} is neither live nor ended, or both", id);
+            let mut at = 0;
+            for append in world.appended.iter().filter(|append| append.task_id == *id) {
+                prop_assert_eq!(append.start, at);
+                at += append.data.len() as u64;
+            }
+            prop_assert!(at <= 1000);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What the engine does about agents, their certificates and join tokens.
+
+use std::time::Duration;
+
+use lictor_proto::token::JoinToken as TokenText;
+use lictor_proto::v1::{Agent, EnrollRequest, EnrollResponse, JoinToken, RenewIdentityRequest, RenewIdentityResponse};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::{Engine, Refusal};
+use crate::authority::AuthorityError;
+use crate::clock::Now;
+use crate::dispatch::AgentEntry;
+use crate::store::StoreError;
+use crate::store::fleet::{self, JoinTokenRecord};
+
+/// A join token to be stored.
+pub(crate) struct NewJoinToken {
+    pub(crate) token_id: String,
+    pub(crate) secret_hash: [u8; 32],
+    pub(crate) scope: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) max_uses: u32,
+    pub(crate) lifetime: Option<Duration>,
+    pub(crate) description: String,
+}
+
+impl Engine {
+    pub(super) fn drain_agent(&mut self, agent: &str, reason: &str) -> Result<Agent, Refusal> {
+        let agent_id = self.agent_id(agent)?;
+        self.parts.ledger.drain(&agent_id, reason);
+        info!(agent_id, "Agent asked to drain");
+        self.agent_view(&agent_id)
+    }
+
+    pub(super) async fn revoke_agent(
+        &mut self,
+        agent: &str,
+        reason: &str,
+        now: Now,
+    ) -> Result<Result<Agent, Refusal>, StoreError> {
+        let agent_id = match self.agent_id(agent) {
+            Ok(agent_id) => agent_id,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        fleet::revoke_certificates(self.database().await?, &agent_id, now.wall).await?;
+        self.parts.ledger.revoke(&agent_id, reason, now);
+        info!(agent_id, "Agent revoked");
+        Ok(self.agent_view(&agent_id))
+    }
+
+    fn agent_id(&self, agent: &str) -> Result<String, Refusal> {
+        match self.parts.ledger.find_agent(agent) {
+            Some(found) => Ok(found.agent_id.clone()),
+            None => Err(Refusal::NotFound(format!("there is no agent with the id or name {agent:?}"))),
+        }
+    }
+
+    fn agent_view(&self, agent_id: &str) -> Result<Agent, Refusal> {
+        let agent = self.parts.ledger.agent(agent_id);
+        agent.map(AgentEntry::view).ok_or_else(|| Refusal::Internal("the agent has vanished".into()))
+    }
+
+    pub(super) async fn create_join_token(&mut self, new: NewJoinToken, now: Now) -> Result<JoinToken, StoreError> {
+        let record = JoinTokenRecord {
+            token_id: new.token_id,
+            secret_hash: new.secret_hash.to_vec(),
+            scope: new.scope,
+            tags: new.tags,
+            max_uses: new.max_uses,
+            uses: 0,
+            created_at: now.wall,
+            expires_at: new.lifetime.map(|lifetime| now.wall.plus(lifetime)),
+            revoked_at: None,
+            description: new.description,
+        };
+        fleet::add_join_token(self.database().await?, &record).await?;
+        info!(token_id = record.token_id, "Join token made");
+        Ok(record.view())
+    }
+
+    pub(super) async fn revoke_join_token(
+        &mut self,
+        token_id: &str,
+        now: Now,
+    ) -> Result<Result<JoinToken, Refusal>, StoreError> {
+        let database = self.database().await?;
+        fleet::revoke_join_token(database, token_id, now.wall).await?;
+        Ok(match fleet::join_token(database, token_id).await? {
+            Some(record) => {
+                info!(token_id, "Join token revoked");
+                Ok(record.view())
+            }
+            None => Err(Refusal::NotFound(format!("there is no join token with the id {token_id:?}"))),
+        })
+    }
+
+    pub(super) async fn enroll(
+        &mut self,
+        request: EnrollRequest,
+        now: Now,
+    ) -> Result<Result<EnrollResponse, Refusal>, StoreError> {
+        let token = match self.check_join_token(&request.join_token, now).await? {
+            Ok(token) => token,
+            Err(refusal) => {
+                warn!(name = request.name, reason = %refusal, "Enrolment refused");
+                return Ok(Err(refusal));
+            }
+        };
+        let known = self.parts.ledger.find_agent(&request.name).filter(|agent| agent.name == request.name);
+        if let Some((revoked_at, _)) = known.and_then(|agent| agent.revoked.as_ref())
+            && token.created_at <= *revoked_at
+        {
+            return Ok(Err(Refusal::Denied(format!(
+                "the agent {:?} was revoked, and this join token is older than that; enrol it with a new join token, or \
+                 under another name",
+                request.name
+            ))));
+        }
+        let agent_id = known.map_or_else(|| Uuid::now_v7().to_string(), |agent| agent.agent_id.clone());
+        let lifetime = self.parts.agent_certificate_lifetime;
+        let certificate = match self.parts.authority.issue_agent(&request.csr_der, &agent_id, &request.name, lifetime) {
+            Ok(certificate) => certificate,
+            Err(error) => return Ok(Err(refuse_request(error))),
+        };
+        let database = self.database().await?;
+        fleet::use_join_token(database, &token.token_id).await?;
+        self.parts.ledger.enrolled(AgentEntry {
+            agent_id: agent_id.clone(),
+            name: request.name,
+            own_tags: request.tags,
+            token_tags: token.tags,
+            scope: token.scope.clone(),
+            version: request.version,
+            description: request.description,
+            sealing_key: request.sealing_key,
+            slots: 0,
+            capabilities: Vec::new(),
+            enrolled_at: now.wall,
+            last_seen_at: Some(now.wall),
+            certificate_not_after: certificate.not_after,
+            drain_reason: None,
+            revoked: None,
+            journal_lost: false,
+            instance_id: String::new(),
+            degraded: Vec::new(),
+            slots_used: 0,
+            resident_bytes: 0,
+            link: None,
+        });
+        // The certificate's record refers to the agent's.
+        self.persist(now).await?;
+        let database = self.database().await?;
+        fleet::add_certificate(database, &certificate.serial, &agent_id, certificate.not_after, true, now.wall).await?;
+        info!(agent_id, token_id = token.token_id, serial = certificate.serial, "Agent enrolled");
+        Ok(Ok(EnrollResponse {
+            agent_id,
+            certificate_pem: certificate.chain_pem,
+            ca_pem: self.parts.authority.ca_pem().to_owned(),
+            not_after: Some(certificate.not_after.timestamp()),
+            scope: token.scope,
+        }))
+    }
+
+    /// The token's record, if the text proves possession and the token still counts.
+    async fn check_join_token(&mut self, text: &str, now: Now) -> Result<Result<JoinTokenRecord, Refusal>, StoreError> {
+        let refuse = |text: &str| Ok(Err(Refusal::Unauthenticated(format!("{text}; {TOKEN_REMEDY}"))));
+        let token: TokenText = match text.parse() {
+            Ok(token) => token,
+            Err(error) => return refuse(&error.to_string()),
+        };
+        let record = fleet::join_token(self.database().await?, &token.id).await?;
+        // The same work whether or not the record exists; only the holder of the secret learns more than "unknown".
+        let expected = record.as_ref().map_or(vec![0; 32], |record| record.secret_hash.clone());
+        let presented: [u8; 32] = Sha256::digest(*token.secret).into();
+        let proven = bool::from(presented.as_slice().ct_eq(&expected));
+        let Some(record) = record.filter(|_| proven) else {
+            return refuse("the join token is unknown here");
+        };
+        if record.revoked_at.is_some() {
+            return refuse("the join token was revoked");
+        }
+        if record.expires_at.is_some_and(|at| at <= now.wall) {
+            return refuse("the join token has expired");
+        }
+        if record.max_uses > 0 && record.uses >= record.max_uses {
+            return refuse("the join token is used up");
+        }
+        Ok(Ok(record))
+    }
+
+    pub(super) async fn renew(
+        &mut self,
+        agent_id: &str,
+        request: RenewIdentityRequest,
+        now: Now,
+    ) -> Result<Result<RenewIdentityResponse, Refusal>, StoreError> {
+        let Some(agent) = self.parts.ledger.agent(agent_id).filter(|agent| agent.revoked.is_none()) else {
+            return Ok(Err(Refusal::Denied("the agent was revoked".into())));
+        };
+        let lifetime = self.parts.agent_certificate_lifetime;
+        let certificate = match self.parts.authority.issue_agent(&request.csr_der, agent_id, &agent.name, lifetime) {
+            Ok(certificate) => certificate,
+            Err(error) => return Ok(Err(refuse_request(error))),
+        };
+        self.parts.ledger.renewed(agent_id, request.sealing_key, certificate.not_after);
+        let database = self.database().await?;
+        // The old one stays good until it ends: the agent may die before it has stored the new one.
+        fleet::add_certificate(database, &certificate.serial, agent_id, certificate.not_after, false, now.wall).await?;
+        info!(agent_id, serial = certificate.serial, "Identity renewed");
+        Ok(Ok(RenewIdentityResponse {
+            certificate_pem: certificate.chain_pem,
+            ca_pem: self.parts.authority.ca_pem().to_owned(),
+            not_after: Some(certificate.not_after.timestamp()),
+        }))
+    }
+}
+
+fn refuse_request(error: AuthorityError) -> Refusal {
+    match error {
+        AuthorityError::BadRequest => Refusal::Invalid(format!("csr_der: {error}")),
+        other => Refusal::Internal(other.to_string()),
+    }
+}
+
+const TOKEN_REMEDY: &str = "make a new one with `lictor token create`";

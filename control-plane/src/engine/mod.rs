@@ -1,0 +1,542 @@
+//! The one writer: takes commands in groups, lets the ledger decide, stores the outcome in one transaction, and only
+//! then answers and sends.
+//!
+//! INVARIANT: nothing that an agent or a user was told is lost by a crash. A database that cannot be written stops the
+//! control plane; agents and their commands go on and reconnect.
+
+mod fleet;
+mod secrets;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lictor_proto::v1::{
+    Agent, AgentEvent, Candidate, Credential, EnrollRequest, EnrollResponse, Goodbye, GoodbyeReason, JoinToken,
+    RenewIdentityRequest, RenewIdentityResponse, ServerEvent, agent_event,
+};
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::authority::Authority;
+use crate::clock::Now;
+use crate::dispatch::{HeldFacts, Ledger, Outcome, Outgoing, ProtocolError, SessionId, goodbye};
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::store::tasks::NewTask;
+use crate::store::{self, StoreError};
+use crate::vault::Vault;
+use crate::watchers::Watchers;
+
+pub(crate) use fleet::NewJoinToken;
+pub(crate) use secrets::NewCredential;
+
+/// Why a command was refused. The text is for the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{0}")]
+    Unauthenticated(String),
+    #[error("{0}")]
+    Denied(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    Exhausted(String),
+    #[error("{0}")]
+    Internal(String),
+    /// The engine has stopped.
+    #[error("the control plane is stopping")]
+    Stopping,
+}
+
+/// Where the answer to a command goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// What the engine is asked to do.
+pub(crate) enum Command {
+    Submit {
+        task: Box<NewTask>,
+        reply: Reply<String>,
+    },
+    Cancel {
+        task_id: String,
+        reason: String,
+        reply: Reply<()>,
+    },
+    Candidates {
+        task_id: String,
+        reply: Reply<Vec<Candidate>>,
+    },
+    Agents {
+        reply: Reply<Vec<Agent>>,
+    },
+    DrainAgent {
+        agent: String,
+        reason: String,
+        reply: Reply<Agent>,
+    },
+    RevokeAgent {
+        agent: String,
+        reason: String,
+        reply: Reply<Agent>,
+    },
+    CreateJoinToken {
+        token: Box<NewJoinToken>,
+        reply: Reply<JoinToken>,
+    },
+    RevokeJoinToken {
+        token_id: String,
+        reply: Reply<JoinToken>,
+    },
+    Enroll {
+        request: Box<EnrollRequest>,
+        reply: Reply<EnrollResponse>,
+    },
+    Renew {
+        agent_id: String,
+        request: Box<RenewIdentityRequest>,
+        reply: Reply<RenewIdentityResponse>,
+    },
+    PutCredential {
+        credential: Box<NewCredential>,
+        reply: Reply<Credential>,
+    },
+    DeleteCredential {
+        name: String,
+        reply: Reply<()>,
+    },
+    /// A session opens; the first event is Hello.
+    Open {
+        agent_id: String,
+        session: SessionId,
+        outbox: Arc<Outbox>,
+        events: Vec<AgentEvent>,
+    },
+    /// Events handed over beside the link; the first one is Hello. The answer is in the outbox once this is done.
+    Report {
+        agent_id: String,
+        session: SessionId,
+        outbox: Arc<Outbox>,
+        events: Vec<AgentEvent>,
+        reply: Reply<()>,
+    },
+    /// Events of an open session.
+    Events {
+        agent_id: String,
+        session: SessionId,
+        events: Vec<AgentEvent>,
+    },
+    /// The connection of a session is gone.
+    Closed {
+        agent_id: String,
+        session: SessionId,
+    },
+}
+
+/// Asks the engine. Cloneable.
+#[derive(Clone)]
+pub(crate) struct EngineHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl EngineHandle {
+    /// Sends a command that has an answer and waits for it.
+    pub(crate) async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(make(reply)).await?;
+        answer.await.map_err(|_| Refusal::Stopping)?
+    }
+
+    /// Sends a command. Waits while the engine is busy: that is what slows an agent down which sends faster than the
+    /// disk writes.
+    pub(crate) async fn tell(&self, command: Command) -> Result<(), Refusal> {
+        self.commands.send(command).await.map_err(|_| Refusal::Stopping)
+    }
+}
+
+/// What the engine works with.
+pub(crate) struct Parts {
+    pub(crate) writer: SqliteConnection,
+    pub(crate) ledger: Ledger,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) vault: Vault,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) agent_certificate_lifetime: Duration,
+}
+
+/// The engine; [`Engine::run`] is its life.
+pub(crate) struct Engine {
+    parts: Parts,
+    commands: mpsc::Receiver<Command>,
+    sessions: HashMap<SessionId, Arc<Outbox>>,
+    in_transaction: bool,
+    /// What is to be sent, said and woken once the transaction has been committed.
+    outgoing: Vec<(SessionId, Ready)>,
+    replies: Vec<Box<dyn FnOnce() + Send>>,
+    touched: BTreeSet<String>,
+}
+
+/// Ready to be sent.
+enum Ready {
+    Event(Box<ServerEvent>),
+    Close(Goodbye),
+}
+
+impl Engine {
+    /// An engine and the handle to it.
+    pub(crate) fn new(parts: Parts) -> (Self, EngineHandle) {
+        // Full: callers wait.
+        let (sender, commands) = mpsc::channel(MAX_WAITING_COMMANDS);
+        let engine = Self {
+            parts,
+            commands,
+            sessions: HashMap::new(),
+            in_transaction: false,
+            outgoing: Vec::new(),
+            replies: Vec::new(),
+            touched: BTreeSet::new(),
+        };
+        (engine, EngineHandle { commands: sender })
+    }
+
+    /// Works until `stop`, then says goodbye to every agent. An error means that the database cannot be used.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                command = self.commands.recv() => match command {
+                    Some(command) => Some(command),
+                    None => break,
+                },
+                () = sleep_until(self.parts.ledger.next_deadline()) => None,
+            };
+            self.turn(first).await?;
+        }
+        // What has been handed over already is still stored.
+        self.commands.close();
+        while let Some(command) = self.commands.recv().await {
+            self.turn(Some(command)).await?;
+        }
+        self.parts.ledger.shutdown();
+        self.turn(None).await?;
+        Ok(self.parts.writer.close().await?)
+    }
+
+    /// One group of commands, one transaction.
+    async fn turn(&mut self, first: Option<Command>) -> Result<(), StoreError> {
+        let now = Now::read();
+        let mut next = first;
+        let (mut commands, mut bytes) = (0, 0);
+        while let Some(command) = next {
+            bytes += self.apply(command, now).await?;
+            commands += 1;
+            if commands >= MAX_COMMANDS_PER_TURN || bytes >= MAX_OUTPUT_PER_TURN {
+                break;
+            }
+            next = self.commands.try_recv().ok();
+        }
+        self.parts.ledger.tick(now);
+        self.parts.ledger.schedule(now);
+        self.persist(now).await?;
+        if std::mem::take(&mut self.in_transaction) {
+            sqlx::query("COMMIT").execute(&mut self.parts.writer).await?;
+        }
+        self.release();
+        Ok(())
+    }
+
+    /// The writer, inside this turn's transaction.
+    async fn database(&mut self) -> Result<&mut SqliteConnection, StoreError> {
+        if !self.in_transaction {
+            sqlx::query("BEGIN IMMEDIATE").execute(&mut self.parts.writer).await?;
+            self.in_transaction = true;
+        }
+        Ok(&mut self.parts.writer)
+    }
+
+    fn reply<T: Send + 'static>(&mut self, reply: Reply<T>, answer: Result<T, Refusal>) {
+        // A caller that has gone away needs no answer.
+        self.replies.push(Box::new(move || drop(reply.send(answer))));
+    }
+
+    /// Carries out one command; returns how many bytes of output it brought.
+    async fn apply(&mut self, command: Command, now: Now) -> Result<usize, StoreError> {
+        match command {
+            Command::Submit { task, reply } => {
+                let answer = self.submit(*task, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::Cancel { task_id, reason, reply } => {
+                self.parts.ledger.cancel(&task_id, &reason, now);
+                self.reply(reply, Ok(()));
+            }
+            Command::Candidates { task_id, reply } => {
+                let candidates = self.parts.ledger.candidates(&task_id);
+                self.reply(reply, Ok(candidates));
+            }
+            Command::Agents { reply } => {
+                let agents = self.parts.ledger.agent_views();
+                self.reply(reply, Ok(agents));
+            }
+            Command::DrainAgent { agent, reason, reply } => {
+                let answer = self.drain_agent(&agent, &reason);
+                self.reply(reply, answer);
+            }
+            Command::RevokeAgent { agent, reason, reply } => {
+                let answer = self.revoke_agent(&agent, &reason, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::CreateJoinToken { token, reply } => {
+                let view = self.create_join_token(*token, now).await?;
+                self.reply(reply, Ok(view));
+            }
+            Command::RevokeJoinToken { token_id, reply } => {
+                let answer = self.revoke_join_token(&token_id, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::Enroll { request, reply } => {
+                let answer = self.enroll(*request, now).await?;
+                self.parts.metrics.enrolments(answer.is_ok());
+                self.reply(reply, answer);
+            }
+            Command::Renew { agent_id, request, reply } => {
+                let answer = self.renew(&agent_id, *request, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::PutCredential { credential, reply } => {
+                let answer = self.put_credential(*credential, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::DeleteCredential { name, reply } => {
+                let answer = self.delete_credential(&name, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::Open { agent_id, session, outbox, events } => {
+                return self.open(agent_id, session, outbox, events, false, now).await;
+            }
+            Command::Report { agent_id, session, outbox, events, reply } => {
+                let bytes = self.open(agent_id, session, outbox, events, true, now).await?;
+                self.reply(reply, Ok(()));
+                return Ok(bytes);
+            }
+            Command::Events { agent_id, session, events } => return Ok(self.events(&agent_id, session, events, now)),
+            Command::Closed { agent_id, session } => {
+                self.sessions.remove(&session);
+                self.parts.ledger.disconnected(&agent_id, session, now);
+                debug!(agent_id, session, "Session closed");
+            }
+        }
+        Ok(0)
+    }
+
+    async fn submit(&mut self, task: NewTask, now: Now) -> Result<Result<String, Refusal>, StoreError> {
+        if let Some(key) = &task.idempotency_key
+            && let Some(first) = store::tasks::find_by_key(self.database().await?, &task.submitted_by, key).await?
+        {
+            return Ok(Ok(first));
+        }
+        if self.parts.ledger.credential(&task.spec.credential).is_none() {
+            return Ok(Err(Refusal::NotFound(format!(
+                "there is no credential named {:?}; store it with `lictor credential put`",
+                task.spec.credential
+            ))));
+        }
+        if self.parts.ledger.task_counts().0 >= MAX_QUEUED_TASKS {
+            return Ok(Err(Refusal::Exhausted(format!("{MAX_QUEUED_TASKS} tasks are waiting; try again later"))));
+        }
+        let live = store::tasks::add(self.database().await?, &task, now.wall).await?;
+        self.parts.ledger.submit(live, now);
+        self.parts.metrics.submitted();
+        info!(task_id = task.task_id, "Task submitted");
+        Ok(Ok(task.task_id))
+    }
+
+    async fn open(
+        &mut self,
+        agent_id: String,
+        session: SessionId,
+        outbox: Arc<Outbox>,
+        events: Vec<AgentEvent>,
+        beside_the_link: bool,
+        now: Now,
+    ) -> Result<usize, StoreError> {
+        // Revocation may have come between the check of the certificate and now.
+        let Some(agent) = self.parts.ledger.agent(&agent_id).filter(|agent| agent.revoked.is_none()) else {
+            outbox.close(goodbye(GoodbyeReason::Revoked, "the agent was revoked"));
+            return Ok(0);
+        };
+        if !beside_the_link {
+            info!(agent_id, agent = agent.name, session, "Agent connected");
+        }
+        self.sessions.insert(session, outbox);
+        // What is decided about assignments of old is read from the database, so it must be up to date.
+        self.persist(now).await?;
+        let mut events = events.into_iter();
+        let Some(AgentEvent { event: Some(agent_event::Event::Hello(hello)) }) = events.next() else {
+            self.break_off(&agent_id, session, &ProtocolError("the first event is not Hello".into()), now);
+            return Ok(0);
+        };
+        let mut facts = HeldFacts::new();
+        for reference in hello.held.iter().filter_map(|held| held.task.as_ref()) {
+            let database = self.database().await?;
+            if let Some(fact) =
+                store::tasks::held_fact(database, &agent_id, &reference.task_id, reference.epoch).await?
+            {
+                facts.insert((reference.task_id.clone(), reference.epoch), fact);
+            }
+        }
+        if beside_the_link {
+            let events: Vec<AgentEvent> = events.collect();
+            let bytes = output_bytes(&events);
+            self.parts.metrics.received(bytes);
+            if let Err(error) = self.parts.ledger.report(&agent_id, session, &hello, &facts, events, now) {
+                self.break_off(&agent_id, session, &error, now);
+            }
+            return Ok(bytes);
+        }
+        if let Err(error) = self.parts.ledger.hello(&agent_id, session, &hello, &facts, now) {
+            self.break_off(&agent_id, session, &error, now);
+            return Ok(0);
+        }
+        Ok(self.events(&agent_id, session, events.collect(), now))
+    }
+
+    fn events(&mut self, agent_id: &str, session: SessionId, events: Vec<AgentEvent>, now: Now) -> usize {
+        let bytes = output_bytes(&events);
+        for event in events {
+            if let Err(error) = self.parts.ledger.agent_event(agent_id, session, event, now) {
+                self.break_off(agent_id, session, &error, now);
+                break;
+            }
+        }
+        self.parts.metrics.received(bytes);
+        bytes
+    }
+
+    fn break_off(&mut self, agent_id: &str, session: SessionId, error: &ProtocolError, now: Now) {
+        warn!(agent_id, session, error = %error, "Session ended: the agent broke the contract");
+        self.parts.ledger.disconnected(agent_id, session, now);
+        self.outgoing.push((session, Ready::Close(goodbye(GoodbyeReason::ProtocolError, &error.0))));
+    }
+
+    /// Writes the ledger's outcome into the transaction and makes its messages ready.
+    async fn persist(&mut self, now: Now) -> Result<(), StoreError> {
+        loop {
+            let outcome = self.parts.ledger.take_outcome();
+            if outcome.is_empty() {
+                return Ok(());
+            }
+            self.persist_records(outcome, now).await?;
+        }
+    }
+
+    async fn persist_records(&mut self, outcome: Outcome, now: Now) -> Result<(), StoreError> {
+        for agent_id in &outcome.changed_agents {
+            if let Some(agent) = self.parts.ledger.agent(agent_id).cloned() {
+                store::fleet::save_agent(self.database().await?, &agent).await?;
+            }
+        }
+        self.touched.extend(outcome.appends.iter().map(|append| append.task_id.clone()));
+        if !outcome.appends.is_empty() {
+            store::tasks::append(self.database().await?, outcome.appends).await?;
+        }
+        for task_id in outcome.changed_tasks {
+            if let Some(task) = self.parts.ledger.task(&task_id).cloned() {
+                store::tasks::save(self.database().await?, &task).await?;
+            }
+            self.touched.insert(task_id);
+        }
+        for finished in &outcome.finished {
+            store::tasks::finish(self.database().await?, finished).await?;
+            let state = finished.result.outcome();
+            self.parts.metrics.finished(state);
+            info!(
+                task_id = finished.task.task_id,
+                epoch = finished.task.epoch,
+                state = state.as_str_name(),
+                code = finished.result.failure.as_ref().map(|failure| failure.code.as_str()),
+                "Task finished"
+            );
+            self.touched.insert(finished.task.task_id.clone());
+        }
+        for evidence in &outcome.evidence {
+            if store::tasks::add_evidence(self.database().await?, evidence).await? {
+                warn!(
+                    task_id = evidence.task.task_id,
+                    epoch = evidence.task.epoch,
+                    agent_id = evidence.agent_id,
+                    "Result came too late and was kept as evidence"
+                );
+            }
+        }
+        for (name, version) in &outcome.rejected_credentials {
+            store::secrets::mark_rejected(self.database().await?, name, *version, now.wall).await?;
+            warn!(credential = name, version, "Credential was rejected by a host and is not handed out again");
+        }
+        for (session, outgoing) in outcome.outgoing {
+            match outgoing {
+                Outgoing::Event(event) => self.outgoing.push((session, Ready::Event(event))),
+                Outgoing::Close(goodbye) => self.outgoing.push((session, Ready::Close(goodbye))),
+                Outgoing::Assign(assign) => match self.assignment(&assign, now).await? {
+                    Ok(event) => self.outgoing.push((session, Ready::Event(Box::new(event)))),
+                    Err(failure) => self.parts.ledger.assignment_failed(&assign, failure, now),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything is on disk: send, answer and wake.
+    fn release(&mut self) {
+        for (session, ready) in std::mem::take(&mut self.outgoing) {
+            let Some(outbox) = self.sessions.get(&session) else { continue };
+            match ready {
+                Ready::Event(event) => {
+                    if !outbox.push(*event) {
+                        warn!(session, "Session ended: the agent does not read");
+                    }
+                }
+                Ready::Close(goodbye) => {
+                    outbox.close(goodbye);
+                    self.sessions.remove(&session);
+                }
+            }
+        }
+        for reply in std::mem::take(&mut self.replies) {
+            reply();
+        }
+        for task_id in std::mem::take(&mut self.touched) {
+            self.parts.watchers.wake(&task_id);
+        }
+        let (queued, assigned) = self.parts.ledger.task_counts();
+        self.parts.metrics.state(queued, assigned, self.parts.ledger.connected_agents());
+    }
+}
+
+fn output_bytes(events: &[AgentEvent]) -> usize {
+    let chunk_bytes = |event: &AgentEvent| match &event.event {
+        Some(agent_event::Event::Output(output)) => output.chunk.as_ref().map_or(0, |chunk| chunk.data.len()),
+        _ => 0,
+    };
+    events.iter().map(chunk_bytes).sum()
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+const MAX_WAITING_COMMANDS: usize = 256;
+const MAX_COMMANDS_PER_TURN: usize = 256;
+/// Bounds how long a heartbeat can wait behind output, and the memory that one transaction takes.
+const MAX_OUTPUT_PER_TURN: usize = 8 << 20;
+/// The ledger keeps about 1 KiB for each.
+const MAX_QUEUED_TASKS: usize = 100_000;

@@ -1,0 +1,185 @@
+//! What the engine does about credentials: storing them encrypted, and sealing them to the agent that gets a task.
+//!
+//! The plain secret lives only inside these functions, in memory that is zeroed.
+
+use lictor_proto::sealing::{Binding, seal};
+use lictor_proto::v1::{
+    Assignment, Credential, CredentialIdentity, Failure, SealedSecret, ServerEvent, TaskRef, TaskSpec, server_event,
+};
+use subtle::ConstantTimeEq as _;
+use tracing::{info, warn};
+use zeroize::Zeroizing;
+
+use super::{Engine, Refusal};
+use crate::clock::Now;
+use crate::connection;
+use crate::dispatch::{Assign, CredentialState};
+use crate::failure;
+use crate::store::secrets::{self, CredentialRecord};
+use crate::store::{StoreError, tasks};
+use crate::vault::{Encrypted, VaultError};
+
+/// A credential to be stored, checked.
+pub(crate) struct NewCredential {
+    pub(crate) credential: Credential,
+    /// Unset: keep the stored one.
+    pub(crate) password: Option<Zeroizing<String>>,
+}
+
+impl Engine {
+    pub(super) async fn put_credential(
+        &mut self,
+        new: NewCredential,
+        now: Now,
+    ) -> Result<Result<Credential, Refusal>, StoreError> {
+        let NewCredential { credential, password } = new;
+        let old = secrets::credential(self.database().await?, &credential.name).await?;
+        let (version, secret) = match self.next_secret(&credential, password, old.as_ref()) {
+            Ok(next) => next,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let kept = old.as_ref().filter(|old| old.deleted_at.is_none());
+        let record = CredentialRecord {
+            rejected_at: kept.filter(|old| old.version == version).and_then(|old| old.rejected_at),
+            created_at: kept.map_or(now.wall, |old| old.created_at),
+            name: credential.name,
+            username: credential.username,
+            domain: credential.domain,
+            connection: credential.connection.unwrap_or_default(),
+            no_profile: credential.no_profile,
+            description: credential.description,
+            version,
+            secret,
+            updated_at: now.wall,
+            deleted_at: None,
+        };
+        secrets::save_credential(self.database().await?, &record).await?;
+        let state = CredentialState { version, rejected: record.rejected_at.is_some() };
+        self.parts.ledger.credential_stored(&record.name, state);
+        info!(credential = record.name, version, "Credential stored");
+        Ok(Ok(record.view()))
+    }
+
+    /// Version and encrypted secret of what is to be stored.
+    ///
+    /// A changed user or domain counts as a changed secret: hosts reject the pair, and agents key their memory of
+    /// rejections by the version. A deleted credential's version is never used again for the same reason.
+    fn next_secret(
+        &self,
+        credential: &Credential,
+        password: Option<Zeroizing<String>>,
+        old: Option<&CredentialRecord>,
+    ) -> Result<(u64, Encrypted), Refusal> {
+        let vault = &self.parts.vault;
+        let name = credential.name.as_str();
+        let internal = |error: VaultError| Refusal::Internal(error.to_string());
+        let Some(kept) = old.filter(|old| old.deleted_at.is_none()) else {
+            let version = old.map_or(1, |old| old.version + 1);
+            let password = password.ok_or_else(|| Refusal::Invalid("password: a new credential needs one".into()))?;
+            return Ok((version, vault.encrypt(name, version, password.as_bytes()).map_err(internal)?));
+        };
+        let same_user = kept.username == credential.username && kept.domain == credential.domain;
+        let stored = vault.decrypt(name, kept.version, &kept.secret);
+        let secret = match (password, stored) {
+            (None, Err(error)) => return Err(internal(error)),
+            (None, Ok(stored)) => (stored, same_user),
+            (Some(password), Ok(stored)) => {
+                let same = bool::from(password.as_bytes().ct_eq(&stored));
+                (Zeroizing::new(password.as_bytes().to_vec()), same && same_user)
+            }
+            // Stored with a master key that is gone; a new password makes it whole again.
+            (Some(password), Err(_)) => (Zeroizing::new(password.as_bytes().to_vec()), false),
+        };
+        match secret {
+            (_, true) => Ok((kept.version, kept.secret.clone())),
+            (secret, false) => {
+                let version = kept.version + 1;
+                Ok((version, vault.encrypt(name, version, &secret).map_err(internal)?))
+            }
+        }
+    }
+
+    pub(super) async fn delete_credential(&mut self, name: &str, now: Now) -> Result<Result<(), Refusal>, StoreError> {
+        let found = secrets::credential(self.database().await?, name).await?;
+        let Some(mut record) = found.filter(|record| record.deleted_at.is_none()) else {
+            return Ok(Err(Refusal::NotFound(format!("there is no credential named {name:?}"))));
+        };
+        record.secret.ciphertext.clear();
+        record.secret.nonce.clear();
+        record.updated_at = now.wall;
+        record.deleted_at = Some(now.wall);
+        secrets::save_credential(self.database().await?, &record).await?;
+        self.parts.ledger.credential_deleted(name, now);
+        info!(credential = name, "Credential deleted");
+        Ok(Ok(()))
+    }
+
+    /// Records an assignment and makes its message: the connection complete, the secret sealed to the agent.
+    pub(super) async fn assignment(
+        &mut self,
+        assign: &Assign,
+        now: Now,
+    ) -> Result<Result<ServerEvent, Failure>, StoreError> {
+        let Assign { agent_id, task_id, epoch, credential_version, lease } = assign;
+        let database = self.database().await?;
+        tasks::add_assignment(database, task_id, *epoch, agent_id, *credential_version, now.wall).await?;
+        let spec =
+            tasks::spec(database, task_id).await?.ok_or(StoreError::Malformed("a live task without a record"))?;
+        let Some(record) = secrets::credential(database, &spec.credential).await? else {
+            return Ok(Err(failure::credential_deleted(&spec.credential)));
+        };
+        let secret = match self.sealed(assign, &record) {
+            Ok(secret) => secret,
+            Err(error) => {
+                warn!(credential = record.name, agent_id, error = %error, "Credential cannot be handed over");
+                return Ok(Err(failure::credential_unusable(&record.name, &error.to_string())));
+            }
+        };
+        let assignment = Assignment {
+            task: Some(TaskRef { task_id: task_id.clone(), epoch: *epoch }),
+            spec: Some(complete(spec, &record)),
+            lease: prost_types::Duration::try_from(*lease).ok(),
+            identity: Some(CredentialIdentity {
+                name: record.name.clone(),
+                version: record.version,
+                username: record.qualified_username(),
+            }),
+            secret: Some(secret),
+        };
+        Ok(Ok(ServerEvent { event: Some(server_event::Event::Assignment(assignment)) }))
+    }
+
+    fn sealed(&self, assign: &Assign, record: &CredentialRecord) -> Result<SealedSecret, Unsealable> {
+        let agent = self.parts.ledger.agent(&assign.agent_id).ok_or(Unsealable::NoAgent)?;
+        let secret = self.parts.vault.decrypt(&record.name, record.version, &record.secret)?;
+        let binding = Binding {
+            agent_id: &assign.agent_id,
+            task_id: &assign.task_id,
+            epoch: assign.epoch,
+            credential: &record.name,
+            credential_version: record.version,
+        };
+        Ok(seal(&agent.sealing_key, &binding, &secret)?)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unsealable {
+    #[error("the agent has vanished")]
+    NoAgent,
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error(transparent)]
+    Seal(#[from] lictor_proto::sealing::SealError),
+}
+
+/// The specification with the credential's defaults and the general ones filled in.
+fn complete(mut spec: TaskSpec, record: &CredentialRecord) -> TaskSpec {
+    if let Some(target) = &mut spec.target {
+        target.connection = Some(connection::complete(target.connection.take(), &record.connection));
+    }
+    if let Some(shell) = connection::shell_settings(&mut spec) {
+        shell.no_profile = Some(shell.no_profile.unwrap_or(record.no_profile));
+    }
+    spec
+}

@@ -1,0 +1,166 @@
+//! Every failure that the control plane itself makes: stage, stable code, cause and what to do about it, in one place.
+//!
+//! Failures that agents report pass through untouched.
+
+use std::time::Duration;
+
+use lictor_proto::v1::{Candidate, Failure, TaskResult, TaskState};
+
+/// The sentence that users of the older tool search for.
+const NO_ELIGIBLE_DELEGATES: &str = "There are no eligible delegates available in the account to execute the task.";
+const DELEGATE_DISCONNECTED: &str = "The delegate disconnected while executing the task.";
+
+/// Why an assignment's fate is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vanished {
+    /// The lease and the wait behind it ran out.
+    LeaseExpired,
+    /// The agent came back without it.
+    Forgotten,
+    /// The agent enrolled anew, without its journal.
+    JournalLost,
+    /// The agent was revoked while it held it.
+    Revoked,
+    /// The agent handed it back although it had started it.
+    HandedBackAfterStart,
+    /// The agent ended it without a final state.
+    NoOutcome,
+}
+
+/// A result that no agent made.
+pub(crate) fn result(outcome: TaskState, failure: Option<Failure>) -> TaskResult {
+    TaskResult { outcome: outcome.into(), failure, ..TaskResult::default() }
+}
+
+/// The task waited in vain.
+pub(crate) fn no_agent(waited: Duration, candidates: &[Candidate]) -> Failure {
+    let mut reasons: Vec<String> =
+        candidates.iter().take(MAX_NAMED).map(|c| format!("{}: {}", c.agent_name, c.reason)).collect();
+    if candidates.len() > MAX_NAMED {
+        reasons.push(format!("and {} more", candidates.len() - MAX_NAMED));
+    }
+    let (detail, cause) = if reasons.is_empty() {
+        ("no agent has ever enrolled".to_owned(), "There is no agent.")
+    } else {
+        (reasons.join("; "), "No agent fits the task's selector and kind and had a free slot in time.")
+    };
+    Failure {
+        stage: "control_plane".into(),
+        code: "no_agent".into(),
+        message: format!("no agent took the task within {}: {detail}", humantime::format_duration(waited)),
+        cause: cause.into(),
+        remedy: "Look at the candidates and their reasons; start an agent with the tags and scope that the task asks \
+                 for, change the selector, or raise queue_timeout."
+            .into(),
+        legacy_text: NO_ELIGIBLE_DELEGATES.into(),
+        may_have_started: false,
+    }
+}
+
+/// The credential's version was rejected by a host.
+pub(crate) fn credential_rejected(name: &str, version: u64) -> Failure {
+    Failure {
+        stage: "control_plane".into(),
+        code: "credential.rejected".into(),
+        message: format!(
+            "version {version} of the credential {name} was rejected by a host and is not handed out again"
+        ),
+        cause: "The user name or password is wrong, or the account is locked or disabled.".into(),
+        remedy: format!("Store the right password with `lictor credential put {name}`, then submit the task again."),
+        legacy_text: String::new(),
+        may_have_started: false,
+    }
+}
+
+/// The credential was deleted while the task waited.
+pub(crate) fn credential_deleted(name: &str) -> Failure {
+    Failure {
+        stage: "control_plane".into(),
+        code: "credential.deleted".into(),
+        message: format!("the credential {name} was deleted while the task waited for an agent"),
+        cause: "Somebody deleted the credential.".into(),
+        remedy: "Store the credential again, or name another one, then submit the task again.".into(),
+        legacy_text: String::new(),
+        may_have_started: false,
+    }
+}
+
+/// The credential cannot be handed over.
+pub(crate) fn credential_unusable(name: &str, reason: &str) -> Failure {
+    Failure {
+        stage: "control_plane".into(),
+        code: "credential.unusable".into(),
+        message: format!("the credential {name} could not be handed to the agent: {reason}"),
+        cause: "The stored secret does not decrypt with the control plane's master key, or the agent's sealing key is \
+                malformed."
+            .into(),
+        remedy: format!(
+            "Start the control plane with the master key the credential was stored with, or store it again with \
+             `lictor credential put {name}`."
+        ),
+        legacy_text: String::new(),
+        may_have_started: false,
+    }
+}
+
+/// An assignment whose fate is not known.
+pub(crate) fn vanished(why: Vanished, agent_name: &str) -> Failure {
+    let (stage, code, message, cause) = match why {
+        Vanished::LeaseExpired => (
+            "lease",
+            "lease.expired",
+            format!("the lease of agent {agent_name} ran out and the agent did not come back in time"),
+            "The agent died, or the network between it and the control plane is down.",
+        ),
+        Vanished::Forgotten => (
+            "agent",
+            "agent.lost_task",
+            format!("agent {agent_name} came back without the task it had been given"),
+            "The agent's process was killed and its journal does not hold the task.",
+        ),
+        Vanished::JournalLost => (
+            "agent",
+            "agent.lost_journal",
+            format!("agent {agent_name} enrolled anew and its journal is gone"),
+            "The agent's state directory did not survive its restart.",
+        ),
+        Vanished::Revoked => (
+            "agent",
+            "agent.revoked",
+            format!("agent {agent_name} was revoked while it held the task"),
+            "Somebody revoked the agent.",
+        ),
+        Vanished::HandedBackAfterStart => (
+            "agent",
+            "agent.contradiction",
+            format!("agent {agent_name} handed the task back although it had reported its start"),
+            "The agent has a defect.",
+        ),
+        Vanished::NoOutcome => (
+            "agent",
+            "agent.contradiction",
+            format!("agent {agent_name} ended the task without a final state"),
+            "The agent has a defect or is newer than this control plane.",
+        ),
+    };
+    Failure {
+        stage: stage.into(),
+        code: code.into(),
+        message,
+        cause: cause.into(),
+        remedy: "The command may have run: check the host before you submit it again. Declare the task idempotent if \
+                 running it twice does no harm."
+            .into(),
+        legacy_text: DELEGATE_DISCONNECTED.into(),
+        may_have_started: true,
+    }
+}
+
+/// True when the result says that the host or the domain rejected the credential.
+pub(crate) fn rejects_credential(result: &TaskResult) -> bool {
+    let rungs = result.rungs.iter().filter_map(|rung| rung.failure.as_ref());
+    result.failure.iter().chain(rungs).any(|failure| failure.code == "auth.rejected")
+}
+
+/// Most agents named in one message; the rest stands in the candidates.
+const MAX_NAMED: usize = 10;

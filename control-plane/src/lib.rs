@@ -1,0 +1,28 @@
+//! Lictor's reference control plane: takes tasks from users, gives them to agents under leases, keeps output and
+//! results.
+//!
+//! The way in is [`ControlPlane`]: open the state, bind the ports, run. State is an embedded SQLite database in one
+//! directory, beside the control plane's own certificate authority. Used by the binary and by end-to-end tests.
+
+mod api;
+mod app;
+mod authority;
+pub mod cli;
+mod clock;
+pub mod config;
+mod connection;
+mod dispatch;
+mod engine;
+mod failure;
+mod files;
+mod http;
+mod metrics;
+mod outbox;
+mod store;
+mod telemetry;
+mod validate;
+mod vault;
+mod watchers;
+
+pub use app::{ControlPlane, Error};
+pub use config::Config;

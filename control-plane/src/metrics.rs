@@ -1,0 +1,96 @@
+//! Every metric of the control plane, in one place. Labels come from small fixed sets.
+
+use lictor_proto::v1::TaskState;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The control plane's metrics.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    submitted: Counter,
+    finished: Family<StateLabel, Counter>,
+    queued: Gauge,
+    assigned: Gauge,
+    connected: Gauge,
+    output_bytes: Counter,
+    enrolments: Family<OutcomeLabel, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("control_plane");
+        let metrics = Self {
+            submitted: Counter::default(),
+            finished: Family::default(),
+            queued: Gauge::default(),
+            assigned: Gauge::default(),
+            connected: Gauge::default(),
+            output_bytes: Counter::default(),
+            enrolments: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register("tasks_submitted", "Tasks accepted", metrics.submitted.clone());
+        registry.register("tasks_finished", "Tasks that became final, by state", metrics.finished.clone());
+        registry.register("tasks_queued", "Tasks that wait for an agent", metrics.queued.clone());
+        registry.register("tasks_assigned", "Tasks given to agents and not final", metrics.assigned.clone());
+        registry.register("agents_connected", "Agents with an open session", metrics.connected.clone());
+        registry.register("output_bytes", "Bytes of output received", metrics.output_bytes.clone());
+        registry.register("enrolments", "Enrolments, by outcome", metrics.enrolments.clone());
+        Self { registry, ..metrics }
+    }
+
+    pub(crate) fn submitted(&self) {
+        self.submitted.inc();
+    }
+
+    pub(crate) fn finished(&self, state: TaskState) {
+        let state = match state {
+            TaskState::Succeeded => "succeeded",
+            TaskState::Failed => "failed",
+            TaskState::Cancelled => "cancelled",
+            TaskState::TimedOut => "timed_out",
+            TaskState::Rejected => "rejected",
+            _ => "unknown",
+        };
+        self.finished.get_or_create(&StateLabel { state }).inc();
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.output_bytes.inc_by(bytes as u64);
+    }
+
+    pub(crate) fn enrolments(&self, accepted: bool) {
+        let outcome = if accepted { "accepted" } else { "refused" };
+        self.enrolments.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    pub(crate) fn state(&self, queued: usize, assigned: usize, connected: usize) {
+        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.queued.set(gauge(queued));
+        self.assigned.set(gauge(assigned));
+        self.connected.set(gauge(connected));
+    }
+
+    /// OpenMetrics text.
+    pub(crate) fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,94 @@
+//! The database: an embedded SQLite file.
+//!
+//! One connection writes, and the engine owns it; everybody else reads through a small pool, which in WAL mode blocks
+//! nobody. So no statement ever meets a locked database. Statements are portable to PostgreSQL except where a comment
+//! says otherwise. Nothing here decides anything.
+
+pub(crate) mod fleet;
+pub(crate) mod secrets;
+pub(crate) mod tasks;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
+
+use crate::clock::UnixMillis;
+
+/// What went wrong in the database.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The file could not be opened.
+    #[error("failed to open the database {path}")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Its schema could not be brought up to date.
+    #[error("failed to bring the database's schema up to date")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A statement failed.
+    #[error("a database statement failed")]
+    Statement(#[from] sqlx::Error),
+    /// A record does not make sense.
+    #[error("the database holds a malformed record: {0}")]
+    Malformed(&'static str),
+}
+
+/// Opens the database in `state_dir`: the one writer, and the readers.
+pub(crate) async fn open(state_dir: &Path) -> Result<(SqliteConnection, SqlitePool), StoreError> {
+    let path = state_dir.join("control-plane.db");
+    let options = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // What was acknowledged must survive a power cut; the engine commits in groups, so this costs little.
+        .synchronous(SqliteSynchronous::Full)
+        .page_size(8192)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(10))
+        .pragma("secure_delete", "on")
+        .disable_statement_logging();
+    let failed = |source| StoreError::Open { path: path.clone(), source };
+    create_private(&path).map_err(|error| failed(sqlx::Error::Io(error)))?;
+    let mut writer = options.connect().await.map_err(failed)?;
+    sqlx::migrate!("./migrations/sqlite").run(&mut writer).await?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .acquire_timeout(Duration::from_secs(30))
+        .connect_with(options.read_only(true).create_if_missing(false))
+        .await
+        .map_err(failed)?;
+    Ok((writer, readers))
+}
+
+/// The database names hosts and users; it is nobody else's business. SQLite gives the files beside it the same mode.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
+/// SQL has no unsigned integers.
+pub(crate) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+pub(crate) fn millis(value: Option<i64>) -> Option<UnixMillis> {
+    value.map(UnixMillis)
+}
+
+pub(crate) fn to_json(texts: &[String]) -> String {
+    serde_json::Value::from(texts.to_vec()).to_string()
+}
+
+pub(crate) fn from_json(text: &str) -> Result<Vec<String>, StoreError> {
+    serde_json::from_str(text).map_err(|_| StoreError::Malformed("a list of texts"))
+}
+
+const READERS: u32 = 8;

@@ -1,0 +1,145 @@
+//! Records of WinRM credentials. Secrets come in and go out encrypted.
+
+use lictor_proto::v1::{ConnectionSettings, Credential};
+use prost::Message as _;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection, SqlitePool};
+
+use super::{StoreError, millis, signed, unsigned};
+use crate::clock::UnixMillis;
+use crate::vault::Encrypted;
+
+/// A credential as it is stored.
+#[derive(Debug, Clone)]
+pub(crate) struct CredentialRecord {
+    pub(crate) name: String,
+    pub(crate) username: String,
+    pub(crate) domain: String,
+    pub(crate) connection: ConnectionSettings,
+    pub(crate) no_profile: bool,
+    pub(crate) description: String,
+    pub(crate) version: u64,
+    pub(crate) secret: Encrypted,
+    pub(crate) created_at: UnixMillis,
+    pub(crate) updated_at: UnixMillis,
+    pub(crate) rejected_at: Option<UnixMillis>,
+    pub(crate) deleted_at: Option<UnixMillis>,
+}
+
+impl CredentialRecord {
+    pub(crate) fn view(&self) -> Credential {
+        Credential {
+            name: self.name.clone(),
+            username: self.username.clone(),
+            domain: self.domain.clone(),
+            connection: Some(self.connection.clone()),
+            no_profile: self.no_profile,
+            description: self.description.clone(),
+            version: self.version,
+            created_at: Some(self.created_at.timestamp()),
+            updated_at: Some(self.updated_at.timestamp()),
+            rejected_at: self.rejected_at.map(UnixMillis::timestamp),
+        }
+    }
+
+    /// User name with the domain before it, unless it holds one already.
+    pub(crate) fn qualified_username(&self) -> String {
+        if self.domain.is_empty() || self.username.contains(['\\', '@']) {
+            self.username.clone()
+        } else {
+            format!("{}\\{}", self.domain, self.username)
+        }
+    }
+
+    fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
+        let connection: &[u8] = row.try_get("connection")?;
+        Ok(Self {
+            name: row.try_get("name")?,
+            username: row.try_get("username")?,
+            domain: row.try_get("domain")?,
+            connection: ConnectionSettings::decode(connection)
+                .map_err(|_| StoreError::Malformed("a credential's connection settings"))?,
+            no_profile: row.try_get("no_profile")?,
+            description: row.try_get("description")?,
+            version: unsigned(row.try_get("version")?),
+            secret: Encrypted {
+                key_id: row.try_get("key_id")?,
+                nonce: row.try_get("nonce")?,
+                ciphertext: row.try_get("ciphertext")?,
+            },
+            created_at: UnixMillis(row.try_get("created_at")?),
+            updated_at: UnixMillis(row.try_get("updated_at")?),
+            rejected_at: millis(row.try_get("rejected_at")?),
+            deleted_at: millis(row.try_get("deleted_at")?),
+        })
+    }
+}
+
+/// Finds a credential, a deleted one too.
+pub(crate) async fn credential(
+    writer: &mut SqliteConnection,
+    name: &str,
+) -> Result<Option<CredentialRecord>, StoreError> {
+    let row = sqlx::query("SELECT * FROM credentials WHERE name = $1").bind(name).fetch_optional(writer).await?;
+    row.as_ref().map(CredentialRecord::from_row).transpose()
+}
+
+/// By name, without deleted ones.
+pub(crate) async fn credentials(readers: &SqlitePool) -> Result<Vec<CredentialRecord>, StoreError> {
+    let rows =
+        sqlx::query("SELECT * FROM credentials WHERE deleted_at IS NULL ORDER BY name").fetch_all(readers).await?;
+    rows.iter().map(CredentialRecord::from_row).collect()
+}
+
+/// Adds the credential or replaces its record.
+pub(crate) async fn save_credential(
+    writer: &mut SqliteConnection,
+    record: &CredentialRecord,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO credentials (name, username, domain, connection, no_profile, description, version, key_id, nonce, \
+         ciphertext, created_at, updated_at, rejected_at, deleted_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+         ON CONFLICT (name) DO UPDATE SET username = excluded.username, domain = excluded.domain, \
+         connection = excluded.connection, no_profile = excluded.no_profile, description = excluded.description, \
+         version = excluded.version, key_id = excluded.key_id, nonce = excluded.nonce, \
+         ciphertext = excluded.ciphertext, created_at = excluded.created_at, updated_at = excluded.updated_at, \
+         rejected_at = excluded.rejected_at, deleted_at = excluded.deleted_at",
+    )
+    .bind(&record.name)
+    .bind(&record.username)
+    .bind(&record.domain)
+    .bind(record.connection.encode_to_vec())
+    .bind(record.no_profile)
+    .bind(&record.description)
+    .bind(signed(record.version))
+    .bind(&record.secret.key_id)
+    .bind(&record.secret.nonce)
+    .bind(&record.secret.ciphertext)
+    .bind(record.created_at.0)
+    .bind(record.updated_at.0)
+    .bind(record.rejected_at.map(|at| at.0))
+    .bind(record.deleted_at.map(|at| at.0))
+    .execute(writer)
+    .await?;
+    Ok(())
+}
+
+/// Notes that a host rejected this version, unless it is noted already.
+pub(crate) async fn mark_rejected(
+    writer: &mut SqliteConnection,
+    name: &str,
+    version: u64,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE credentials SET rejected_at = $3 WHERE name = $1 AND version = $2 AND rejected_at IS NULL \
+         AND deleted_at IS NULL",
+    )
+    .bind(name)
+    .bind(signed(version))
+    .bind(now.0)
+    .execute(writer)
+    .await?;
+    Ok(())
+}

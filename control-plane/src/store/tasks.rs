@@ -1,0 +1,486 @@
+//! Records of tasks, assignments, results and output.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use lictor_proto::MAX_OUTPUT_CHUNK_BYTES;
+use lictor_proto::v1::{Candidate, OutputChunk, Task, TaskResult, TaskSpec, TaskState};
+use prost::Message as _;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
+
+use super::{StoreError, millis, signed, unsigned};
+use crate::clock::UnixMillis;
+use crate::dispatch::{Append, Evidence, Finished, HeldFact, LiveTask, Phase, Route};
+
+/// A task about to be stored for the first time.
+#[derive(Debug, Clone)]
+pub(crate) struct NewTask {
+    pub(crate) task_id: String,
+    /// Checked, with every default filled in.
+    pub(crate) spec: TaskSpec,
+    /// How long it may wait for an agent.
+    pub(crate) queue_timeout: Duration,
+    pub(crate) submitted_by: String,
+    pub(crate) idempotency_key: Option<String>,
+}
+
+/// Stores a new task, waiting.
+pub(crate) async fn add(
+    writer: &mut SqliteConnection,
+    task: &NewTask,
+    now: UnixMillis,
+) -> Result<LiveTask, StoreError> {
+    let seq: i64 = sqlx::query_scalar(
+        "INSERT INTO tasks (task_id, spec, submitted_by, idempotency_key, state, epoch, accepted, started, \
+         credential_version, submitted_at, queued_at, output_bytes, output_base) \
+         VALUES ($1, $2, $3, $4, $5, 0, FALSE, FALSE, 0, $6, $6, 0, 0) RETURNING seq",
+    )
+    .bind(&task.task_id)
+    .bind(task.spec.encode_to_vec())
+    .bind(&task.submitted_by)
+    .bind(&task.idempotency_key)
+    .bind(i32::from(TaskState::Queued))
+    .bind(now.0)
+    .fetch_one(writer)
+    .await?;
+    Ok(LiveTask {
+        seq,
+        task_id: task.task_id.clone(),
+        route: Route::of(&task.spec),
+        credential: task.spec.credential.clone(),
+        idempotent: task.spec.idempotent,
+        queue_timeout: task.queue_timeout,
+        phase: Phase::Queued,
+        epoch: 0,
+        agent_id: None,
+        accepted: false,
+        started: false,
+        credential_version: 0,
+        queued_at: now,
+        assigned_at: None,
+        started_at: None,
+        cancel: None,
+        output_bytes: 0,
+        output_base: 0,
+        received: 0,
+        handed_back: Default::default(),
+        deadline: None,
+    })
+}
+
+pub(crate) async fn find_by_key(
+    writer: &mut SqliteConnection,
+    user: &str,
+    key: &str,
+) -> Result<Option<String>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT task_id FROM tasks WHERE submitted_by = $1 AND idempotency_key = $2")
+        .bind(user)
+        .bind(key)
+        .fetch_optional(writer)
+        .await?)
+}
+
+pub(crate) async fn spec(writer: &mut SqliteConnection, task_id: &str) -> Result<Option<TaskSpec>, StoreError> {
+    let row = sqlx::query("SELECT spec FROM tasks WHERE task_id = $1").bind(task_id).fetch_optional(writer).await?;
+    row.map(|row| decode::<TaskSpec>(row.try_get("spec")?, "a task's specification")).transpose()
+}
+
+/// Every task that is not final.
+pub(crate) async fn live(writer: &mut SqliteConnection) -> Result<Vec<LiveTask>, StoreError> {
+    use futures::TryStreamExt as _;
+    let mut rows = sqlx::query("SELECT * FROM tasks WHERE state IN ($1, $2, $3, $4) ORDER BY seq")
+        .bind(i32::from(TaskState::Queued))
+        .bind(i32::from(TaskState::Assigned))
+        .bind(i32::from(TaskState::Running))
+        .bind(i32::from(TaskState::Lost))
+        .fetch(writer);
+    let mut tasks = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        tasks.push(live_from_row(&row)?);
+    }
+    Ok(tasks)
+}
+
+fn live_from_row(row: &SqliteRow) -> Result<LiveTask, StoreError> {
+    let spec: TaskSpec = decode(row.try_get("spec")?, "a task's specification")?;
+    let state: i32 = row.try_get("state")?;
+    let phase = match TaskState::try_from(state) {
+        Ok(TaskState::Queued) => Phase::Queued,
+        Ok(TaskState::Lost) => Phase::Lost,
+        _ => Phase::Held,
+    };
+    let handed_back: Option<&[u8]> = row.try_get("handed_back")?;
+    Ok(LiveTask {
+        seq: row.try_get("seq")?,
+        task_id: row.try_get("task_id")?,
+        route: Route::of(&spec),
+        credential: spec.credential,
+        idempotent: spec.idempotent,
+        queue_timeout: spec.queue_timeout.and_then(|wait| wait.try_into().ok()).unwrap_or_default(),
+        phase,
+        epoch: unsigned(row.try_get("epoch")?),
+        agent_id: row.try_get("agent_id")?,
+        accepted: row.try_get("accepted")?,
+        started: row.try_get("started")?,
+        credential_version: unsigned(row.try_get("credential_version")?),
+        queued_at: UnixMillis(row.try_get("queued_at")?),
+        assigned_at: millis(row.try_get("assigned_at")?),
+        started_at: millis(row.try_get("started_at")?),
+        cancel: row.try_get("cancel_reason")?,
+        output_bytes: unsigned(row.try_get("output_bytes")?),
+        output_base: unsigned(row.try_get("output_base")?),
+        received: 0,
+        handed_back: decode_candidates(handed_back)?.into_iter().map(|c| (c.agent_id, c.reason)).collect(),
+        deadline: None,
+    })
+}
+
+/// Replaces what changes in a live task's record.
+pub(crate) async fn save(writer: &mut SqliteConnection, task: &LiveTask) -> Result<(), StoreError> {
+    update(writer, task, task.state(), None).await
+}
+
+/// Records that a task became final.
+pub(crate) async fn finish(writer: &mut SqliteConnection, finished: &Finished) -> Result<(), StoreError> {
+    let state = finished.result.outcome();
+    update(&mut *writer, &finished.task, state, Some(finished)).await?;
+    if finished.reported {
+        result_stored(writer, &finished.task.task_id, finished.task.epoch).await?;
+    }
+    Ok(())
+}
+
+async fn update(
+    writer: &mut SqliteConnection,
+    task: &LiveTask,
+    state: TaskState,
+    finished: Option<&Finished>,
+) -> Result<(), StoreError> {
+    let handed_back: Vec<Candidate> = task
+        .handed_back
+        .iter()
+        .map(|(agent_id, reason)| Candidate {
+            agent_id: agent_id.clone(),
+            reason: reason.clone(),
+            ..Candidate::default()
+        })
+        .collect();
+    sqlx::query(
+        "UPDATE tasks SET state = $2, epoch = $3, agent_id = $4, accepted = $5, started = $6, credential_version = $7, \
+         queued_at = $8, assigned_at = $9, started_at = $10, finished_at = $11, cancel_reason = $12, \
+         output_bytes = $13, output_base = $14, handed_back = $15, candidates = $16, result = $17 WHERE seq = $1",
+    )
+    .bind(task.seq)
+    .bind(i32::from(state))
+    .bind(signed(task.epoch))
+    .bind(&task.agent_id)
+    .bind(task.accepted)
+    .bind(task.started)
+    .bind(signed(task.credential_version))
+    .bind(task.queued_at.0)
+    .bind(task.assigned_at.map(|at| at.0))
+    .bind(task.started_at.map(|at| at.0))
+    .bind(finished.map(|finished| finished.at.0))
+    .bind(&task.cancel)
+    .bind(signed(task.output_bytes))
+    .bind(signed(task.output_base))
+    .bind(encode_candidates(&handed_back))
+    .bind(finished.and_then(|finished| encode_candidates(&finished.candidates)))
+    .bind(finished.map(|finished| finished.result.encode_to_vec()))
+    .execute(writer)
+    .await?;
+    Ok(())
+}
+
+/// Records an assignment.
+pub(crate) async fn add_assignment(
+    writer: &mut SqliteConnection,
+    task_id: &str,
+    epoch: u64,
+    agent_id: &str,
+    credential_version: u64,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO assignments (task_id, epoch, agent_id, credential_version, assigned_at, result_stored) \
+         VALUES ($1, $2, $3, $4, $5, FALSE)",
+    )
+    .bind(task_id)
+    .bind(signed(epoch))
+    .bind(agent_id)
+    .bind(signed(credential_version))
+    .bind(now.0)
+    .execute(writer)
+    .await?;
+    Ok(())
+}
+
+async fn result_stored(writer: &mut SqliteConnection, task_id: &str, epoch: u64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE assignments SET result_stored = TRUE WHERE task_id = $1 AND epoch = $2")
+        .bind(task_id)
+        .bind(signed(epoch))
+        .execute(writer)
+        .await?;
+    Ok(())
+}
+
+/// What is known of an assignment of this agent; nothing when it never had it.
+pub(crate) async fn held_fact(
+    writer: &mut SqliteConnection,
+    agent_id: &str,
+    task_id: &str,
+    epoch: u64,
+) -> Result<Option<HeldFact>, StoreError> {
+    let stored: Option<bool> =
+        sqlx::query_scalar("SELECT result_stored FROM assignments WHERE task_id = $1 AND epoch = $2 AND agent_id = $3")
+            .bind(task_id)
+            .bind(signed(epoch))
+            .bind(agent_id)
+            .fetch_optional(writer)
+            .await?;
+    Ok(stored.map(|stored| if stored { HeldFact::ResultStored } else { HeldFact::NoResult }))
+}
+
+/// Keeps a result that came too late, once, if the agent had the assignment. False when it was kept before or is
+/// nobody's.
+pub(crate) async fn add_evidence(writer: &mut SqliteConnection, evidence: &Evidence) -> Result<bool, StoreError> {
+    let fact = held_fact(&mut *writer, &evidence.agent_id, &evidence.task.task_id, evidence.task.epoch).await?;
+    if fact != Some(HeldFact::NoResult) {
+        return Ok(false);
+    }
+    sqlx::query(
+        "INSERT INTO late_results (task_id, epoch, agent_id, received_at, result) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (task_id, epoch) DO NOTHING",
+    )
+    .bind(&evidence.task.task_id)
+    .bind(signed(evidence.task.epoch))
+    .bind(&evidence.agent_id)
+    .bind(evidence.at.0)
+    .bind(evidence.result.encode_to_vec())
+    .execute(&mut *writer)
+    .await?;
+    result_stored(writer, &evidence.task.task_id, evidence.task.epoch).await?;
+    Ok(true)
+}
+
+/// Stores output, neighbours joined into rows of up to one chunk.
+pub(crate) async fn append(writer: &mut SqliteConnection, appends: Vec<Append>) -> Result<(), StoreError> {
+    for row in coalesce(appends) {
+        sqlx::query("INSERT INTO output (task_seq, start, stream, data) VALUES ($1, $2, $3, $4)")
+            .bind(row.seq)
+            .bind(signed(row.start))
+            .bind(i32::from(row.stream))
+            .bind(&row.data[..])
+            .execute(&mut *writer)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Joins pieces of one task and stream that follow each other. The order within a task stays.
+fn coalesce(appends: Vec<Append>) -> Vec<Append> {
+    let mut rows: Vec<(Append, Option<BytesMut>)> = Vec::new();
+    let mut last_of_task = std::collections::HashMap::new();
+    for piece in appends {
+        if piece.data.is_empty() {
+            continue;
+        }
+        let last = last_of_task.get(&piece.seq).and_then(|at: &usize| rows.get_mut(*at));
+        if let Some((row, buffer)) = last {
+            let length = buffer.as_ref().map_or(row.data.len(), BytesMut::len);
+            if row.stream == piece.stream
+                && row.start + length as u64 == piece.start
+                && length + piece.data.len() <= MAX_OUTPUT_CHUNK_BYTES
+            {
+                buffer.get_or_insert_with(|| BytesMut::from(&row.data[..])).extend_from_slice(&piece.data);
+                continue;
+            }
+        }
+        last_of_task.insert(piece.seq, rows.len());
+        rows.push((piece, None));
+    }
+    rows.into_iter()
+        .map(|(mut row, buffer)| {
+            if let Some(buffer) = buffer {
+                row.data = buffer.freeze();
+            }
+            row
+        })
+        .collect()
+}
+
+/// Output from `offset` on, about one MiB: whole stored pieces, the first one cut to begin at the offset.
+pub(crate) async fn output_from(readers: &SqlitePool, seq: i64, offset: u64) -> Result<Vec<OutputChunk>, StoreError> {
+    use futures::TryStreamExt as _;
+    let mut rows = sqlx::query(
+        "SELECT start, stream, data FROM output WHERE task_seq = $1 AND start >= \
+         (SELECT COALESCE(MAX(start), 0) FROM output WHERE task_seq = $1 AND start <= $2) ORDER BY start LIMIT $3",
+    )
+    .bind(seq)
+    .bind(signed(offset))
+    .bind(ROWS_AT_ONCE)
+    .fetch(readers);
+    let mut chunks = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.try_next().await? {
+        let start = unsigned(row.try_get("start")?);
+        let data: Vec<u8> = row.try_get("data")?;
+        let skip = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
+        if skip < data.len() {
+            let offset = start + skip as u64;
+            bytes += data.len() - skip;
+            chunks.push(OutputChunk { offset, stream: row.try_get("stream")?, data: Bytes::from(data).slice(skip..) });
+        }
+        if bytes >= READ_BYTES {
+            break;
+        }
+    }
+    Ok(chunks)
+}
+
+/// A task as users see it, with its place in the order of submission.
+#[derive(Debug, Clone)]
+pub(crate) struct TaskView {
+    pub(crate) seq: i64,
+    pub(crate) task: Task,
+}
+
+/// Some tasks, newest first.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) tasks: Vec<TaskView>,
+    /// There were more, but they would not fit into one message.
+    pub(crate) truncated: bool,
+}
+
+pub(crate) async fn view(readers: &SqlitePool, task_id: &str) -> Result<Option<TaskView>, StoreError> {
+    let row = sqlx::query(AssertSqlSafe(format!("{SELECT_VIEW} WHERE t.task_id = $1")))
+        .bind(task_id)
+        .fetch_optional(readers)
+        .await?;
+    row.as_ref().map(view_from_row).transpose()
+}
+
+/// Tasks older than `before`, newest first.
+pub(crate) async fn list(
+    readers: &SqlitePool,
+    before: Option<i64>,
+    states: &[TaskState],
+    limit: u32,
+) -> Result<Page, StoreError> {
+    use futures::TryStreamExt as _;
+    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(SELECT_VIEW);
+    query.push(" WHERE t.seq < ").push_bind(before.unwrap_or(i64::MAX));
+    if !states.is_empty() {
+        query.push(" AND t.state IN (");
+        let mut list = query.separated(", ");
+        for state in states {
+            list.push_bind(i32::from(*state));
+        }
+        query.push(")");
+    }
+    query.push(" ORDER BY t.seq DESC LIMIT ").push_bind(i64::from(limit));
+    let mut rows = query.build().fetch(readers);
+    let mut page = Page::default();
+    let mut bytes = 0;
+    while let Some(row) = rows.try_next().await? {
+        let view = view_from_row(&row)?;
+        bytes += view.task.encoded_len();
+        // One task always fits; a page of large ones is cut short and goes on behind the next page token.
+        if bytes > PAGE_BYTES && !page.tasks.is_empty() {
+            page.truncated = true;
+            break;
+        }
+        page.tasks.push(view);
+    }
+    Ok(page)
+}
+
+fn view_from_row(row: &SqliteRow) -> Result<TaskView, StoreError> {
+    let result: Option<&[u8]> = row.try_get("result")?;
+    let timestamp =
+        |column: &str| -> Result<_, StoreError> { Ok(millis(row.try_get(column)?).map(UnixMillis::timestamp)) };
+    let cancel: Option<String> = row.try_get("cancel_reason")?;
+    let task = Task {
+        task_id: row.try_get("task_id")?,
+        spec: Some(decode(row.try_get("spec")?, "a task's specification")?),
+        state: row.try_get("state")?,
+        epoch: unsigned(row.try_get("epoch")?),
+        agent_id: row.try_get::<Option<String>, _>("agent_id")?.unwrap_or_default(),
+        agent_name: row.try_get::<Option<String>, _>("agent_name")?.unwrap_or_default(),
+        submitted_at: timestamp("submitted_at")?,
+        assigned_at: timestamp("assigned_at")?,
+        started_at: timestamp("started_at")?,
+        finished_at: timestamp("finished_at")?,
+        cancel_requested: cancel.is_some(),
+        result: result.map(|bytes| decode::<TaskResult>(bytes, "a task's result")).transpose()?,
+        output_bytes: unsigned(row.try_get("output_bytes")?),
+        candidates: decode_candidates(row.try_get("candidates")?)?,
+        submitted_by: row.try_get("submitted_by")?,
+    };
+    Ok(TaskView { seq: row.try_get("seq")?, task })
+}
+
+fn decode<M: prost::Message + Default>(bytes: &[u8], what: &'static str) -> Result<M, StoreError> {
+    M::decode(bytes).map_err(|_| StoreError::Malformed(what))
+}
+
+/// Candidates travel in the task's own message, so the same encoding serves for storing them.
+fn encode_candidates(candidates: &[Candidate]) -> Option<Vec<u8>> {
+    let holder = Task { candidates: candidates.to_vec(), ..Task::default() };
+    (!candidates.is_empty()).then(|| holder.encode_to_vec())
+}
+
+fn decode_candidates(bytes: Option<&[u8]>) -> Result<Vec<Candidate>, StoreError> {
+    bytes.map_or(Ok(Vec::new()), |bytes| Ok(decode::<Task>(bytes, "a task's candidates")?.candidates))
+}
+
+const SELECT_VIEW: &str = "SELECT t.*, a.name AS agent_name FROM tasks t LEFT JOIN agents a ON a.agent_id = t.agent_id";
+const ROWS_AT_ONCE: i64 = 512;
+const READ_BYTES: usize = 1 << 20;
+const PAGE_BYTES: usize = 2 << 20;
+
+#[cfg(test)]
+mod tests {
+    use lictor_proto::v1::OutputStream;
+
+    use super::*;
+
+    fn piece(seq: i64, start: u64, stream: OutputStream, data: &'static [u8]) -> Append {
+        Append { seq, task_id: seq.to_string(), start, stream, data: Bytes::from_static(data) }
+    }
+
+    #[test]
+    fn neighbours_are_joined_and_strangers_are_not() {
+        use OutputStream::{Stderr, Stdout};
+        let rows = coalesce(vec![
+            piece(1, 0, Stdout, b"ab"),
+            piece(2, 0, Stdout, b"x"),
+            piece(1, 2, Stdout, b"cd"),
+            piece(1, 4, Stderr, b"e"),
+            piece(1, 5, Stdout, b"f"),
+            piece(1, 6, Stdout, b""),
+            piece(2, 1, Stdout, b"y"),
+        ]);
+        assert_eq!(
+            rows,
+            [
+                piece(1, 0, Stdout, b"abcd"),
+                piece(2, 0, Stdout, b"xy"),
+                piece(1, 4, Stderr, b"e"),
+                piece(1, 5, Stdout, b"f"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_row_never_grows_beyond_one_chunk() {
+        static BIG: [u8; MAX_OUTPUT_CHUNK_BYTES] = [7; MAX_OUTPUT_CHUNK_BYTES];
+        let rows = coalesce(vec![
+            piece(1, 0, OutputStream::Stdout, &BIG),
+            piece(1, BIG.len() as u64, OutputStream::Stdout, b"1"),
+        ]);
+        assert_eq!(rows.len(), 2);
+    }
+}

@@ -1,0 +1,155 @@
+//! Joining, renewing, being revoked.
+
+use lictor_proto::sealing::SealingKey;
+use lictor_proto::v1::agent_service_client::AgentServiceClient;
+use lictor_proto::v1::*;
+use tonic::Code;
+use tonic::transport::Identity;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_good_token_gives_an_identity_that_works() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (_link, welcome) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    assert!(welcome.heartbeat_interval.is_some() && welcome.lease.is_some() && welcome.output_window > 0);
+    let listed = user.until_agent("a1", AgentState::Online).await;
+    assert_eq!(listed.agent_id, agent.id);
+    assert_eq!(listed.slots, 4);
+}
+
+#[tokio::test]
+async fn bad_tokens_are_refused_each_with_its_reason() {
+    let server = Server::start(&[]).await;
+    let mut user = server.user().await;
+    let (_, once) = user.token(CreateJoinTokenRequest { max_uses: 1, ..Default::default() }).await;
+    let (short_id, short) = user.token(CreateJoinTokenRequest { lifetime: seconds(1), ..Default::default() }).await;
+    let (gone_id, gone) = user.token(CreateJoinTokenRequest::default()).await;
+    user.fleet.revoke_join_token(RevokeJoinTokenRequest { token_id: gone_id.token_id }).await.unwrap();
+    enroll(&server, &once, "first", &[]).await.unwrap();
+    let other = Server::start(&[]).await;
+    let (_, foreign) = other.user().await.token(CreateJoinTokenRequest::default()).await;
+    // The second of its two secrets' halves is another: the identifier is known, the secret is not.
+    let mut forged: Vec<String> = short.split('.').map(str::to_owned).collect();
+    forged[2] = once.split('.').nth(2).unwrap().to_owned();
+
+    let expiry = short_id.expires_at.unwrap();
+    within(async {
+        while std::time::SystemTime::now() < std::time::SystemTime::try_from(expiry).unwrap() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    for (token, reason) in [
+        (once.as_str(), "used up"),
+        (&short, "expired"),
+        (&gone, "revoked"),
+        (&foreign, "unknown"),
+        (&forged.join("."), "unknown"),
+        ("lictor-join.cut", "not a join token"),
+    ] {
+        let Err(status) = enroll(&server, token, "second", &[]).await else { panic!("{reason} was let in") };
+        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+        assert!(status.message().contains(reason), "expected {reason:?} in {status}");
+        assert!(status.message().contains("lictor token create"), "no remedy in {status}");
+    }
+    let tokens = user.fleet.list_join_tokens(ListJoinTokensRequest {}).await.unwrap().into_inner().join_tokens;
+    assert_eq!(tokens.len(), 3);
+    assert_eq!(tokens.iter().map(|token| token.uses).sum::<u32>(), 1);
+    assert!(user.agents().await.iter().all(|agent| agent.name == "first"));
+}
+
+#[tokio::test]
+async fn a_malformed_enrolment_names_every_field() {
+    let server = Server::start(&[]).await;
+    let channel = server.channel(None).await.unwrap();
+    let request = EnrollRequest { name: "a b".into(), sealing_key: vec![1], ..EnrollRequest::default() };
+    let status = AgentServiceClient::new(channel).enroll(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    for field in ["name", "csr_der", "sealing_key"] {
+        assert!(status.message().contains(field), "{field} is missing in {status}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_certificate_only_enrolment_is_open() {
+    let server = Server::start(&[]).await;
+    let mut client = AgentServiceClient::new(server.channel(None).await.unwrap());
+    let status = client.poll(PollRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    let status = client.renew_identity(RenewIdentityRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_is_refused() {
+    let (server, ..) = scene(&[]).await;
+    let (_other, _, stranger) = scene(&[]).await;
+    let refused = match server.channel(Some(stranger.identity.clone())).await {
+        Err(_) => true,
+        Ok(channel) => AgentServiceClient::new(channel).poll(PollRequest::default()).await.is_err(),
+    };
+    assert!(refused, "a stranger's certificate was accepted");
+}
+
+#[tokio::test]
+async fn an_identity_is_renewed_and_the_new_one_works() {
+    let (server, _user, mut agent) = scene(&[]).await;
+    let (csr_der, key_pem) = csr();
+    let sealing_key = SealingKey::generate();
+    let request = RenewIdentityRequest { csr_der, sealing_key: sealing_key.public_bytes().to_vec() };
+    let answer = agent.client(&server).await.renew_identity(request).await.unwrap().into_inner();
+    agent.identity = Identity::from_pem(answer.certificate_pem, key_pem);
+    agent.connect(&server, "i1", Vec::new(), 1).await;
+}
+
+#[tokio::test]
+async fn enrolling_again_keeps_the_id_and_ends_the_old_identity() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (_, token) = user.token(CreateJoinTokenRequest::default()).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let again = enroll(&server, &token, "a1", &[]).await.unwrap();
+    assert_eq!(again.id, agent.id);
+    assert_eq!(link.goodbye().await.reason(), GoodbyeReason::Superseded);
+    let status = agent.client(&server).await.poll(PollRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    again.connect(&server, "i2", Vec::new(), 1).await;
+}
+
+#[tokio::test]
+async fn a_revoked_agent_is_sent_away_and_stays_away() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (_, old_token) = user.token(CreateJoinTokenRequest::default()).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let request = RevokeAgentRequest { agent: "a1".into(), reason: "stolen".into() };
+    let revoked = user.fleet.revoke_agent(request).await.unwrap().into_inner().agent.unwrap();
+    assert_eq!(revoked.state(), AgentState::Revoked);
+    assert_eq!(link.goodbye().await.reason(), GoodbyeReason::Revoked);
+
+    let mut client = agent.client(&server).await;
+    assert_eq!(client.poll(PollRequest::default()).await.unwrap_err().code(), Code::PermissionDenied);
+    let (csr_der, _) = csr();
+    let renewal = RenewIdentityRequest { csr_der, sealing_key: vec![9; 32] };
+    assert_eq!(client.renew_identity(renewal).await.unwrap_err().code(), Code::PermissionDenied);
+    // A token that is older than the revocation does not undo it; a newer one is a decision.
+    let Err(status) = enroll(&server, &old_token, "a1", &[]).await else { panic!("the revocation was undone") };
+    assert_eq!(status.code(), Code::PermissionDenied);
+    let (_, new_token) = user.token(CreateJoinTokenRequest::default()).await;
+    enroll(&server, &new_token, "a1", &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_gives_scope_and_tags() {
+    let server = Server::start(&[]).await;
+    let mut user = server.user().await;
+    let request = CreateJoinTokenRequest {
+        scope: "platform/production".into(),
+        tags: vec!["dc1".into()],
+        ..CreateJoinTokenRequest::default()
+    };
+    let (_, token) = user.token(request).await;
+    enroll(&server, &token, "a1", &["own"]).await.unwrap();
+    let agent = user.agents().await.remove(0);
+    assert_eq!((agent.scope.as_str(), agent.tags), ("platform/production", vec!["dc1".to_owned(), "own".to_owned()]));
+    assert_eq!(AgentState::try_from(agent.state), Ok(AgentState::Offline));
+}

@@ -1,0 +1,147 @@
+//! The link itself: sessions, credit, contract breaches, Poll and Report.
+
+use lictor_proto::v1::*;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_newer_session_takes_over() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (mut old, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let (mut new, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    assert_eq!(old.goodbye().await.reason(), GoodbyeReason::Superseded);
+    user.submit(command()).await;
+    new.assignment().await;
+}
+
+#[tokio::test]
+async fn no_task_without_credit_and_never_more_than_credit() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 0).await;
+    let first = user.submit(command()).await;
+    let second = user.submit(command()).await;
+    link.heartbeat(1, Vec::new()).await;
+    assert_eq!(user.task(&first.task_id).await.state(), TaskState::Queued);
+    link.send(agent_event::Event::Credit(Credit { total: 1 })).await;
+    assert_eq!(link.assignment().await.task.unwrap().task_id, first.task_id, "first in, first out");
+    link.send(agent_event::Event::Credit(Credit { total: 1 })).await;
+    link.heartbeat(2, Vec::new()).await;
+    assert_eq!(user.task(&second.task_id).await.state(), TaskState::Queued);
+    link.send(agent_event::Event::Credit(Credit { total: 2 })).await;
+    assert_eq!(link.assignment().await.task.unwrap().task_id, second.task_id);
+}
+
+#[tokio::test]
+async fn breaches_of_the_contract_end_the_session_with_a_reason() {
+    let (server, _user, agent) = scene(&[]).await;
+    let hello = agent.hello("i1", Vec::new());
+    let breaches: Vec<(Vec<agent_event::Event>, &str)> = vec![
+        (vec![agent_event::Event::Credit(Credit { total: 1 })], "Hello"),
+        (vec![agent_event::Event::Hello(Hello { protocol: 9, ..hello.clone() })], "version 9"),
+        (vec![agent_event::Event::Hello(Hello { instance_id: String::new(), ..hello.clone() })], "instance id"),
+        (vec![agent_event::Event::Hello(hello.clone()), agent_event::Event::Hello(hello.clone())], "second Hello"),
+        (vec![agent_event::Event::Hello(hello), agent_event::Event::Started(Started { task: None })], "no task"),
+    ];
+    for (events, reason) in breaches {
+        let goodbye = agent.open(&server, events).await.unwrap().goodbye().await;
+        assert_eq!(goodbye.reason(), GoodbyeReason::ProtocolError);
+        assert!(goodbye.detail.contains(reason), "expected {reason:?} in {goodbye:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_agents_assignment_cannot_be_touched() {
+    let (server, mut user, first) = scene(&[]).await;
+    let (_, token) = user.token(CreateJoinTokenRequest::default()).await;
+    let thief = enroll(&server, &token, "thief", &[]).await.unwrap();
+    let (mut link, _) = first.connect(&server, "i1", Vec::new(), 1).await;
+    let task = user.submit(command()).await;
+    let reference = link.assignment().await.task.unwrap();
+    let (mut other, welcome) = thief.connect(&server, "i1", vec![held(&reference, HeldState::Running)], 0).await;
+    assert_eq!(welcome.resume[0].decision(), ResumeDecision::Stale);
+    other.started(&reference).await;
+    other.output(&reference, 0, "forged").await;
+    other.end(&reference, succeeded(6)).await;
+    assert_eq!(other.heartbeat(1, vec![reference.clone()]).await.stale, [reference]);
+    let task = user.task(&task.task_id).await;
+    assert_eq!((task.state(), task.output_bytes), (TaskState::Assigned, 0));
+}
+
+#[tokio::test]
+async fn a_draining_agent_gets_nothing_new_until_its_next_process() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 2).await;
+    user.fleet.drain_agent(DrainAgentRequest { agent: agent.id.clone(), reason: "r".into() }).await.unwrap();
+    let task = user.submit(command()).await;
+    link.heartbeat(1, Vec::new()).await;
+    assert_eq!(user.task(&task.task_id).await.state(), TaskState::Queued);
+    // The same process again: still draining. The next one: not any more.
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 2).await;
+    link.heartbeat(1, Vec::new()).await;
+    assert_eq!(user.agents().await[0].state(), AgentState::Draining);
+    let (mut link, _) = agent.connect(&server, "i2", Vec::new(), 2).await;
+    link.assignment().await;
+    // The agent's own drain counts too.
+    link.send(agent_event::Event::Draining(Draining { reason: "SIGTERM".into() })).await;
+    user.until_agent("a1", AgentState::Draining).await;
+}
+
+#[tokio::test]
+async fn poll_and_report_mean_the_same_as_a_session() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let mut client = agent.client(&server).await;
+    let event = |event| AgentEvent { event: Some(event) };
+    let hello = |held| event(agent_event::Event::Hello(agent.hello("i1", held)));
+    let credit = event(agent_event::Event::Credit(Credit { total: 1 }));
+
+    // Nothing to do: the Welcome comes back when the wait is over.
+    let request = PollRequest { events: vec![hello(Vec::new()), credit.clone()], wait: seconds(0) };
+    let answer = client.poll(request).await.unwrap().into_inner();
+    assert!(matches!(answer.events[0].event, Some(server_event::Event::Welcome(_))));
+    assert_eq!(answer.events.len(), 1);
+
+    let task = user.submit(command()).await;
+    let request = PollRequest { events: vec![hello(Vec::new()), credit], wait: seconds(20) };
+    let answer = client.poll(request).await.unwrap().into_inner();
+    let reference = answer
+        .events
+        .into_iter()
+        .find_map(|event| match event.event {
+            Some(server_event::Event::Assignment(assignment)) => assignment.task,
+            _ => None,
+        })
+        .unwrap();
+    let events = vec![
+        hello(vec![held(&reference, HeldState::Running)]),
+        event(agent_event::Event::Started(Started { task: Some(reference.clone()) })),
+        event(output(&reference, 0, OutputStream::Stdout, "polled")),
+    ];
+    let answer = client.report(ReportRequest { events }).await.unwrap().into_inner();
+    let acked = answer
+        .events
+        .iter()
+        .any(|event| matches!(&event.event, Some(server_event::Event::OutputAck(ack)) if ack.offset == 6));
+    assert!(acked, "{answer:?}");
+    let end = TaskEnd { task: Some(reference.clone()), result: Some(succeeded(6)) };
+    let events = vec![hello(vec![held(&reference, HeldState::Ended)]), event(agent_event::Event::End(end))];
+    let answer = client.poll(PollRequest { events, wait: seconds(20) }).await.unwrap().into_inner();
+    assert!(answer.events.iter().any(|event| matches!(event.event, Some(server_event::Event::EndAck(_)))));
+    let (bytes, last) = collect(user.watch(&task.task_id, 0).await).await;
+    assert_eq!((bytes.as_slice(), last.state()), (b"polled".as_slice(), TaskState::Succeeded));
+}
+
+#[tokio::test]
+async fn a_report_does_not_disturb_a_waiting_poll() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let mut polling = agent.client(&server).await;
+    let event = |event| AgentEvent { event: Some(event) };
+    let hello = event(agent_event::Event::Hello(agent.hello("i1", Vec::new())));
+    let credit = event(agent_event::Event::Credit(Credit { total: 1 }));
+    let request = PollRequest { events: vec![hello.clone(), credit], wait: seconds(20) };
+    let poll = tokio::spawn(async move { polling.poll(request).await });
+    user.until_agent("a1", AgentState::Online).await;
+    agent.client(&server).await.report(ReportRequest { events: vec![hello] }).await.unwrap();
+    user.submit(command()).await;
+    let answer = within(poll).await.unwrap().unwrap().into_inner();
+    assert!(answer.events.iter().any(|event| matches!(event.event, Some(server_event::Event::Assignment(_)))));
+}

@@ -1,0 +1,16 @@
+//! The control plane in process, over real TLS on loopback, with clients that speak as users and as agents.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests, helpers included, fail by panicking"
+)]
+
+mod delivery;
+mod enrolment;
+mod leases;
+mod link;
+mod secrets;
+mod support;
+mod users;

@@ -1,0 +1,136 @@
+//! Credentials: sealed to one agent for one assignment, encrypted at rest, not tried again once rejected.
+
+use std::path::Path;
+
+use lictor_proto::sealing::{Binding, SealingKey};
+use lictor_proto::v1::*;
+use tonic::Code;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_sealed_secret_opens_only_with_the_agents_key_and_binding() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    user.submit(command()).await;
+    let assignment = link.assignment().await;
+    let (task, secret) = (assignment.task.unwrap(), assignment.secret.unwrap());
+    let binding = Binding {
+        agent_id: &agent.id,
+        task_id: &task.task_id,
+        epoch: task.epoch,
+        credential: "web",
+        credential_version: assignment.identity.unwrap().version,
+    };
+    assert_eq!(agent.sealing_key.open(&secret, &binding).unwrap().as_slice(), PASSWORD.as_bytes());
+    assert!(SealingKey::generate().open(&secret, &binding).is_err());
+    assert!(agent.sealing_key.open(&secret, &Binding { epoch: 2, ..binding }).is_err());
+}
+
+#[tokio::test]
+async fn no_secret_is_in_any_file_in_clear() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (join_token, text) = user.token(CreateJoinTokenRequest::default()).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    user.submit(command()).await;
+    link.assignment().await;
+    let join_secret = text.split('.').nth(2).unwrap().to_owned();
+    let admin = std::fs::read_to_string(server.state_dir().join("admin-token")).unwrap();
+    search(server.state_dir(), PASSWORD);
+    search(server.state_dir(), &join_secret);
+    search(server.state_dir(), &admin);
+    assert!(found(server.state_dir(), &join_token.token_id), "the search finds what is there");
+}
+
+fn search(dir: &Path, needle: &str) {
+    assert!(!found(dir, needle), "a secret is on disk in clear");
+}
+
+/// Looks into every file but the admin's own.
+fn found(dir: &Path, needle: &str) -> bool {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
+        let bytes = std::fs::read(&path).unwrap();
+        !path.ends_with("admin-token") && bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn versions_count_changes_of_the_secret_only() {
+    let (_server, mut user, _agent) = scene(&[]).await;
+    let credential = |description: &str| Credential {
+        name: "web".into(),
+        username: "alice".into(),
+        domain: "CORP".into(),
+        description: description.into(),
+        ..Credential::default()
+    };
+    assert_eq!(user.put(credential("same password"), Some(PASSWORD)).await.unwrap().version, 1);
+    assert_eq!(user.put(credential("kept password"), None).await.unwrap().version, 1);
+    assert_eq!(user.put(credential("new password"), Some("other")).await.unwrap().version, 2);
+    let listed = user.credentials.list_credentials(ListCredentialsRequest {}).await.unwrap().into_inner();
+    assert_eq!(listed.credentials[0].description, "new password");
+    // Deleted and made again: the version goes on, and without a password there is nothing to keep.
+    user.credentials.delete_credential(DeleteCredentialRequest { name: "web".into() }).await.unwrap();
+    let status = user.credentials.delete_credential(DeleteCredentialRequest { name: "web".into() }).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(user.put(credential(""), None).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(user.put(credential(""), Some(PASSWORD)).await.unwrap().version, 3);
+}
+
+#[tokio::test]
+async fn a_rejected_version_is_not_handed_out_until_the_secret_changes() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let first = user.submit(command()).await;
+    let reference = link.assignment().await.task.unwrap();
+    let waiting = user.submit(command()).await;
+    link.started(&reference).await;
+    let failure = Failure { stage: "authenticate".into(), code: "auth.rejected".into(), ..Failure::default() };
+    let result = TaskResult { outcome: TaskState::Failed.into(), failure: Some(failure), ..TaskResult::default() };
+    link.end(&reference, result).await;
+    user.until(&first.task_id, TaskState::Failed).await;
+    let rejected = user.until(&waiting.task_id, TaskState::Rejected).await;
+    let failure = rejected.result.unwrap().failure.unwrap();
+    assert_eq!(failure.code, "credential.rejected");
+    assert!(failure.remedy.contains("lictor credential put web"), "{failure:?}");
+    let listed = user.credentials.list_credentials(ListCredentialsRequest {}).await.unwrap().into_inner();
+    assert!(listed.credentials[0].rejected_at.is_some());
+    // It stays so over a restart, and for the same password again.
+    drop(link);
+    let server = server.restart().await;
+    let mut user = server.user().await;
+    assert!(user.put_credential("web").await.rejected_at.is_some());
+    assert_eq!(user.submit(command()).await.state(), TaskState::Rejected);
+
+    let credential =
+        Credential { name: "web".into(), username: "alice".into(), domain: "CORP".into(), ..Credential::default() };
+    let changed = user.put(credential, Some("right")).await.unwrap();
+    assert_eq!((changed.version, changed.rejected_at), (2, None));
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    user.submit(command()).await;
+    assert_eq!(link.assignment().await.identity.unwrap().version, 2);
+}
+
+#[tokio::test]
+async fn deleting_a_credential_rejects_what_waits_for_it() {
+    let (_server, mut user, _agent) = scene(&[]).await;
+    let task = user.submit(command()).await;
+    user.credentials.delete_credential(DeleteCredentialRequest { name: "web".into() }).await.unwrap();
+    let rejected = user.until(&task.task_id, TaskState::Rejected).await;
+    assert_eq!(rejected.result.unwrap().failure.unwrap().code, "credential.deleted");
+}
+
+#[tokio::test]
+async fn testing_a_credential_is_a_connection_test() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let request = TestCredentialRequest {
+        name: "web".into(),
+        target: Some(Target { host: "web1".into(), connection: None }),
+        selector: None,
+    };
+    let task = user.credentials.test_credential(request).await.unwrap().into_inner().task.unwrap();
+    let assignment = link.assignment().await;
+    assert_eq!(assignment.task.unwrap().task_id, task.task_id);
+    assert!(matches!(assignment.spec.unwrap().kind, Some(task_spec::Kind::ConnectionTest(_))));
+}

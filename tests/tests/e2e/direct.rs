@@ -1,0 +1,86 @@
+//! `lictor winrm`: one host, without a control plane.
+
+use anyhow::{Context as _, Result};
+use lictor_tests::{PASSWORD, Stack, USER, WindowsOptions};
+
+#[test]
+fn test_run_and_script_work_over_each_kind_of_connection() -> Result<()> {
+    let stack = Stack::start(&[])?;
+    let http = stack.windows("win-a", &WindowsOptions { tls: false, arguments: &["--auth", "ntlm,negotiate"] })?;
+    let all = ["--auth", "basic,ntlm,negotiate"];
+    let https = stack.windows("win-b", &WindowsOptions { tls: true, arguments: &all })?;
+    let password = stack.directory().join("password-direct");
+    std::fs::write(&password, PASSWORD)?;
+    let password = password.to_str().context("UTF-8")?;
+    let ca = stack.certificates.ca.to_str().context("UTF-8")?;
+    let script = stack.directory().join("direct.ps1");
+    std::fs::write(&script, "Write-Output 'from a script'\nexit 37")?;
+    let script = script.to_str().context("UTF-8")?;
+    let kinds: [(&lictor_tests::Windows, &[&str], bool); 6] = [
+        (&http, &["--scheme", "http", "--auth", "ntlm"], true),
+        (&http, &["--scheme", "http", "--auth", "negotiate"], true),
+        (&https, &["--scheme", "https", "--auth", "basic", "--ca", ca], false),
+        (&https, &["--scheme", "https", "--auth", "ntlm", "--ca", ca], false),
+        (&https, &["--scheme", "https", "--auth", "negotiate", "--ca", ca, "--message-encryption", "always"], true),
+        (&https, &["--scheme", "https", "--auth", "negotiate", "--skip-cert-check"], false),
+    ];
+    for (windows, options, sealed) in kinds {
+        let common = ["--host", "127.0.0.1", "--port", &windows.port, "--user", USER, "--password-file", password];
+        let with = |verb: &str, rest: &[&str]| -> Result<lictor_tests::Output> {
+            stack.lictor(&[&["winrm", verb], &common[..], options, rest].concat())
+        };
+        let output = with("test", &[])?;
+        assert_eq!(output.code, 0, "{options:?}\n{}\n{}", output.text(), output.stderr);
+        let output = with("run", &["--output", "json", "--", "echo", "hi"])?;
+        let json = output.json()?;
+        assert_eq!(json["stdout"].as_str().map(str::trim_end), Some("hi"), "{json:#}");
+        assert_eq!(json["connection"]["sealed"], sealed, "{options:?} {json:#}");
+        assert_eq!(json["exit_code"], 0);
+        let output = with("script", &["--file", script])?;
+        assert_eq!(output.code, 37, "{options:?}\n{}", output.stderr);
+        assert_eq!(output.text().trim_end(), "from a script");
+        assert_eq!(windows.count("/shells/open")?, 0);
+        assert_eq!(windows.count("/violation_count")?, 0, "{:#}", windows.statistics()?);
+    }
+    Ok(())
+}
+
+#[test]
+fn basic_over_plain_http_is_refused_before_anything_is_sent() -> Result<()> {
+    let stack = Stack::start(&[])?;
+    let arguments = ["--auth", "basic", "--allow-unencrypted"];
+    let windows = stack.windows("win-a", &WindowsOptions { tls: false, arguments: &arguments })?;
+    let password = stack.directory().join("password-direct");
+    std::fs::write(&password, PASSWORD)?;
+    let password = password.to_str().context("UTF-8")?;
+    let base = ["winrm", "run", "--host", "127.0.0.1", "--scheme", "http", "--port", &windows.port, "--user", USER];
+    let options = ["--password-file", password, "--auth", "basic"];
+    let refused = stack.lictor(&[&base[..], &options, &["--", "hostname"]].concat())?;
+    assert!(refused.code >= 120, "{}", refused.code);
+    assert!(refused.stderr.to_lowercase().contains("basic"), "{}", refused.stderr);
+    assert_eq!(windows.count("/connections/opened")?, 0, "{:#}", windows.statistics()?);
+    let allowed = stack.lictor(&[&base[..], &options, &["--allow-basic-over-http", "--", "hostname"]].concat())?;
+    assert_eq!(allowed.code, 0, "{}", allowed.stderr);
+    Ok(())
+}
+
+#[test]
+fn an_untrusted_certificate_and_a_wrong_password_name_their_stage() -> Result<()> {
+    let stack = Stack::start(&[])?;
+    let windows = stack.windows("win-b", &WindowsOptions { tls: true, arguments: &["--auth", "basic,negotiate"] })?;
+    let password = stack.directory().join("password-direct");
+    std::fs::write(&password, "wrong")?;
+    let password = password.to_str().context("UTF-8")?;
+    let base = ["winrm", "run", "--host", "127.0.0.1", "--port", &windows.port, "--user", USER, "--password-file"];
+    let output = stack.lictor(&[&base[..], &[password, "--output", "json", "--", "hostname"]].concat())?;
+    let json = output.json()?;
+    assert_eq!(json["error"]["stage"], "tls", "{json:#}");
+    let ca = stack.certificates.ca.to_str().context("UTF-8")?;
+    let output = stack.lictor(&[&base[..], &[password, "--ca", ca, "--output", "json", "--", "hostname"]].concat())?;
+    let json = output.json()?;
+    assert_eq!(json["error"]["stage"], "authenticate", "{json:#}");
+    assert_eq!(json["error"]["code"], "auth.rejected", "{json:#}");
+    assert!(json["error"]["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{json:#}");
+    assert_eq!(windows.failed_logons()?, 1);
+    Ok(())
+}

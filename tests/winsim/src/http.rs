@@ -1,0 +1,278 @@
+//! HTTP/1.1 as HTTP.sys and WinRM speak it: one service per TCP connection.
+//!
+//! Decides who the request is from, opens and closes sealed bodies, and hands what is inside to the host. Whatever is not a proper
+//! request gets the status that Windows gives, and is counted.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, SERVER, TRANSFER_ENCODING, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+
+use crate::authentication::{Authentication, Verdict, seal};
+use crate::envelope::{self, Message};
+use crate::fault::Fault;
+use crate::host::{Caller, Host};
+use crate::statistics::Exchange;
+
+const SOAP: &str = "application/soap+xml;charset=UTF-8";
+/// HTTP.sys' own limit, far above the envelope's: what is larger is not even read.
+const MAX_BODY: usize = 8 * 1024 * 1024;
+/// MaxPacketRetrievalTimeSeconds.
+const BODY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// One connection of a client.
+pub(crate) struct Connection {
+    host: Arc<Host>,
+    id: u64,
+    client: String,
+    tls: bool,
+    authentication: Mutex<Authentication>,
+}
+
+/// An answer before it becomes HTTP.
+struct Answer {
+    status: StatusCode,
+    /// `WWW-Authenticate`, in order.
+    challenges: Vec<String>,
+    body: Vec<u8>,
+    content_type: Option<String>,
+    close: bool,
+    exchange: Exchange,
+}
+
+impl Connection {
+    pub(crate) fn new(host: Arc<Host>, id: u64, client: String, channel_bindings: Option<[u8; 16]>) -> Self {
+        let authentication = Mutex::new(Authentication::new(Arc::clone(&host.options), channel_bindings));
+        let tls = host.options.tls.is_some();
+        Self { host, id, client, tls, authentication }
+    }
+
+    /// Answers one request.
+    pub(crate) async fn serve(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let mut answer = match self.admit(&parts.method, parts.uri.path(), &parts.headers) {
+            Some(answer) => answer,
+            None => match tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY).collect()).await {
+                Ok(Ok(body)) => self.answer(&parts.headers, body.to_bytes()).await,
+                Ok(Err(_)) => self.refused(StatusCode::PAYLOAD_TOO_LARGE, "a body that is too large or cut"),
+                Err(_) => self.refused(StatusCode::REQUEST_TIMEOUT, "a body that does not come"),
+            },
+        };
+        answer.exchange.connection = self.id;
+        answer.exchange.status = answer.status.as_u16();
+        self.host.recorder.exchange(answer.exchange);
+        let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+        *response.status_mut() = answer.status;
+        let headers = response.headers_mut();
+        headers.insert(SERVER, HeaderValue::from_static("Microsoft-HTTPAPI/2.0"));
+        for challenge in answer.challenges {
+            headers.extend(HeaderValue::from_str(&challenge).map(|value| (WWW_AUTHENTICATE, value)));
+        }
+        if let Some(value) = answer.content_type.and_then(|text| HeaderValue::from_str(&text).ok()) {
+            headers.insert(CONTENT_TYPE, value);
+        }
+        if answer.close {
+            headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// What can be refused by the head alone.
+    fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Answer> {
+        if !path.eq_ignore_ascii_case("/wsman") && !path.eq_ignore_ascii_case("/wsman-anon/identify") {
+            return Some(Answer { close: true, ..self.plain(StatusCode::NOT_FOUND) });
+        }
+        if method != Method::POST {
+            return Some(Answer { close: true, ..self.plain(StatusCode::METHOD_NOT_ALLOWED) });
+        }
+        if headers.contains_key(TRANSFER_ENCODING) {
+            return Some(self.refused(StatusCode::LENGTH_REQUIRED, "a chunked body"));
+        }
+        let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        match length {
+            None => Some(self.refused(StatusCode::LENGTH_REQUIRED, "no Content-Length")),
+            Some(length) if length > MAX_BODY => {
+                Some(self.refused(StatusCode::PAYLOAD_TOO_LARGE, "a body that is too large"))
+            }
+            Some(_) => None,
+        }
+    }
+
+    async fn answer(&self, headers: &HeaderMap, body: Bytes) -> Answer {
+        let text = |name: &http::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let content_type = text(&CONTENT_TYPE).unwrap_or_default();
+        let sealed = seal::announced(content_type);
+        let authorization = text(&AUTHORIZATION);
+        let verdict = self.lock().judge(authorization);
+        let (user, header) = match verdict {
+            Verdict::Anonymous => {
+                let asks_anonymously = headers
+                    .get("wsmanidentify")
+                    .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"unauthenticated"));
+                if asks_anonymously && matches!(Message::parse(&body), Ok(Message::Identify)) {
+                    return self.soap(StatusCode::OK, envelope::identify_response(false), None, "Identify", None);
+                }
+                if sealed.is_some() {
+                    // The security context belongs to another connection.
+                    return self
+                        .refused(StatusCode::BAD_REQUEST, "a sealed request on a connection without security context");
+                }
+                return self.unauthorized();
+            }
+            Verdict::Continue(challenge) => {
+                let mut answer = self.plain(StatusCode::UNAUTHORIZED);
+                answer.challenges = vec![challenge];
+                answer.exchange.operation = "Authenticate".to_owned();
+                return answer;
+            }
+            Verdict::Rejected { user, reason } => {
+                match user {
+                    Some(user) => self.host.recorder.failed_logon(&user),
+                    None => self.host.recorder.violation(format!("authentication: {reason}")),
+                }
+                return self.unauthorized();
+            }
+            Verdict::Accepted { user, header } => (user, header),
+        };
+        if let Some(authorization) = authorization {
+            let basic = authorization.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"));
+            self.host.recorder.count(|statistics| {
+                if basic { statistics.authentication.basic += 1 } else { statistics.authentication.handshakes += 1 }
+            });
+        }
+        let mut answer = if body.is_empty() {
+            let mut answer = self.plain(StatusCode::OK);
+            answer.exchange.operation = "Authenticate".to_owned();
+            answer
+        } else {
+            match sealed {
+                Some(true) => self.sealed(&body, &user).await,
+                Some(false) => {
+                    self.refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a multipart body that is not sealed as announced")
+                }
+                None if !self.tls && !self.host.options.allow_unencrypted => {
+                    self.refused(StatusCode::INTERNAL_SERVER_ERROR, "a plain body while AllowUnencrypted is false")
+                }
+                None if !is_soap(content_type) => {
+                    self.refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &format!("the content type {content_type:?}"))
+                }
+                None => self.message(&body, &user).await,
+            }
+        };
+        answer.challenges = header.into_iter().collect();
+        answer.exchange.user = Some(user);
+        answer
+    }
+
+    async fn sealed(&self, body: &[u8], user: &str) -> Answer {
+        let opened = {
+            let mut authentication = self.lock();
+            let Some(sealing) = authentication.sealing() else {
+                drop(authentication);
+                return self.refused(StatusCode::BAD_REQUEST, "a sealed request without sealing keys");
+            };
+            let opened = seal::open(body, sealing);
+            if opened.is_err() {
+                // The cipher stream cannot be continued after this.
+                authentication.forget();
+            }
+            opened
+        };
+        match opened {
+            Err(error) => Answer { close: true, ..self.refused(StatusCode::BAD_REQUEST, &error.to_string()) },
+            Ok(message) => {
+                let mut answer = self.message(&message, user).await;
+                answer.exchange.sealed = true;
+                if let Some(sealing) = self.lock().sealing() {
+                    answer.body = seal::close(answer.body, sealing);
+                    answer.content_type = Some(seal::content_type());
+                }
+                answer
+            }
+        }
+    }
+
+    /// A plain or opened body of an authenticated user.
+    async fn message(&self, body: &[u8], user: &str) -> Answer {
+        let machine = &self.host.options.hostname;
+        let failed = |fault: &Fault, message_id: Option<&str>, operation: &str| {
+            let body = envelope::response(fault.action(), message_id, &fault.body(machine));
+            self.soap(StatusCode::INTERNAL_SERVER_ERROR, body, Some(user), operation, Some(fault.code))
+        };
+        if body.len() > self.host.options.max_envelope_size {
+            self.host.recorder.violation(format!("a request of {} bytes", body.len()));
+            return failed(&Fault::request_too_large(), None, "Refused");
+        }
+        match Message::parse(body) {
+            Ok(Message::Identify) => {
+                self.soap(StatusCode::OK, envelope::identify_response(true), Some(user), "Identify", None)
+            }
+            Ok(Message::Request(request)) => {
+                let caller = Caller { user: user.to_owned(), client: self.client.clone() };
+                match self.host.perform(&request, &caller).await {
+                    Ok(body) => self.soap(StatusCode::OK, body, Some(user), request.operation.name(), None),
+                    Err(fault) => failed(&fault, Some(&request.message_id), request.operation.name()),
+                }
+            }
+            Err(refusal) => {
+                self.host.recorder.violation(refusal.violation);
+                failed(&refusal.fault, refusal.message_id.as_deref(), "Refused")
+            }
+        }
+    }
+
+    fn soap(
+        &self,
+        status: StatusCode,
+        body: Vec<u8>,
+        user: Option<&str>,
+        operation: &str,
+        fault: Option<u32>,
+    ) -> Answer {
+        let mut answer = self.plain(status);
+        answer.body = body;
+        answer.content_type = Some(SOAP.to_owned());
+        answer.exchange =
+            Exchange { operation: operation.to_owned(), user: user.map(str::to_owned), fault, ..Exchange::default() };
+        answer
+    }
+
+    fn unauthorized(&self) -> Answer {
+        let mut answer = self.plain(StatusCode::UNAUTHORIZED);
+        answer.challenges = self.lock().offers().into_iter().map(str::to_owned).collect();
+        answer.exchange.operation = "Authenticate".to_owned();
+        answer
+    }
+
+    fn refused(&self, status: StatusCode, violation: &str) -> Answer {
+        self.host.recorder.violation(format!("HTTP {}: {violation}", status.as_u16()));
+        self.plain(status)
+    }
+
+    fn plain(&self, status: StatusCode) -> Answer {
+        Answer {
+            status,
+            challenges: Vec::new(),
+            body: Vec::new(),
+            content_type: None,
+            close: false,
+            exchange: Exchange { operation: "Refused".to_owned(), ..Exchange::default() },
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Authentication> {
+        // The state machine is replaced as a whole, never half.
+        self.authentication.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The media type of SOAP 1.2 in UTF-8. Windows reads UTF-16 too; no client of today sends it.
+fn is_soap(content_type: &str) -> bool {
+    let mut parts = content_type.split(';').map(|part| part.trim().to_ascii_lowercase());
+    parts.next().as_deref() == Some("application/soap+xml")
+        && parts.next().is_some_and(|part| matches!(part.as_str(), "charset=utf-8" | "charset=\"utf-8\""))
+}

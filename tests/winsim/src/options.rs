@@ -1,0 +1,142 @@
+//! What a simulated host is like: its addresses, users, authentication schemes and limits.
+//!
+//! The defaults are those of a Windows Server 2016 that nobody has tuned. Nothing here changes after the start.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Everything that [`Winsim::start`](crate::Winsim::start) needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where WinRM listens. Port 0 takes a free one. Default 127.0.0.1:0.
+    pub listen: SocketAddr,
+    /// Where the statistics are served, without authentication. Default 127.0.0.1:0.
+    pub admin_listen: SocketAddr,
+    /// Certificate and key: with them the listener speaks HTTPS, without them HTTP. Default none.
+    pub tls: Option<Tls>,
+    /// The accounts of this host. Default none: nobody can log on.
+    pub users: Vec<User>,
+    /// The authentication schemes that are offered. Default `Negotiate` alone, as on Windows.
+    pub schemes: Vec<Scheme>,
+    /// `AllowUnencrypted` of the service: plain bodies over HTTP are served. Default false.
+    pub allow_unencrypted: bool,
+    /// `CbtHardeningLevel` of the service. Default [`ChannelBindings::Relaxed`].
+    pub channel_bindings: ChannelBindings,
+    /// The computer name: in NTLM challenges, faults, `hostname` and `COMPUTERNAME`. Default `WINSIM`.
+    pub hostname: String,
+    /// `MaxShellsPerUser`. Default 30.
+    pub max_shells_per_user: usize,
+    /// `MaxConcurrentOperationsPerUser`. A command counts until its shell is deleted, as on Windows. Default 1500.
+    pub max_operations_per_user: usize,
+    /// `MaxEnvelopeSizekb` in bytes: of requests and of responses. Default 500 KiB.
+    pub max_envelope_size: usize,
+    /// `MaxTimeoutms`: a longer OperationTimeout is cut to this. Default 60 s.
+    pub max_operation_timeout: Duration,
+    /// The shortest IdleTimeOut that a shell may ask for. Default 60 s.
+    pub min_idle_timeout: Duration,
+    /// `Done` and the exit code never come in the same response as output. Default false.
+    pub done_alone: bool,
+    /// Accounts that can log on but may not use WinRM: every operation on shells is answered with fault 5.
+    pub denied_users: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            listen: loopback,
+            admin_listen: loopback,
+            tls: None,
+            users: Vec::new(),
+            schemes: vec![Scheme::Negotiate],
+            allow_unencrypted: false,
+            channel_bindings: ChannelBindings::Relaxed,
+            hostname: "WINSIM".to_owned(),
+            max_shells_per_user: 30,
+            max_operations_per_user: 1500,
+            max_envelope_size: 500 * 1024,
+            max_operation_timeout: Duration::from_secs(60),
+            min_idle_timeout: Duration::from_secs(60),
+            done_alone: false,
+            denied_users: Vec::new(),
+        }
+    }
+}
+
+/// The server certificate with its chain, and the private key, both PEM.
+#[derive(Clone)]
+pub struct Tls {
+    /// The certificate, followed by its intermediates.
+    pub certificate: Vec<u8>,
+    /// The private key, not encrypted.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Tls { key: [redacted], .. }")
+    }
+}
+
+/// One account.
+#[derive(Clone)]
+pub struct User {
+    name: String,
+    password: String,
+}
+
+impl User {
+    /// An account by its full name: `CORP\alice`, `alice@corp.example` or, for a local one, `alice`.
+    #[must_use]
+    pub fn new(name: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { name: name.into(), password: password.into() }
+    }
+
+    /// The full name, as configured.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// Whether `name` in `domain`, as a client spells them, means this account on the host `hostname`.
+    pub(crate) fn answers_to(&self, domain: &str, name: &str, hostname: &str) -> bool {
+        let same = |a: &str, b: &str| a.to_lowercase() == b.to_lowercase();
+        match self.name.split_once('\\') {
+            Some((own_domain, own_name)) => same(own_domain, domain) && same(own_name, name),
+            None => same(&self.name, name) && (domain.is_empty() || domain == "." || same(domain, hostname)),
+        }
+    }
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("User").field("name", &self.name).field("password", &"[redacted]").finish()
+    }
+}
+
+/// An authentication scheme of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum Scheme {
+    /// `Basic`: name and password in every request. Over plain HTTP only together with `allow_unencrypted`.
+    Basic,
+    /// The bare `NTLM` scheme. Windows' WinRM does not offer it; IIS does.
+    Ntlm,
+    /// `Negotiate`: NTLM, wrapped in SPNEGO or raw.
+    Negotiate,
+}
+
+/// What the host does about channel bindings of NTLM over HTTPS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ChannelBindings {
+    /// They are not looked at.
+    None,
+    /// Wrong ones are refused, missing ones are not.
+    Relaxed,
+    /// They must be there and be right.
+    Strict,
+}

@@ -1,0 +1,183 @@
+//! The session pool: sessions across callers.
+//!
+//! A session is one authenticated connection and one remote shell. Callers that agree in everything that matters (host,
+//! user, password, properties) share sessions one after the other, never at a time, within bounds per (host, user) and in
+//! all. What ends sessions - the final Signal, deleting shells, retiring idle ones - happens in tasks that the pool owns.
+//! It starts a command at most once, and tries a wrong password at most once. Called by agents and the command line.
+
+mod background;
+mod lease;
+mod places;
+#[cfg(test)]
+pub(crate) mod tests;
+mod verdicts;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::connection::ConnectionDetails;
+use crate::error::{Error, ErrorKind, Stage};
+use crate::session::Session;
+use crate::target::Target;
+use background::Inner;
+use places::{Grant, Key, Pooled, User};
+
+pub use lease::{Lease, Running, Stopped};
+
+/// Bounds of a pool.
+#[derive(Debug, Clone)]
+pub struct PoolSettings {
+    /// Most sessions in all.
+    pub max_sessions: usize,
+    /// Most shells per (host, user). Windows allows 30 by default over all clients.
+    pub max_shells_per_user: usize,
+    /// How long an idle connection is kept. HTTP.sys closes at 120 s.
+    pub connection_idle: Duration,
+    /// How long an idle shell is kept before it is deleted.
+    pub shell_idle: Duration,
+    /// Commands per shell before it is replaced; Windows counts 1,500 operations per user over all shells.
+    pub commands_per_shell: u32,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            max_sessions: 1000,
+            max_shells_per_user: 10,
+            connection_idle: Duration::from_secs(60),
+            shell_idle: Duration::from_secs(60),
+            commands_per_shell: 200,
+        }
+    }
+}
+
+/// Sessions across callers. Cloning gives another handle to the same pool.
+///
+/// Close it with [`Pool::close`]: when the last handle is merely dropped, connections close, but shells stay on their hosts
+/// until their idle timeout.
+#[derive(Debug, Clone)]
+pub struct Pool(Arc<Inner>);
+
+impl Pool {
+    /// An empty pool. Leasing from it needs a Tokio runtime.
+    #[must_use]
+    pub fn new(settings: PoolSettings) -> Self {
+        Self(Arc::new(Inner::new(settings)))
+    }
+
+    /// Lends a session with an open shell on `target`, waiting for a place when a bound is reached.
+    ///
+    /// # Errors
+    /// [`Error`] of the stage that failed; at `deadline` the wait ends with code `pool.timeout`.
+    pub async fn lease(&self, target: &Target, deadline: Instant) -> Result<Lease, Error> {
+        let inner = &self.0;
+        inner.watch();
+        let key = Arc::new(Key::new(target, inner.verdicts.digest(&target.credential)));
+        let closed = || Error::new(Stage::Connect, ErrorKind::PoolClosed).unsent();
+        let mut ticket = inner.places.queue(&key).ok_or_else(closed)?;
+        let pooled = match timeout_at(deadline, &mut ticket.grant).await {
+            Ok(Ok(Grant::Idle(mut pooled))) => {
+                pooled.session.adopt(target);
+                *pooled
+            }
+            Ok(Ok(Grant::New(slot))) => Pooled { session: Session::new(target.clone()), key, slot },
+            Ok(Err(_)) => return Err(closed()),
+            Err(_) => {
+                let detail = inner.places.bound(&User::of(target));
+                return Err(Error::new(Stage::Connect, ErrorKind::PoolTimeout { detail }).unsent());
+            }
+        };
+        drop(ticket);
+        Lease::open(Arc::clone(inner), pooled, deadline).await
+    }
+
+    /// Figures for metrics.
+    #[must_use]
+    pub fn statistics(&self) -> PoolStatistics {
+        let figures = &self.0.figures;
+        let (idle, waiting) = self.0.places.figures();
+        PoolStatistics {
+            leased: figures.leased.load(Ordering::Relaxed),
+            idle,
+            waiting,
+            leases_total: figures.leases.load(Ordering::Relaxed),
+            warm_total: figures.warm.load(Ordering::Relaxed),
+            connections_total: figures.connections.load(Ordering::Relaxed),
+            shells_created_total: figures.shells_created.load(Ordering::Relaxed),
+            shells_deleted_total: figures.shells_deleted.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ends every idle session and waits for background clean-up: shells are deleted on their hosts. At `deadline` it
+    /// gives up. Returns how many shells are not known to be gone, those of sessions still lent included.
+    pub async fn close(&self, deadline: Instant) -> usize {
+        self.0.places.close();
+        self.0.drain(deadline).await;
+        self.0.figures.shells_open.load(Ordering::Relaxed)
+    }
+}
+
+/// A lock whose holder panicked is taken all the same: every change under it is complete in itself.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Figures for metrics. Counters since the pool was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolStatistics {
+    /// Sessions lent at the moment.
+    pub leased: usize,
+    /// Sessions idle at the moment.
+    pub idle: usize,
+    /// Callers waiting at the moment.
+    pub waiting: usize,
+    /// Leases given.
+    pub leases_total: u64,
+    /// Leases that found a warm session: handshakes saved.
+    pub warm_total: u64,
+    /// Connections opened.
+    pub connections_total: u64,
+    /// Shells created.
+    pub shells_created_total: u64,
+    /// Shells deleted.
+    pub shells_deleted_total: u64,
+}
+
+/// What connection is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// `basic`, `ntlm` or `negotiate`.
+    pub auth: &'static str,
+    /// Messages are sealed.
+    pub sealed: bool,
+    /// The session was open already.
+    pub reused: bool,
+    /// TLS version and cipher suite.
+    pub tls: Option<String>,
+    /// Warnings, such as an unchecked certificate.
+    pub warnings: Vec<String>,
+}
+
+/// HTTP exchanges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exchanges {
+    /// From sending Command to the result being known, both included.
+    pub critical: u32,
+    /// All for this lease so far: authentication legs, Create and so on included.
+    pub total: u32,
+}
+
+impl ConnectionInfo {
+    pub(crate) fn new(details: &ConnectionDetails, reused: bool) -> Self {
+        Self {
+            auth: details.auth,
+            sealed: details.sealed,
+            reused,
+            tls: details.tls.as_ref().map(ToString::to_string),
+            warnings: details.warnings.clone(),
+        }
+    }
+}

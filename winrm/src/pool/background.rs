@@ -1,0 +1,348 @@
+//! What the pool does off everybody's critical path: opening connections, ending commands, deleting shells, retiring idle
+//! sessions. Every task is owned by the pool, bounded in time, and at most one per session.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use super::places::{Places, Pooled, User};
+use super::verdicts::{Attempt, Verdicts};
+use super::{PoolSettings, lock};
+use crate::connection::Connection;
+use crate::error::{Error, ErrorKind, Stage};
+use crate::fault::Class;
+use crate::session::Session;
+use crate::target::{AuthKind, Target};
+use crate::wsman::Signal;
+
+/// How long cleaning up one session may take, attempts and pauses included.
+const CLEANUP: Duration = Duration::from_secs(60);
+/// Pauses before each attempt to delete a shell. A host that cannot be reached for longer deletes it by IdleTimeOut.
+const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)];
+/// How long the final Signal of a command may hold a session back from its next use.
+const SIGNAL: Duration = Duration::from_secs(10);
+
+/// What all handles of a pool share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) settings: PoolSettings,
+    pub(super) places: Arc<Places>,
+    pub(super) verdicts: Verdicts,
+    pub(super) figures: Figures,
+    tasks: Mutex<JoinSet<()>>,
+    reaper: OnceLock<AbortOnDropHandle<()>>,
+}
+
+/// Counters.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    pub(super) leased: AtomicUsize,
+    pub(super) leases: AtomicU64,
+    pub(super) warm: AtomicU64,
+    pub(super) connections: AtomicU64,
+    pub(super) shells_created: AtomicU64,
+    pub(super) shells_deleted: AtomicU64,
+    /// Shells that are not known to be gone.
+    pub(super) shells_open: AtomicUsize,
+}
+
+impl Inner {
+    pub(super) fn new(settings: PoolSettings) -> Self {
+        Self {
+            places: Arc::new(Places::new(settings.clone())),
+            settings,
+            verdicts: Verdicts::new(),
+            figures: Figures::default(),
+            tasks: Mutex::default(),
+            reaper: OnceLock::new(),
+        }
+    }
+
+    /// Opens a connection, unless the credential is known to be wrong. The attempt is returned as long as nobody knows
+    /// what the host thinks of the credential: Basic is judged with the first request.
+    pub(super) async fn connect(
+        &self,
+        target: &Target,
+        deadline: Instant,
+    ) -> Result<(Connection, Option<Attempt<'_>>), Error> {
+        let attempt = self.verdicts.enter(target, deadline).await?;
+        self.figures.connections.fetch_add(1, Ordering::Relaxed);
+        match Connection::open(target, deadline).await {
+            Ok(connection) if target.auth == AuthKind::Basic => Ok((connection, Some(attempt))),
+            Ok(connection) => {
+                attempt.accepted();
+                Ok((connection, None))
+            }
+            Err(error) => {
+                if error.credential_rejected() {
+                    attempt.rejected();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives `session` what it lacks: a connection, a shell. Reports whether it lacked nothing.
+    pub(super) async fn open(&self, session: &mut Session, deadline: Instant) -> Result<bool, Error> {
+        let was_connected = session.is_connected();
+        let mut attempt = None;
+        if !was_connected {
+            attempt = self.reconnect(session, deadline).await?;
+        }
+        if session.shell().is_some() {
+            return Ok(was_connected);
+        }
+        let mut created = self.create(session, deadline).await;
+        // An idle connection that the host closed: nothing was written, so nothing is repeated.
+        if was_connected && matches!(&created, Err(error) if error.is_unsent()) {
+            attempt = self.reconnect(session, deadline).await?;
+            created = self.create(session, deadline).await;
+        }
+        settle(attempt, &created);
+        created.map(|()| false)
+    }
+
+    /// Gives `session` a new connection.
+    pub(super) async fn reconnect(
+        &self,
+        session: &mut Session,
+        deadline: Instant,
+    ) -> Result<Option<Attempt<'_>>, Error> {
+        drop(session.disconnect());
+        let (connection, attempt) = self.connect(session.target(), deadline).await?;
+        session.connect(connection);
+        Ok(attempt)
+    }
+
+    /// Creates a shell. When the user has too many on the host, idle ones of ours make room first.
+    pub(super) async fn create(&self, session: &mut Session, deadline: Instant) -> Result<(), Error> {
+        let mut pauses = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)].into_iter();
+        loop {
+            let error = match session.create(deadline).await {
+                Ok(()) => {
+                    self.figures.shells_created.fetch_add(1, Ordering::Relaxed);
+                    self.figures.shells_open.fetch_add(1, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            let quota = error.fault().is_some_and(|fault| fault.class() == Class::QuotaShells);
+            match pauses.next() {
+                Some(pause) if quota && Instant::now() + pause < deadline => {
+                    self.places.evict(&User::of(session.target()));
+                    sleep(pause).await;
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Deletes the shell of `session`, if it has one.
+    pub(super) async fn delete(&self, session: &mut Session, deadline: Instant) -> Result<(), Error> {
+        if session.shell().is_some() {
+            session.delete(deadline).await?;
+            self.figures.shells_deleted.fetch_add(1, Ordering::Relaxed);
+            self.shell_gone();
+        }
+        Ok(())
+    }
+
+    /// The host says that a shell is no more.
+    pub(super) fn shell_gone(&self) {
+        // INVARIANT: called once per shell that was counted when it was created.
+        self.figures.shells_open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Starts the task that retires idle sessions, once.
+    pub(super) fn watch(self: &Arc<Self>) {
+        self.reaper.get_or_init(|| {
+            let shortest = self.settings.connection_idle.min(self.settings.shell_idle);
+            let tick = (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(5));
+            let (weak, places) = (Arc::downgrade(self), Arc::clone(&self.places));
+            AbortOnDropHandle::new(tokio::spawn(reap(weak, places, tick)))
+        });
+    }
+
+    /// Deletes what is due for it, in the background.
+    pub(super) fn retire(self: &Arc<Self>, runtime: &Handle) {
+        let (doomed, connections) = self.places.due(Instant::now());
+        drop(connections);
+        for pooled in doomed {
+            self.dispose(pooled, None, runtime);
+        }
+    }
+
+    /// Makes a session ready for its next use: the final Signal, then back to the idle ones.
+    pub(super) fn give_back(self: &Arc<Self>, mut pooled: Pooled, runtime: &Handle) {
+        let ended = pooled.session.shell_mut().and_then(|shell| shell.ended.take());
+        let spent = pooled.session.shell().is_some_and(|shell| shell.commands >= self.settings.commands_per_shell);
+        if self.places.is_closed() {
+            return self.dispose(pooled, ended, runtime);
+        }
+        if ended.is_none() && !spent {
+            if pooled.session.shell().is_some() || pooled.session.is_connected() {
+                self.places.put(pooled, false);
+            }
+            return;
+        }
+        self.places.returning(&pooled.key);
+        let returning = Returning { inner: Arc::clone(self), pooled: Some(pooled), ended, runtime: runtime.clone() };
+        self.spawn(returning.run(spent), runtime);
+    }
+
+    /// Ends a session: signals its command, if one may run, and deletes its shell, over a new connection when needed.
+    pub(super) fn dispose(self: &Arc<Self>, mut pooled: Pooled, command: Option<Uuid>, runtime: &Handle) {
+        if pooled.session.shell().is_none() {
+            return;
+        }
+        pooled.slot.begin_closing();
+        let inner = Arc::clone(self);
+        self.spawn(async move { inner.clean_up(pooled, command).await }, runtime);
+    }
+
+    async fn clean_up(&self, mut pooled: Pooled, command: Option<Uuid>) {
+        let deadline = Instant::now() + CLEANUP;
+        let mut failure = None;
+        for pause in PAUSES {
+            sleep(pause).await;
+            match timeout_at(deadline, self.end(&mut pooled.session, command, deadline)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => {
+                    drop(pooled.session.disconnect());
+                    let hopeless = error.credential_rejected();
+                    failure = Some(error);
+                    if hopeless {
+                        break;
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        let error = failure.unwrap_or_else(|| Error::new(Stage::Close, ErrorKind::DeadlinePassed));
+        let shell_id = pooled.session.shell().map(|shell| shell.id.as_str());
+        tracing::warn!(
+            host = pooled.session.target().endpoint.host(),
+            shell_id,
+            error = %error.report(),
+            "Failed to delete a remote shell; the host ends it when its idle timeout passes"
+        );
+    }
+
+    async fn end(&self, session: &mut Session, command: Option<Uuid>, deadline: Instant) -> Result<(), Error> {
+        let attempt = if session.is_connected() { None } else { self.reconnect(session, deadline).await? };
+        let result = async {
+            if let Some(command) = command {
+                session.signal(command, Signal::Terminate, deadline).await?;
+            }
+            self.delete(session, deadline).await
+        }
+        .await;
+        settle(attempt, &result);
+        result
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static, runtime: &Handle) {
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_on(task, runtime);
+    }
+
+    /// Waits until no task of the background is left. At `deadline` the rest is aborted.
+    pub(super) async fn drain(self: &Arc<Self>, deadline: Instant) {
+        loop {
+            self.retire(&Handle::current());
+            let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+            if tasks.is_empty() {
+                return;
+            }
+            while let Ok(Some(_)) = timeout_at(deadline, tasks.join_next()).await {}
+            if !tasks.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Sessions hold the book through their slots, and the book holds idle sessions.
+        drop(self.places.clear());
+    }
+}
+
+/// Passes on what the host said about a credential that was judged with the first request.
+pub(super) fn settle<T>(attempt: Option<Attempt<'_>>, result: &Result<T, Error>) {
+    if let Some(attempt) = attempt {
+        match result {
+            Ok(_) => attempt.accepted(),
+            Err(error) if error.credential_rejected() => attempt.rejected(),
+            // A fault comes from behind the authentication.
+            Err(error) if error.fault().is_some() => attempt.accepted(),
+            Err(_) => {}
+        }
+    }
+}
+
+/// A session on its way back. Dropped in between, it is ended instead, and those who wait for it learn so.
+struct Returning {
+    inner: Arc<Inner>,
+    pooled: Option<Pooled>,
+    ended: Option<Uuid>,
+    runtime: Handle,
+}
+
+impl Returning {
+    async fn run(mut self, spent: bool) {
+        let Some(pooled) = &mut self.pooled else { return };
+        let deadline = Instant::now() + SIGNAL;
+        let session = &mut pooled.session;
+        let mut result = Ok(());
+        if let Some(ended) = self.ended
+            // Deleting the shell ends the command as well.
+            && !spent
+        {
+            result = session.signal(ended, Signal::Terminate, deadline).await;
+        }
+        if spent && result.is_ok() {
+            result = self.inner.delete(session, deadline).await;
+        }
+        match result {
+            Ok(()) => {
+                if let Some(pooled) = self.pooled.take() {
+                    self.inner.places.put(pooled, true);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(error = %error.report(), "Session is ended, because its command could not be")
+            }
+        }
+    }
+}
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        if let Some(pooled) = self.pooled.take() {
+            self.inner.places.will_not_return(&pooled.key);
+            self.inner.dispose(pooled, self.ended, &self.runtime);
+        }
+    }
+}
+
+async fn reap(pool: Weak<Inner>, places: Arc<Places>, tick: Duration) {
+    loop {
+        tokio::select! {
+            () = places.doomed() => {}
+            () = sleep(tick) => {}
+        }
+        match pool.upgrade() {
+            Some(inner) => inner.retire(&Handle::current()),
+            None => return,
+        }
+    }
+}

@@ -1,0 +1,304 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::*;
+use crate::shell::{Event, Invocation};
+use crate::simulated::{Host, PASSWORD};
+use crate::target::*;
+
+pub(crate) fn target(host: &str, user: &str, password: &str) -> Target {
+    Target {
+        endpoint: Endpoint::new(Scheme::Http, host, None, None).unwrap(),
+        auth: AuthKind::Basic,
+        credential: Credential { username: user.into(), password: Secret::new(password.into()) },
+        tls: TlsPolicy::default(),
+        message_encryption: MessageEncryption::Auto,
+        send_channel_bindings: true,
+        allow_basic_over_http: true,
+        shell: ShellProperties::default(),
+        timeouts: Timeouts::default(),
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+fn invocation(line: &str) -> Invocation {
+    Invocation::command(line, &[], None).unwrap()
+}
+
+/// Output, exit code, gap and exchanges of one command.
+async fn run(lease: &mut Lease, invocation: &Invocation) -> Result<(String, i32, bool, Exchanges), Error> {
+    let mut running = lease.start(invocation, Uuid::new_v4()).await?;
+    let mut output = Vec::new();
+    loop {
+        match running.next().await? {
+            Event::Output { data, .. } => output.extend_from_slice(&data),
+            Event::Done { exit_code, output_gap } => {
+                return Ok((String::from_utf8(output).unwrap(), exit_code, output_gap, running.exchanges()));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_warm_command_is_one_command_and_one_receive() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings::default());
+    let target = host.target(PASSWORD);
+    let mut cold = pool.lease(&target, soon()).await.unwrap();
+    assert!(!cold.connection().reused);
+    let (output, code, gap, exchanges) = run(&mut cold, &invocation("hello")).await.unwrap();
+    assert_eq!((output.as_str(), code, gap), ("hello", 0, false));
+    assert_eq!(exchanges, Exchanges { critical: 2, total: 3 });
+    drop(cold);
+
+    for _ in 0..5 {
+        let mut warm = pool.lease(&target, soon()).await.unwrap();
+        assert!(warm.connection().reused);
+        let (.., exchanges) = run(&mut warm, &invocation("again")).await.unwrap();
+        assert_eq!(exchanges, Exchanges { critical: 2, total: 2 });
+    }
+    let statistics = pool.statistics();
+    assert_eq!((statistics.leases_total, statistics.warm_total, statistics.connections_total), (6, 5, 1));
+    assert_eq!(pool.close(soon()).await, 0);
+    {
+        let state = host.state();
+        assert_eq!(
+            (state.connections, state.count("Create"), state.count("Command"), state.count("Delete")),
+            (1, 1, 6, 1)
+        );
+        assert!(state.count("Signal") >= 5);
+        assert!(state.shells.is_empty());
+    }
+    assert_eq!(pool.lease(&target, soon()).await.unwrap_err().code(), "pool.closed");
+}
+
+#[tokio::test]
+async fn one_lease_runs_several_commands() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings::default());
+    let mut lease = pool.lease(&host.target(PASSWORD), soon()).await.unwrap();
+    assert_eq!(run(&mut lease, &invocation("slow")).await.unwrap().0, "12slow");
+    let cat = Invocation::command("cat", &[], Some(Bytes::from(vec![b'x'; 300_000]))).unwrap();
+    assert_eq!(run(&mut lease, &cat).await.unwrap().0.len(), 300_000);
+    assert_eq!(host.state().count("Send"), 3);
+    assert_eq!(run(&mut lease, &invocation("refuse")).await.unwrap_err().code(), "fault.5");
+    assert_eq!(run(&mut lease, &invocation("fine")).await.unwrap().0, "fine");
+    drop(lease);
+    assert_eq!(pool.close(soon()).await, 0);
+}
+
+#[tokio::test]
+async fn bounds_hold_and_the_wait_ends_at_the_deadline() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings { max_shells_per_user: 1, ..PoolSettings::default() });
+    let target = host.target(PASSWORD);
+    let lease = pool.lease(&target, soon()).await.unwrap();
+    let error = pool.lease(&target, Instant::now() + Duration::from_millis(50)).await.unwrap_err();
+    assert_eq!(error.code(), "pool.timeout");
+    assert_eq!(
+        error.to_string(),
+        "no session became free before the deadline: all 1 sessions of alice on 127.0.0.1 are in use"
+    );
+    let (waiting, ()) = tokio::join!(pool.lease(&target, soon()), async {
+        assert_eq!(pool.statistics().waiting, 1);
+        drop(lease);
+    });
+    assert!(waiting.unwrap().connection().reused);
+}
+
+#[tokio::test]
+async fn an_idle_session_with_other_properties_makes_room() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings { max_shells_per_user: 1, ..PoolSettings::default() });
+    let target = host.target(PASSWORD);
+    drop(pool.lease(&target, soon()).await.unwrap());
+    let mut other = target.clone();
+    other.shell.environment.insert("A".into(), "1".into());
+    let lease = pool.lease(&other, soon()).await.unwrap();
+    assert!(!lease.connection().reused);
+    let state = host.state();
+    assert_eq!((state.count("Create"), state.count("Delete"), state.most_shells), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn sessions_never_cross_identities() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings::default());
+    drop(pool.lease(&host.target(PASSWORD), soon()).await.unwrap());
+    let error = pool.lease(&host.target("other"), soon()).await.unwrap_err();
+    assert_eq!(error.code(), "auth.rejected");
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_tried_once() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings::default());
+    let target = host.target("wrong");
+    let (a, b, c) = tokio::join!(pool.lease(&target, soon()), pool.lease(&target, soon()), pool.lease(&target, soon()));
+    let codes = [a, b, c].map(|result| result.unwrap_err().code());
+    assert_eq!(codes, ["auth.rejected", "auth.rejected_before", "auth.rejected_before"]);
+    assert_eq!(pool.lease(&target, soon()).await.unwrap_err().code(), "auth.rejected_before");
+    assert_eq!(host.state().rejections, 1);
+    assert!(pool.lease(&host.target(PASSWORD), soon()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_connection_that_broke_while_receiving_is_replaced() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings::default());
+    let mut lease = pool.lease(&host.target(PASSWORD), soon()).await.unwrap();
+    let (output, code, gap, _) = run(&mut lease, &invocation("break")).await.unwrap();
+    assert_eq!((output.as_str(), code, gap), ("rest", 3, true));
+    let state = host.state();
+    assert_eq!((state.connections, state.count("Command")), (2, 1));
+}
+
+#[tokio::test]
+async fn a_command_whose_answer_was_lost_is_not_sent_again() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings::default());
+    let mut lease = pool.lease(&host.target(PASSWORD), soon()).await.unwrap();
+    let error = run(&mut lease, &invocation("vanish")).await.unwrap_err();
+    assert_eq!((error.stage(), error.code()), (Stage::Run, "connection.closed"));
+    assert!(error.may_have_started());
+    assert_eq!(run(&mut lease, &invocation("next")).await.unwrap_err().code(), "pool.session_in_doubt");
+    drop(lease);
+    assert_eq!(pool.close(soon()).await, 0);
+    assert_eq!(host.state().actions, ["Create", "Command", "Signal", "Delete"]);
+}
+
+#[tokio::test]
+async fn a_closed_idle_connection_is_replaced_silently() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings::default());
+    let target = host.target(PASSWORD);
+    drop(pool.lease(&target, soon()).await.unwrap());
+    host.close_connections();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut lease = pool.lease(&target, soon()).await.unwrap();
+    assert!(!lease.connection().reused);
+    assert_eq!(run(&mut lease, &invocation("hi")).await.unwrap().0, "hi");
+    let state = host.state();
+    assert_eq!((state.connections, state.count("Create"), state.count("Command")), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn a_connection_closed_while_lent_is_replaced_before_the_command() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings::default());
+    let mut lease = pool.lease(&host.target(PASSWORD), soon()).await.unwrap();
+    host.close_connections();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(run(&mut lease, &invocation("hi")).await.unwrap().0, "hi");
+    assert_eq!(host.state().count("Command"), 1);
+}
+
+#[tokio::test]
+async fn a_lost_shell_is_replaced_when_the_command_did_not_start() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings::default());
+    let mut lease = pool.lease(&host.target(PASSWORD), soon()).await.unwrap();
+    host.state().shells.clear();
+    let (output, .., exchanges) = run(&mut lease, &invocation("hi")).await.unwrap();
+    assert_eq!((output.as_str(), exchanges.critical), ("hi", 2));
+    drop(lease);
+    assert_eq!(pool.close(soon()).await, 0);
+}
+
+#[tokio::test]
+async fn an_abandoned_command_is_signalled_and_its_shell_deleted() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings::default());
+    let mut lease = pool.lease(&host.target(PASSWORD), soon()).await.unwrap();
+    let mut running = lease.start(&invocation("hang"), Uuid::new_v4()).await.unwrap();
+    let cut = tokio::time::timeout(Duration::from_millis(10), running.next()).await;
+    assert!(cut.is_err());
+    drop(running);
+    drop(lease);
+    host.until("the shell is deleted", |state| state.shells.is_empty()).await;
+    {
+        let state = host.state();
+        assert_eq!((state.connections, state.count("Signal"), state.count("Delete")), (2, 1, 1));
+    }
+    assert_eq!(pool.close(soon()).await, 0);
+    assert_eq!(pool.statistics().leased, 0);
+}
+
+#[tokio::test]
+async fn stopping_confirms_that_the_command_is_gone() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings::default());
+    for (line, cut) in [("polite", false), ("hang", false), ("hang", true)] {
+        let mut lease = pool.lease(&host.target(PASSWORD), soon()).await.unwrap();
+        let mut running = lease.start(&invocation(line), Uuid::new_v4()).await.unwrap();
+        if cut {
+            assert!(tokio::time::timeout(Duration::from_millis(10), running.next()).await.is_err());
+        }
+        let stopped = running.stop(Duration::from_millis(100)).await;
+        assert!(matches!(stopped, Stopped::Confirmed { exit_code: Some(-1_073_741_510) }), "{line}: {stopped:?}");
+        assert!(host.state().shells.is_empty());
+    }
+    assert_eq!(pool.close(soon()).await, 0);
+}
+
+#[tokio::test]
+async fn idle_sessions_retire() {
+    let host = Host::start().await;
+    let idle = Duration::from_millis(100);
+    let pool = Pool::new(PoolSettings { connection_idle: idle / 2, shell_idle: idle, ..PoolSettings::default() });
+    drop(pool.lease(&host.target(PASSWORD), soon()).await.unwrap());
+    host.until("the shell is deleted", |state| state.count("Delete") == 1).await;
+    assert_eq!(host.state().connections, 2);
+    assert_eq!(pool.statistics().idle, 0);
+    assert_eq!(pool.close(soon()).await, 0);
+}
+
+#[tokio::test]
+async fn spent_shells_are_replaced_on_the_same_connection() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings { commands_per_shell: 2, max_shells_per_user: 1, ..PoolSettings::default() });
+    for _ in 0..6 {
+        let mut lease = pool.lease(&host.target(PASSWORD), soon()).await.unwrap();
+        run(&mut lease, &invocation("x")).await.unwrap();
+    }
+    assert_eq!(pool.close(soon()).await, 0);
+    let state = host.state();
+    assert_eq!((state.connections, state.count("Create"), state.count("Delete")), (1, 3, 3));
+}
+
+#[tokio::test]
+async fn many_callers_share_few_sessions_and_leave_nothing_behind() {
+    let host = Host::start().await;
+    let pool = Pool::new(PoolSettings { max_shells_per_user: 3, ..PoolSettings::default() });
+    let host = Arc::new(host);
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..40u32 {
+        let (pool, host) = (pool.clone(), Arc::clone(&host));
+        callers.spawn(async move {
+            let mut target = host.target(PASSWORD);
+            target.shell.no_profile = caller % 4 == 0;
+            for _ in 0..5 {
+                let mut lease = pool.lease(&target, soon()).await.unwrap();
+                match caller % 5 {
+                    0 => drop(lease.start(&invocation("hang"), Uuid::new_v4()).await.unwrap()),
+                    _ => assert_eq!(run(&mut lease, &invocation("x")).await.unwrap().1, 0),
+                }
+            }
+        });
+    }
+    callers.join_all().await;
+    assert_eq!(pool.close(soon()).await, 0);
+    let state = host.state();
+    assert!(state.most_shells <= 3, "{}", state.most_shells);
+    assert_eq!(state.count("Command"), 200);
+    assert!(state.shells.is_empty());
+    let statistics = pool.statistics();
+    assert_eq!((statistics.leased, statistics.idle, statistics.waiting), (0, 0, 0));
+}

@@ -1,0 +1,312 @@
+//! The connection-test ladder: resolve, connect, TLS, Identify, authenticate, open a shell, run a command, close.
+//!
+//! Each rung is timed and says what it found; the first one that does not hold ends the climb. It works on connections of
+//! its own, beside any pool, and tries the credential once. Called by agents and the command line.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use crate::connection::{self, Candidate, Connection};
+use crate::error::{Error, ErrorKind, Stage};
+use crate::pool::ConnectionInfo;
+use crate::session::{Session, fault_error, soap_error};
+use crate::shell::{Event, Execution, Invocation, OutputStream, Trouble, Turn};
+use crate::target::{AuthKind, Target};
+use crate::wsman::{IDENTIFY, Response, Signal, parse};
+
+/// What the ladder runs. It is there on every Windows, answers at once and changes nothing.
+const COMMAND: &str = "hostname";
+/// IdleTimeOut of the ladder's shell: if it cannot be deleted, the host does so soon. The least that Windows 2008 R2 takes.
+const SHELL_IDLE: Duration = Duration::from_secs(15 * 60);
+/// How long the shell may take to be deleted, beyond the deadline too.
+const CLEANUP: Duration = Duration::from_secs(15);
+/// Bytes of the command's output that are kept.
+const MOST_OUTPUT: usize = 256;
+
+/// One rung of the ladder.
+#[derive(Debug)]
+pub struct Rung {
+    /// Which.
+    pub stage: Stage,
+    /// How it went.
+    pub outcome: RungOutcome,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// What was found.
+    pub detail: String,
+}
+
+/// How a rung went.
+#[derive(Debug)]
+pub enum RungOutcome {
+    /// It holds.
+    Passed,
+    /// It holds; `detail` warns.
+    Warning,
+    /// It does not hold.
+    Failed(Error),
+    /// Not tried.
+    Skipped,
+}
+
+/// What the ladder found.
+#[derive(Debug)]
+pub struct Report {
+    /// Every rung, in order.
+    pub rungs: Vec<Rung>,
+    /// The connection, when it got that far.
+    pub connection: Option<ConnectionInfo>,
+}
+
+impl Report {
+    /// The first rung that failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Error> {
+        self.rungs.iter().find_map(|rung| match &rung.outcome {
+            RungOutcome::Failed(error) => Some(error),
+            _ => None,
+        })
+    }
+}
+
+/// Climbs the ladder on connections of its own (no pool), calling `on_rung` after each rung. Leaves no shell behind; when
+/// this future is dropped half-way, the host deletes the shell a quarter of an hour later.
+pub async fn probe(target: &Target, deadline: Instant, on_rung: impl FnMut(&Rung)) -> Report {
+    let mut ladder = Ladder { rungs: Vec::with_capacity(STAGES.len()), on_rung, since: Instant::now() };
+    let mut connection = None;
+    if let Err(failure) = climb(target, deadline, &mut ladder, &mut connection).await {
+        ladder.rung(failure.stage(), RungOutcome::Failed(failure), String::new());
+    }
+    let reached = ladder.rungs.last().map(|rung| rung.stage);
+    let rest = STAGES.iter().skip_while(|stage| Some(**stage) != reached).skip(1);
+    for stage in rest {
+        ladder.rung(*stage, RungOutcome::Skipped, String::new());
+    }
+    Report { rungs: ladder.rungs, connection }
+}
+
+const STAGES: [Stage; 8] = [
+    Stage::Resolve,
+    Stage::Connect,
+    Stage::Tls,
+    Stage::Identify,
+    Stage::Authenticate,
+    Stage::OpenShell,
+    Stage::Run,
+    Stage::Close,
+];
+
+struct Ladder<F> {
+    rungs: Vec<Rung>,
+    on_rung: F,
+    since: Instant,
+}
+
+impl<F: FnMut(&Rung)> Ladder<F> {
+    fn passed(&mut self, stage: Stage, detail: String) {
+        self.rung(stage, RungOutcome::Passed, detail);
+    }
+
+    /// Adds a rung that took from the one before to now.
+    fn rung(&mut self, stage: Stage, outcome: RungOutcome, detail: String) {
+        let now = Instant::now();
+        let elapsed = match outcome {
+            RungOutcome::Skipped => Duration::ZERO,
+            _ => now - self.since,
+        };
+        self.since = now;
+        let rung = Rung { stage, outcome, elapsed, detail };
+        (self.on_rung)(&rung);
+        self.rungs.push(rung);
+    }
+}
+
+/// Fails with an error whose stage is the rung that does not hold.
+async fn climb<F: FnMut(&Rung)>(
+    target: &Target,
+    deadline: Instant,
+    ladder: &mut Ladder<F>,
+    found: &mut Option<ConnectionInfo>,
+) -> Result<(), Error> {
+    let candidate = reach(target, deadline, ladder).await?;
+    let candidate = identify(candidate, target, deadline, ladder).await?;
+    let connection = candidate.authenticate(target, deadline).await.map_err(|error| error.at(Stage::Authenticate))?;
+    let details = connection.info().clone();
+    *found = Some(ConnectionInfo::new(&details, false));
+    let how = if details.sealed { "messages are sealed" } else { "messages are not sealed" };
+    let authenticated = |ladder: &mut Ladder<F>| {
+        // What is doubtful about TLS was said on its own rung.
+        let warnings = if details.tls.is_none() { details.warnings.join("; ") } else { String::new() };
+        if warnings.is_empty() {
+            ladder.passed(Stage::Authenticate, format!("{} as {}; {how}", details.auth, target.credential.username));
+        } else {
+            let detail = format!("{} as {}; {warnings}", details.auth, target.credential.username);
+            ladder.rung(Stage::Authenticate, RungOutcome::Warning, detail);
+        }
+    };
+    // Basic is judged with the first request.
+    let judged_late = target.auth == AuthKind::Basic;
+    if !judged_late {
+        authenticated(ladder);
+    }
+    let mut target = target.clone();
+    target.shell.idle_timeout = target.shell.idle_timeout.min(SHELL_IDLE);
+    let mut session = Session::new(target);
+    session.connect(connection);
+    let created = session.create(deadline).await;
+    if judged_late && created.as_ref().err().is_none_or(|error| error.stage() != Stage::Authenticate) {
+        authenticated(ladder);
+    }
+    created?;
+    let shell_id = session.shell().map(|shell| shell.id.clone()).unwrap_or_default();
+    ladder.passed(Stage::OpenShell, format!("shell {shell_id}"));
+
+    let command_id = Uuid::new_v4();
+    let ran = timeout_at(deadline, run(&mut session, command_id)).await;
+    let ran = ran.unwrap_or_else(|_| Err(Error::new(Stage::Run, ErrorKind::DeadlinePassed)));
+    let failed = match ran {
+        Ok(Outcome { exit_code: 0, text }) => {
+            ladder.passed(Stage::Run, format!("{COMMAND} answered {text:?}"));
+            None
+        }
+        Ok(Outcome { exit_code, text }) => {
+            let detail = format!("{COMMAND} ended with exit code {exit_code} and answered {text:?}");
+            ladder.rung(Stage::Run, RungOutcome::Warning, detail);
+            None
+        }
+        Err(error) => Some(error.at(Stage::Run)),
+    };
+    // Also after a failure, and when the deadline has passed: the shell must go.
+    let closed = close(&mut session, command_id, failed.is_some()).await;
+    if let Some(error) = failed {
+        if let Err(error) = closed {
+            tracing::warn!(shell_id, error = %error.report(), "Failed to delete the shell of a connection test");
+        }
+        return Err(error);
+    }
+    closed?;
+    ladder.passed(Stage::Close, "command signalled, shell deleted".to_owned());
+    Ok(())
+}
+
+/// Resolve, connect, TLS.
+async fn reach<F: FnMut(&Rung)>(
+    target: &Target,
+    deadline: Instant,
+    ladder: &mut Ladder<F>,
+) -> Result<Candidate, Error> {
+    let by = deadline.min(Instant::now() + target.timeouts.connect);
+    let addresses = connection::resolve(&target.endpoint, by).await?;
+    let listed: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+    ladder.passed(Stage::Resolve, listed.join(", "));
+    let socket = connection::dial(&target.endpoint, &addresses, by).await?;
+    ladder.passed(Stage::Connect, socket.peer().to_string());
+    let transport = socket.secure(target, by).await?;
+    match transport.tls() {
+        None => ladder.rung(Stage::Tls, RungOutcome::Skipped, "plain http".to_owned()),
+        Some(tls) => {
+            let certificate = format!(
+                "{tls}; certificate of {}, issued by {}, valid until {}",
+                tls.subject, tls.issuer, tls.not_after
+            );
+            match &tls.unchecked {
+                None => ladder.passed(Stage::Tls, certificate),
+                Some(verdict) => {
+                    ladder.rung(Stage::Tls, RungOutcome::Warning, format!("{certificate}; not checked: {verdict}"));
+                }
+            }
+        }
+    }
+    transport.start(target).await
+}
+
+/// Identify. A host that closes the connection afterwards is connected to again.
+async fn identify<F: FnMut(&Rung)>(
+    mut candidate: Candidate,
+    target: &Target,
+    deadline: Instant,
+    ladder: &mut Ladder<F>,
+) -> Result<Candidate, Error> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match candidate.identify(Bytes::from_static(IDENTIFY.as_bytes()), target.timeouts.read.min(left)).await {
+        Ok(answer) => match parse(&answer.body, None).map_err(|error| soap_error(Stage::Identify, error))? {
+            Response::Identified(identity) => {
+                ladder.passed(Stage::Identify, format!("{}, {}", identity.vendor, identity.version));
+            }
+            Response::Fault(fault) => return Err(fault_error(Stage::Identify, fault)),
+            other => {
+                let detail = format!("{} to Identify", other.name());
+                return Err(Error::new(Stage::Identify, ErrorKind::SoapMalformed { detail }));
+            }
+        },
+        Err(error) if matches!(error.kind(), ErrorKind::HttpStatus { status: 401 }) => {
+            let detail = "the host does not identify itself before authentication".to_owned();
+            ladder.rung(Stage::Identify, RungOutcome::Warning, detail);
+        }
+        Err(error) => return Err(error),
+    }
+    if candidate.is_usable() {
+        return Ok(candidate);
+    }
+    let by = deadline.min(Instant::now() + target.timeouts.connect);
+    let again = async {
+        let addresses = connection::resolve(&target.endpoint, by).await?;
+        connection::dial(&target.endpoint, &addresses, by).await?.secure(target, by).await?.start(target).await
+    };
+    again.await.map_err(|error: Error| error.at(Stage::Authenticate))
+}
+
+struct Outcome {
+    exit_code: i32,
+    text: String,
+}
+
+async fn run(session: &mut Session, command_id: Uuid) -> Result<Outcome, Error> {
+    let invocation = Invocation { command_line: COMMAND.to_owned(), stdin: None };
+    let mut execution = Execution::new(&invocation, command_id, session.send_budget());
+    let mut output = Vec::new();
+    loop {
+        while let Some(event) = execution.event() {
+            match event {
+                Event::Output { stream: OutputStream::Stdout, data } => {
+                    let room = MOST_OUTPUT - output.len();
+                    output.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
+                }
+                Event::Output { .. } => {}
+                Event::Done { exit_code, .. } => {
+                    let text = String::from_utf8_lossy(&output).trim().to_owned();
+                    return Ok(Outcome { exit_code, text });
+                }
+            }
+        }
+        let response = match execution.turn() {
+            Turn::Command => session.command(command_id, COMMAND, false).await?,
+            turn => session.turn(command_id, &turn).await?,
+        };
+        execution.answer(response).map_err(|trouble| match trouble {
+            Trouble::NeedsNewShell(fault) | Trouble::NotStarted(fault) | Trouble::MayHaveStarted(fault) => {
+                fault_error(Stage::Run, fault)
+            }
+            Trouble::Unexpected(detail) => Error::new(Stage::Run, ErrorKind::SoapMalformed { detail }),
+        })?;
+    }
+}
+
+/// Signals the command and deletes the shell, over another connection when a failure ended the first one.
+async fn close(session: &mut Session, command_id: Uuid, after_failure: bool) -> Result<(), Error> {
+    let deadline = Instant::now() + CLEANUP;
+    if after_failure && !session.is_connected() {
+        session.connect(Connection::open(session.target(), deadline).await.map_err(|error| error.at(Stage::Close))?);
+    }
+    if let Err(error) = session.signal(command_id, Signal::Terminate, deadline).await {
+        // Deleting the shell ends the command as well.
+        tracing::debug!(error = %error.report(), "Failed to signal the command of a connection test");
+    }
+    session.delete(deadline).await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! A session: one connection and the remote shell that it works on.
+//!
+//! Turns operations into exchanges and answers into values or errors of the right stage. It decides nothing about
+//! retries: whether something may be repeated is for the pool and the probe, which call this, to say. The shell may outlive
+//! its connection, and the connection its shell.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::connection::Connection;
+use crate::error::{Error, ErrorKind, Stage};
+use crate::fault::{Fault, Meaning, Operation};
+use crate::shell::Turn;
+use crate::soap::{SoapError, Unsendable};
+use crate::target::Target;
+use crate::wsman::{CommandRef, Requests, Response, Signal, parse};
+
+/// One connection and one shell, either of which may be missing.
+#[derive(Debug)]
+pub(crate) struct Session {
+    target: Target,
+    requests: Requests,
+    connection: Option<Connection>,
+    shell: Option<Shell>,
+    /// Exchanges of connections that are gone.
+    carried: u32,
+}
+
+/// A remote shell.
+#[derive(Debug, Clone)]
+pub(crate) struct Shell {
+    pub(crate) id: String,
+    /// Commands that it has run.
+    pub(crate) commands: u32,
+    /// A command that ended and is still to be signalled ([MS-WSMV] 3.1.4.14).
+    pub(crate) ended: Option<Uuid>,
+}
+
+impl Session {
+    pub(crate) fn new(target: Target) -> Self {
+        let requests = Requests::new(target.endpoint.to_string(), Uuid::new_v4(), target.timeouts.operation);
+        Self { target, requests, connection: None, shell: None, carried: 0 }
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Takes over what may differ between callers that share a session.
+    pub(crate) fn adopt(&mut self, target: &Target) {
+        self.target.timeouts = target.timeouts;
+        self.requests.set_operation_timeout(target.timeouts.operation);
+    }
+
+    pub(crate) fn connection(&self) -> Option<&Connection> {
+        self.connection.as_ref()
+    }
+
+    /// Whether an exchange can be tried on the connection.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::is_usable)
+    }
+
+    pub(crate) fn connect(&mut self, connection: Connection) {
+        drop(self.disconnect());
+        self.connection = Some(connection);
+    }
+
+    /// Gives up the connection; the shell lives on.
+    pub(crate) fn disconnect(&mut self) -> Option<Connection> {
+        let connection = self.connection.take();
+        self.carried = self.carried.saturating_add(connection.as_ref().map_or(0, Connection::exchanges));
+        connection
+    }
+
+    pub(crate) fn shell(&self) -> Option<&Shell> {
+        self.shell.as_ref()
+    }
+
+    pub(crate) fn shell_mut(&mut self) -> Option<&mut Shell> {
+        self.shell.as_mut()
+    }
+
+    /// Forgets the shell: it is gone, or of no use and not ours to delete.
+    pub(crate) fn forget_shell(&mut self) -> Option<Shell> {
+        self.shell.take()
+    }
+
+    /// HTTP exchanges of this session in all.
+    pub(crate) fn exchanges(&self) -> u32 {
+        self.carried.saturating_add(self.connection.as_ref().map_or(0, Connection::exchanges))
+    }
+
+    /// Creates a shell.
+    pub(crate) async fn create(&mut self, deadline: Instant) -> Result<(), Error> {
+        let id = Uuid::new_v4();
+        let envelope =
+            self.requests.create(id, &self.target.shell).map_err(|error| unsendable(Stage::OpenShell, error))?;
+        match self.call(Stage::OpenShell, id, envelope, self.wait(deadline)).await? {
+            Response::Created(created) => {
+                self.shell = Some(Shell { id: created.shell_id, commands: 0, ended: None });
+                Ok(())
+            }
+            Response::Fault(fault) => Err(fault_error(Stage::OpenShell, fault)),
+            other => Err(self.unexpected(Stage::OpenShell, &other)),
+        }
+    }
+
+    /// Sends Command once.
+    pub(crate) async fn command(&mut self, command_id: Uuid, line: &str, input: bool) -> Result<Response, Error> {
+        let id = Uuid::new_v4();
+        let shell_id = self.shell_id(Stage::Run)?;
+        let command = CommandRef { shell_id: &shell_id, command_id };
+        let envelope =
+            self.requests.command(id, command, line, input).map_err(|error| unsendable(Stage::Run, error))?;
+        let wait = Wait { limit: self.target.timeouts.read, by_deadline: false };
+        self.call(Stage::Run, id, envelope, wait).await
+    }
+
+    /// Sends what the command machine asks for next, Command and the end apart.
+    pub(crate) async fn turn(&mut self, command_id: Uuid, turn: &Turn) -> Result<Response, Error> {
+        let id = Uuid::new_v4();
+        let stage = if matches!(turn, Turn::Receive { .. }) { Stage::Receive } else { Stage::Run };
+        let shell_id = self.shell_id(stage)?;
+        let command = CommandRef { shell_id: &shell_id, command_id };
+        let (envelope, patience) = match turn {
+            Turn::Send { data, end, patience } => (self.requests.send(id, command, data, *end, *patience), *patience),
+            Turn::Receive { patience } => (self.requests.receive(id, command, *patience), *patience),
+            Turn::Command | Turn::Finished => return Err(Error::new(stage, ErrorKind::SessionInDoubt).unsent()),
+        };
+        let envelope = envelope.map_err(|error| unsendable(stage, error))?;
+        // What the read timeout exceeds the operation timeout by is for the way there and back.
+        let timeouts = self.target.timeouts;
+        let limit = timeouts.read.saturating_sub(timeouts.operation).saturating_add(patience).min(timeouts.read);
+        self.call(stage, id, envelope, Wait { limit, by_deadline: false }).await
+    }
+
+    /// Signals a command. A command that is gone already is a success.
+    pub(crate) async fn signal(&mut self, command_id: Uuid, signal: Signal, deadline: Instant) -> Result<(), Error> {
+        let id = Uuid::new_v4();
+        let shell_id = self.shell_id(Stage::Close)?;
+        let command = CommandRef { shell_id: &shell_id, command_id };
+        let envelope = self.requests.signal(id, command, signal).map_err(|error| unsendable(Stage::Close, error))?;
+        match self.call(Stage::Close, id, envelope, self.wait(deadline)).await? {
+            Response::Signalled => Ok(()),
+            Response::Fault(fault) if fault.meaning(Operation::Signal) == Meaning::AlreadyGone => Ok(()),
+            Response::Fault(fault) => Err(fault_error(Stage::Close, fault)),
+            other => Err(self.unexpected(Stage::Close, &other)),
+        }
+    }
+
+    /// Deletes the shell and everything in it. A shell that is gone already is a success.
+    pub(crate) async fn delete(&mut self, deadline: Instant) -> Result<(), Error> {
+        let id = Uuid::new_v4();
+        let shell_id = self.shell_id(Stage::Close)?;
+        let envelope = self.requests.delete(id, &shell_id).map_err(|error| unsendable(Stage::Close, error))?;
+        match self.call(Stage::Close, id, envelope, self.wait(deadline)).await? {
+            Response::Empty => {}
+            Response::Fault(fault) if fault.meaning(Operation::Delete) == Meaning::AlreadyGone => {}
+            Response::Fault(fault) => return Err(fault_error(Stage::Close, fault)),
+            other => return Err(self.unexpected(Stage::Close, &other)),
+        }
+        self.shell = None;
+        Ok(())
+    }
+
+    /// Bytes of input that one Send can carry.
+    pub(crate) fn send_budget(&self) -> usize {
+        self.requests.send_budget()
+    }
+
+    async fn call(&mut self, stage: Stage, id: Uuid, envelope: Vec<u8>, wait: Wait) -> Result<Response, Error> {
+        let Some(connection) = &mut self.connection else {
+            return Err(Error::new(stage, ErrorKind::ConnectionClosed).unsent());
+        };
+        let answer = match connection.exchange(Bytes::from(envelope), wait.limit).await {
+            Ok(answer) => answer,
+            Err(error) if wait.by_deadline && matches!(error.kind(), ErrorKind::ReadTimeout { .. }) => {
+                return Err(Error::new(stage, ErrorKind::DeadlinePassed));
+            }
+            // A rejection belongs to authentication, whatever it answers.
+            Err(error) if error.stage() == Stage::Authenticate => return Err(error),
+            Err(error) => return Err(error.at(stage)),
+        };
+        match parse(&answer.body, Some(id)) {
+            Ok(response) => Ok(response),
+            Err(error) => {
+                // Whoever answers like this cannot be trusted with the next request.
+                drop(self.disconnect());
+                Err(soap_error(stage, error))
+            }
+        }
+    }
+
+    fn unexpected(&mut self, stage: Stage, response: &Response) -> Error {
+        drop(self.disconnect());
+        let detail = format!("an answer to something else: {}", response.name());
+        Error::new(stage, ErrorKind::SoapMalformed { detail })
+    }
+
+    fn shell_id(&self, stage: Stage) -> Result<String, Error> {
+        match &self.shell {
+            Some(shell) => Ok(shell.id.clone()),
+            None => Err(Error::new(stage, ErrorKind::SessionInDoubt).unsent()),
+        }
+    }
+
+    fn wait(&self, deadline: Instant) -> Wait {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let read = self.target.timeouts.read;
+        Wait { limit: left.min(read), by_deadline: left < read }
+    }
+}
+
+/// How long an answer may take, and whether that is the caller's deadline.
+struct Wait {
+    limit: Duration,
+    by_deadline: bool,
+}
+
+pub(crate) fn fault_error(stage: Stage, fault: Fault) -> Error {
+    Error::new(stage, ErrorKind::Fault(fault))
+}
+
+pub(crate) fn soap_error(stage: Stage, error: SoapError) -> Error {
+    let kind = match error {
+        SoapError::TooLarge { limit } => ErrorKind::AnswerTooLarge { limit },
+        SoapError::WrongRelatesTo { found } => ErrorKind::WrongRelatesTo { found },
+        other => ErrorKind::SoapMalformed { detail: other.to_string() },
+    };
+    Error::new(stage, kind)
+}
+
+fn unsendable(stage: Stage, error: Unsendable) -> Error {
+    Error::new(stage, ErrorKind::RequestUnsendable { detail: error.to_string() }).unsent()
+}

@@ -1,0 +1,267 @@
+//! A tiny host for the tests of pool and probe: HTTP/1.1 with Basic, and a few commands. It reads requests by searching
+//! them, because it is no judge of what is sent; that is for the recordings and the simulated Windows host.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what is exempt in tests should be so in the host that they share"
+)]
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::soap::uri;
+use crate::target::*;
+
+pub(crate) const PASSWORD: &str = "right";
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) connections: usize,
+    /// Requests that were let in, by the last word of their action.
+    pub(crate) actions: Vec<String>,
+    pub(crate) rejections: usize,
+    pub(crate) shells: HashSet<String>,
+    commands: HashMap<String, Command>,
+    pub(crate) most_shells: usize,
+    /// Bumped to make every connection close.
+    generation: usize,
+}
+
+#[derive(Debug, Default)]
+struct Command {
+    line: String,
+    input: Vec<u8>,
+    ended: bool,
+    receives: usize,
+}
+
+impl State {
+    pub(crate) fn count(&self, action: &str) -> usize {
+        self.actions.iter().filter(|seen| *seen == action).count()
+    }
+}
+
+pub(crate) struct Host {
+    pub(crate) address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    _tasks: tokio_util::task::AbortOnDropHandle<()>,
+}
+
+impl Host {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
+        let tasks = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                shared.lock().unwrap().connections += 1;
+                connections.spawn(serve(stream, Arc::clone(&shared)));
+            }
+        });
+        Self { address, state, _tasks: tokio_util::task::AbortOnDropHandle::new(tasks) }
+    }
+
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(crate) fn close_connections(&self) {
+        self.state().generation += 1;
+    }
+
+    pub(crate) fn target(&self, password: &str) -> Target {
+        let mut target = crate::pool::tests::target("127.0.0.1", "alice", password);
+        target.endpoint = Endpoint::new(Scheme::Http, "127.0.0.1", Some(self.address.port()), None).unwrap();
+        target
+    }
+
+    /// Waits until `holds`.
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&State) -> bool) {
+        for _ in 0..500 {
+            if holds(&self.state()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{what} did not come true: {:?}", self.state());
+    }
+}
+
+async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
+    let generation = state.lock().unwrap().generation;
+    let mut buffer = Vec::new();
+    loop {
+        let head = loop {
+            if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end + 4;
+            }
+            tokio::select! {
+                read = stream.read_buf(&mut buffer) => if read.unwrap_or(0) == 0 { return },
+                () = tokio::time::sleep(Duration::from_millis(5)) => {
+                    if buffer.is_empty() && state.lock().unwrap().generation != generation {
+                        return;
+                    }
+                }
+            }
+        };
+        let fields = String::from_utf8(buffer[..head].to_vec()).unwrap().to_lowercase();
+        let length: usize = between(&fields, "content-length: ", "\r\n").parse().unwrap();
+        while buffer.len() < head + length {
+            if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let authorization = String::from_utf8(buffer[..head].to_vec()).unwrap();
+        let body = String::from_utf8(buffer[head..head + length].to_vec()).unwrap();
+        buffer.drain(..head + length);
+        let expected = STANDARD.encode(format!("alice:{PASSWORD}"));
+        let identify = fields.contains("wsmanidentify: unauthenticated");
+        if !identify && !authorization.contains(&expected) {
+            state.lock().unwrap().rejections += 1;
+            let answer =
+                "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"WSMAN\"\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            continue;
+        }
+        let Some((status, content)) = answer(&body, &state).await else { return };
+        let message = between(&body, "<wsa:MessageID>", "</wsa:MessageID>");
+        let envelope = format!(
+            "<s:Envelope xmlns:s='{}' xmlns:a='{}' xmlns:x='{}' xmlns:w='{}' xmlns:r='{}'><s:Header><a:RelatesTo>{message}</a:RelatesTo>\
+             </s:Header><s:Body>{content}</s:Body></s:Envelope>",
+            uri::SOAP,
+            uri::ADDRESSING,
+            uri::TRANSFER,
+            uri::WSMAN,
+            uri::SHELL
+        );
+        let head = format!(
+            "HTTP/1.1 {status} X\r\nContent-Type: application/soap+xml;charset=UTF-8\r\nContent-Length: {}\r\n\r\n",
+            envelope.len()
+        );
+        if stream.write_all(&[head.into_bytes(), envelope.into_bytes()].concat()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Status and body, or nothing to close the connection.
+async fn answer(body: &str, state: &Mutex<State>) -> Option<(u16, String)> {
+    if body.contains("wsmid:Identify") {
+        return Some((
+            200,
+            format!(
+                "<i:IdentifyResponse xmlns:i='{}'><i:ProductVendor>Test</i:ProductVendor><i:ProductVersion>1</i:ProductVersion></i:IdentifyResponse>",
+                uri::IDENTITY
+            ),
+        ));
+    }
+    let action = between(body, "<wsa:Action s:mustUnderstand=\"true\">", "</wsa:Action>");
+    let action = action.rsplit('/').next().unwrap().to_owned();
+    state.lock().unwrap().actions.push(action.clone());
+    let shell = between(body, "<wsman:Selector Name=\"ShellId\">", "<").to_owned();
+    let id = between(body, "CommandId=\"", "\"").to_owned();
+    if action != "Create" && !state.lock().unwrap().shells.contains(&shell) {
+        return Some((500, fault(2_150_858_843)));
+    }
+    let content = match action.as_str() {
+        "Create" => {
+            let shell = Uuid::new_v4().to_string().to_uppercase();
+            let mut state = state.lock().unwrap();
+            state.shells.insert(shell.clone());
+            state.most_shells = state.most_shells.max(state.shells.len());
+            format!(
+                "<x:ResourceCreated><a:ReferenceParameters><w:SelectorSet><w:Selector Name='ShellId'>{shell}</w:Selector>\
+                 </w:SelectorSet></a:ReferenceParameters></x:ResourceCreated>"
+            )
+        }
+        "Delete" => {
+            state.lock().unwrap().shells.remove(&shell);
+            String::new()
+        }
+        "Command" => {
+            let line = between(body, "<rsp:Command>", "<").to_owned();
+            if line == "refuse" {
+                return Some((500, fault(5)));
+            }
+            let broken = line == "vanish";
+            state.lock().unwrap().commands.insert(id.clone(), Command { line, ..Command::default() });
+            if broken {
+                return None;
+            }
+            format!("<r:CommandResponse><r:CommandId>{id}</r:CommandId></r:CommandResponse>")
+        }
+        "Send" => {
+            let data =
+                between(body, if body.contains("End=\"true\"") { "End=\"true\">" } else { "\">" }, "</rsp:Stream>");
+            let data = STANDARD.decode(data.rsplit('>').next().unwrap()).unwrap();
+            state.lock().unwrap().commands.get_mut(&id).unwrap().input.extend(data);
+            "<r:SendResponse/>".to_owned()
+        }
+        "Signal" => {
+            let code = between(body, "signal/", "<").to_owned();
+            if let Some(command) = state.lock().unwrap().commands.get_mut(&id)
+                && (code == "terminate" || command.line == "polite")
+            {
+                command.ended = true;
+            }
+            "<r:SignalResponse/>".to_owned()
+        }
+        "Receive" => return receive(&id, state).await,
+        other => panic!("{other}"),
+    };
+    Some((200, content))
+}
+
+async fn receive(id: &str, state: &Mutex<State>) -> Option<(u16, String)> {
+    let (line, input, receives, ended) = {
+        let mut state = state.lock().unwrap();
+        let command = state.commands.get_mut(id).unwrap();
+        command.receives += 1;
+        (command.line.clone(), command.input.clone(), command.receives, command.ended)
+    };
+    let (output, code) = match line.as_str() {
+        "cat" => (input, Some(0)),
+        "break" if receives == 1 => return None,
+        "break" => (b"rest".to_vec(), Some(3)),
+        "hang" | "polite" if !ended => {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            return Some((500, fault(2_150_858_793)));
+        }
+        "hang" | "polite" => (Vec::new(), Some(-1_073_741_510)),
+        "slow" if receives < 3 => (format!("{receives}").into_bytes(), None),
+        line => (line.as_bytes().to_vec(), Some(0)),
+    };
+    let stream = format!("<r:Stream Name='stdout' CommandId='{id}'>{}</r:Stream>", STANDARD.encode(output));
+    let (word, code) = match code {
+        Some(code) => ("Done", format!("<r:ExitCode>{code}</r:ExitCode>")),
+        None => ("Running", String::new()),
+    };
+    let command_state =
+        format!("<r:CommandState CommandId='{id}' State='{}/CommandState/{word}'>{code}</r:CommandState>", uri::SHELL);
+    Some((200, format!("<r:ReceiveResponse>{stream}{command_state}</r:ReceiveResponse>")))
+}
+
+fn fault(code: u32) -> String {
+    format!(
+        "<s:Fault><s:Code><s:Value>s:Sender</s:Value></s:Code><s:Reason><s:Text>no</s:Text></s:Reason><s:Detail>\
+         <f:WSManFault xmlns:f='{}' Code='{code}'/></s:Detail></s:Fault>",
+        uri::WSMAN_FAULT
+    )
+}
+
+fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+    text.split_once(start).and_then(|(_, rest)| rest.split_once(end)).map_or("", |(inner, _)| inner)
+}

@@ -1,0 +1,435 @@
+//! Bounded SOAP 1.2: an XML writer that refuses what XML 1.0 cannot carry, and a reader that refuses what SOAP does not have.
+//!
+//! The reader matches names by namespace, never by prefix. It takes no document types, entities of its own or processing
+//! instructions, so that nothing can expand, and bounds size, depth, attributes and namespace declarations. It borrows from
+//! the message. Used by [`crate::wsman`] only; it knows nothing of shells.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use quick_xml::XmlVersion;
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::name::{Namespace, ResolveResult};
+use quick_xml::reader::NsReader;
+
+/// Largest answer that is read. Hosts stay below the MaxEnvelopeSize of the request, which is a quarter of this.
+pub const MAX_ANSWER: usize = 2 * 1024 * 1024;
+/// Elements within elements. Real answers have about ten.
+const MAX_DEPTH: usize = 32;
+/// Attributes of one element, namespace declarations included. Real answers have about ten.
+const MAX_ATTRIBUTES: usize = 48;
+/// Namespace declarations in scope.
+const MAX_NAMESPACES: usize = 128;
+
+/// Why a message is no acceptable SOAP.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SoapError {
+    /// Beyond the bound.
+    #[error("larger than {limit} bytes")]
+    TooLarge {
+        /// The bound, in bytes.
+        limit: usize,
+    },
+    /// No UTF-8.
+    #[error("not UTF-8")]
+    Encoding,
+    /// No well-formed XML.
+    #[error("not well-formed at byte {position}: {detail}")]
+    Xml {
+        /// Where.
+        position: u64,
+        /// What the parser said.
+        detail: String,
+    },
+    /// Something that SOAP messages must not hold.
+    #[error("holds a {0}, which SOAP does not allow")]
+    Forbidden(&'static str),
+    /// Beyond a bound on its structure.
+    #[error("holds too many {0}")]
+    Bound(&'static str),
+    /// Something else than what is expected.
+    #[error("{0}")]
+    Unexpected(Cow<'static, str>),
+    /// Stream data that is no base64.
+    #[error("stream data is not base64")]
+    Base64,
+    /// It answers another request.
+    #[error("relates to {found}")]
+    WrongRelatesTo {
+        /// What it relates to.
+        found: String,
+    },
+}
+
+/// Namespaces that matter here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ns {
+    /// SOAP 1.2 envelope.
+    Soap,
+    /// WS-Addressing.
+    Addressing,
+    /// WS-Transfer.
+    Transfer,
+    /// WS-Management.
+    Wsman,
+    /// Windows remote shell.
+    Shell,
+    /// WS-Management Identify.
+    Identity,
+    /// Windows faults.
+    WsmanFault,
+    /// WMI errors.
+    WmiError,
+    /// Any other, or none.
+    Other,
+}
+
+impl Ns {
+    fn of(uri: &str) -> Self {
+        match uri {
+            uri::SOAP => Self::Soap,
+            uri::ADDRESSING => Self::Addressing,
+            uri::TRANSFER => Self::Transfer,
+            uri::WSMAN => Self::Wsman,
+            uri::SHELL => Self::Shell,
+            uri::IDENTITY => Self::Identity,
+            uri::WSMAN_FAULT => Self::WsmanFault,
+            uri::WMI_ERROR => Self::WmiError,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Namespace names.
+pub mod uri {
+    /// SOAP 1.2 envelope.
+    pub const SOAP: &str = "http://www.w3.org/2003/05/soap-envelope";
+    /// WS-Addressing.
+    pub const ADDRESSING: &str = "http://schemas.xmlsoap.org/ws/2004/08/addressing";
+    /// WS-Transfer.
+    pub const TRANSFER: &str = "http://schemas.xmlsoap.org/ws/2004/09/transfer";
+    /// WS-Management.
+    pub const WSMAN: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman.xsd";
+    /// Microsoft's additions to WS-Management.
+    pub const WSMV: &str = "http://schemas.microsoft.com/wbem/wsman/1/wsman.xsd";
+    /// Windows remote shell.
+    pub const SHELL: &str = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell";
+    /// WS-Management Identify.
+    pub const IDENTITY: &str = "http://schemas.dmtf.org/wbem/wsman/identity/1/wsmanidentity.xsd";
+    /// Windows faults.
+    pub const WSMAN_FAULT: &str = "http://schemas.microsoft.com/wbem/wsman/1/wsmanfault";
+    /// WMI errors.
+    pub const WMI_ERROR: &str = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/MSFT_WmiError";
+}
+
+/// An element that the reader stands in.
+#[derive(Debug, Clone)]
+pub struct Element<'i> {
+    ns: Ns,
+    start: BytesStart<'i>,
+    depth: usize,
+}
+
+impl Element<'_> {
+    /// Whether it has this name.
+    #[must_use]
+    pub fn is(&self, ns: Ns, local: &str) -> bool {
+        self.ns == ns && self.local() == local
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub fn ns(&self) -> Ns {
+        self.ns
+    }
+
+    /// Its name without prefix.
+    #[must_use]
+    pub fn local(&self) -> &str {
+        self.start.local_name().into_inner()
+    }
+
+    /// The value of an attribute that has no prefix.
+    ///
+    /// # Errors
+    /// [`SoapError`] when the attributes are malformed.
+    pub fn attribute(&self, name: &str) -> Result<Option<Cow<'_, str>>, SoapError> {
+        for attribute in self.start.attributes() {
+            let attribute = attribute.map_err(|error| malformed(0, &error))?;
+            if attribute.key.as_ref() == name {
+                let value =
+                    attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|error| malformed(0, &error))?;
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Reads one message from start to end. Children that are not asked for are skipped.
+#[derive(Debug)]
+pub struct Reader<'i> {
+    inner: NsReader<&'i [u8]>,
+    depth: usize,
+}
+
+impl<'i> Reader<'i> {
+    /// Starts reading and returns the root element.
+    ///
+    /// # Errors
+    /// [`SoapError`] when the message is too large, no UTF-8, or does not start with an element.
+    pub fn open(message: &'i [u8]) -> Result<(Self, Element<'i>), SoapError> {
+        if message.len() > MAX_ANSWER {
+            return Err(SoapError::TooLarge { limit: MAX_ANSWER });
+        }
+        let text = std::str::from_utf8(message).map_err(|_| SoapError::Encoding)?;
+        let mut inner = NsReader::from_str(text.trim_start_matches('\u{feff}'));
+        inner.config_mut().expand_empty_elements = true;
+        inner.resolver_mut().set_max_namespace_bindings(MAX_NAMESPACES);
+        let mut reader = Self { inner, depth: 0 };
+        loop {
+            match reader.next()? {
+                Node::Start(root) => return Ok((reader, root)),
+                Node::Text(text) if text.trim().is_empty() => {}
+                _ => return Err(SoapError::Unexpected("no element".into())),
+            }
+        }
+    }
+
+    /// The next child of `parent`, or nothing after its end.
+    ///
+    /// # Errors
+    /// [`SoapError`] when the message is malformed.
+    pub fn child(&mut self, parent: &Element<'_>) -> Result<Option<Element<'i>>, SoapError> {
+        if self.depth < parent.depth {
+            return Ok(None);
+        }
+        loop {
+            match self.next()? {
+                Node::Start(element) if element.depth == parent.depth + 1 => return Ok(Some(element)),
+                Node::End if self.depth < parent.depth => return Ok(None),
+                Node::Eof => return Err(SoapError::Unexpected("the message ends early".into())),
+                Node::Start(_) | Node::End | Node::Text(_) => {}
+            }
+        }
+    }
+
+    /// The next child of `parent` with this name.
+    ///
+    /// # Errors
+    /// [`SoapError`] when the message is malformed.
+    pub fn find(&mut self, parent: &Element<'_>, ns: Ns, local: &str) -> Result<Option<Element<'i>>, SoapError> {
+        while let Some(child) = self.child(parent)? {
+            if child.is(ns, local) {
+                return Ok(Some(child));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All text in `element`, that of its children included.
+    ///
+    /// # Errors
+    /// [`SoapError`] when the message is malformed.
+    pub fn text(&mut self, element: &Element<'_>) -> Result<Cow<'i, str>, SoapError> {
+        let mut whole: Cow<'i, str> = Cow::Borrowed("");
+        while self.depth >= element.depth {
+            match self.next()? {
+                Node::Text(text) if whole.is_empty() => whole = text,
+                Node::Text(text) => whole.to_mut().push_str(&text),
+                Node::Eof => return Err(SoapError::Unexpected("the message ends early".into())),
+                Node::Start(_) | Node::End => {}
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Decodes the base64 text of `element` and appends it to `out`.
+    ///
+    /// # Errors
+    /// [`SoapError`] when the message is malformed or the text no base64.
+    pub fn base64(&mut self, element: &Element<'_>, out: &mut Vec<u8>) -> Result<(), SoapError> {
+        let text = self.text(element)?;
+        let trimmed = text.trim();
+        if trimmed.bytes().any(|byte| byte.is_ascii_whitespace()) {
+            let dense: String = trimmed.split_ascii_whitespace().collect();
+            STANDARD.decode_vec(dense, out)
+        } else {
+            STANDARD.decode_vec(trimmed, out)
+        }
+        .map_err(|_| SoapError::Base64)
+    }
+
+    /// Reads to the end of the message.
+    ///
+    /// # Errors
+    /// [`SoapError`] when the rest is malformed, or holds more than the root element.
+    pub fn finish(mut self) -> Result<(), SoapError> {
+        let mut closed = self.depth == 0;
+        loop {
+            match self.next()? {
+                Node::Eof if closed => return Ok(()),
+                Node::Eof => return Err(SoapError::Unexpected("the message ends early".into())),
+                Node::Start(_) if closed => return Err(SoapError::Unexpected("more than one root element".into())),
+                Node::Text(text) if closed && !text.trim().is_empty() => {
+                    return Err(SoapError::Unexpected("text after the root element".into()));
+                }
+                Node::End => closed = self.depth == 0,
+                Node::Start(_) | Node::Text(_) => {}
+            }
+        }
+    }
+
+    fn next(&mut self) -> Result<Node<'i>, SoapError> {
+        loop {
+            let (resolved, event) = match self.inner.read_resolved_event() {
+                Ok(read) => read,
+                Err(error) => return Err(malformed(self.inner.error_position(), &error)),
+            };
+            match event {
+                Event::Start(start) => {
+                    let ns = match resolved {
+                        ResolveResult::Bound(Namespace(uri)) => Ns::of(uri),
+                        ResolveResult::Unbound => Ns::Other,
+                        ResolveResult::Unknown(_) => {
+                            return Err(SoapError::Unexpected("a prefix without namespace".into()));
+                        }
+                    };
+                    self.depth += 1;
+                    if self.depth > MAX_DEPTH {
+                        return Err(SoapError::Bound("nested elements"));
+                    }
+                    let mut count = 0;
+                    for attribute in start.attributes() {
+                        attribute.map_err(|error| malformed(self.inner.buffer_position(), &error))?;
+                        count += 1;
+                        if count > MAX_ATTRIBUTES {
+                            return Err(SoapError::Bound("attributes"));
+                        }
+                    }
+                    return Ok(Node::Start(Element { ns, start, depth: self.depth }));
+                }
+                Event::End(_) => {
+                    // The parser checks that end tags match, so that this cannot run below zero; it must not panic anyway.
+                    self.depth = self.depth.saturating_sub(1);
+                    return Ok(Node::End);
+                }
+                Event::Text(text) => return Ok(Node::Text(text.into_inner())),
+                Event::CData(data) => return Ok(Node::Text(data.into_inner())),
+                Event::GeneralRef(reference) => {
+                    let position = self.inner.buffer_position();
+                    if let Some(character) =
+                        reference.resolve_char_ref().map_err(|error| malformed(position, &error))?
+                    {
+                        return Ok(Node::Text(Cow::Owned(character.to_string())));
+                    }
+                    // Only the five entities of XML itself: others would need a document type.
+                    let text = quick_xml::escape::resolve_xml_entity(&reference.xml10_content())
+                        .ok_or(SoapError::Forbidden("entity of its own"))?;
+                    return Ok(Node::Text(Cow::Borrowed(text)));
+                }
+                Event::Comment(_) | Event::Decl(_) => {}
+                Event::DocType(_) => return Err(SoapError::Forbidden("document type")),
+                Event::PI(_) => return Err(SoapError::Forbidden("processing instruction")),
+                Event::Eof => return Ok(Node::Eof),
+                Event::Empty(_) => return Err(SoapError::Unexpected("an empty element that was not expanded".into())),
+            }
+        }
+    }
+}
+
+enum Node<'i> {
+    Start(Element<'i>),
+    End,
+    Text(Cow<'i, str>),
+    Eof,
+}
+
+fn malformed(position: u64, error: &dyn std::fmt::Display) -> SoapError {
+    SoapError::Xml { position, detail: error.to_string() }
+}
+
+/// Why a value cannot be put into a message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} holds the character U+{character:04X}, which XML cannot carry")]
+pub struct Unsendable {
+    /// Which value.
+    pub what: &'static str,
+    /// The character.
+    pub character: u32,
+}
+
+/// Writes a message.
+#[derive(Debug, Default)]
+pub struct Writer {
+    out: Vec<u8>,
+}
+
+impl Writer {
+    /// An empty message with room for `capacity` bytes.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { out: Vec::with_capacity(capacity) }
+    }
+
+    /// Appends markup of our own.
+    pub fn markup(&mut self, markup: &str) -> &mut Self {
+        self.out.extend_from_slice(markup.as_bytes());
+        self
+    }
+
+    /// Appends a value, in an element or a double-quoted attribute; `what` names it in the error.
+    ///
+    /// # Errors
+    /// [`Unsendable`] when it holds a character that XML 1.0 does not have.
+    pub fn value(&mut self, what: &'static str, value: &str) -> Result<&mut Self, Unsendable> {
+        for character in value.chars() {
+            match character {
+                '&' => self.out.extend_from_slice(b"&amp;"),
+                '<' => self.out.extend_from_slice(b"&lt;"),
+                '>' => self.out.extend_from_slice(b"&gt;"),
+                '"' => self.out.extend_from_slice(b"&quot;"),
+                // References, because parsers turn the characters themselves into others: U+000D in text, all of them
+                // in attributes.
+                '\r' => self.out.extend_from_slice(b"&#13;"),
+                '\n' => self.out.extend_from_slice(b"&#10;"),
+                '\t' => self.out.extend_from_slice(b"&#9;"),
+                '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => {
+                    return Err(Unsendable { what, character: u32::from(character) });
+                }
+                _ => {
+                    let mut buffer = [0; 4];
+                    self.out.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// Appends `data` in base64.
+    pub fn base64(&mut self, data: &[u8]) -> &mut Self {
+        let start = self.out.len();
+        self.out.resize(start + data.len().div_ceil(3) * 4, 0);
+        let written = STANDARD.encode_slice(data, self.out.get_mut(start..).unwrap_or_default()).unwrap_or_default();
+        self.out.truncate(start + written);
+        self
+    }
+
+    /// Appends formatted text that needs no escaping, such as numbers.
+    pub fn plain(&mut self, text: std::fmt::Arguments<'_>) -> &mut Self {
+        // Writing into a Vec cannot fail.
+        let _ = self.out.write_fmt(text);
+        self
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
+        self.out
+    }
+}
+
+#[cfg(test)]
+mod tests;
