@@ -174,11 +174,7 @@ impl Output {
         };
         let stdout = out.join().map_err(|_| anyhow::anyhow!("reading stdout failed"))??;
         let stderr = err.join().map_err(|_| anyhow::anyhow!("reading stderr failed"))??;
-        Ok(Self {
-            code: status.code().unwrap_or(-1),
-            stdout,
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
-        })
+        Ok(Self { code: status.code().unwrap_or(-1), stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() })
     }
 
     /// Standard output as text.

@@ -91,12 +91,12 @@ fn users_need_the_right_token_and_the_right_authority() -> Result<()> {
     let stack = Stack::start(&[])?;
     let wrong = stack.directory().join("wrong-token");
     std::fs::write(&wrong, "lictor-user.nobody.AAAA")?;
-    let output = stack.lictor(&["--token-file", wrong.to_str().context("UTF-8")?, "task", "list"])?;
-    assert_ne!(output.code, 0);
+    let output = stack.lictor(&["task", "list", "--token-file", wrong.to_str().context("UTF-8")?])?;
+    assert_eq!(output.code, 132, "{}", output.stderr);
     assert!(output.stderr.contains("token"), "{}", output.stderr);
     let other = stack.certificates.ca.display().to_string();
-    let output = stack.lictor(&["--ca", &other, "task", "list"])?;
-    assert_ne!(output.code, 0);
+    let output = stack.lictor(&["task", "list", "--ca", &other])?;
+    assert_eq!(output.code, 131, "{}", output.stderr);
     assert!(output.stderr.to_lowercase().contains("certificate"), "{}", output.stderr);
     Ok(())
 }

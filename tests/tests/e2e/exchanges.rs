@@ -52,8 +52,7 @@ fn after_a_thousand_mixed_commands_no_shell_is_open() -> Result<()> {
     let direct = ["winrm", "run", "--host", "127.0.0.1", "--scheme", "http", "--port", &windows.port, "--user"];
     let options = ["--password-file", &password, "--auth", "negotiate", "--concurrency", "8", "--output", "json"];
     for command in [["hostname"].as_slice(), &["echo", "hi"], &["exit", "/b", "3"], &["sim.exe", "bytes", "100000"]] {
-        let arguments =
-            [&direct[..], &[lictor_tests::USER], &options, &["--repeat", "230", "--"], command].concat();
+        let arguments = [&direct[..], &[lictor_tests::USER], &options, &["--repeat", "230", "--"], command].concat();
         let output = stack.lictor(&arguments)?;
         assert_eq!(output.code, if command[0] == "exit" { 3 } else { 0 }, "{}", output.stderr);
     }

@@ -56,9 +56,10 @@ fn output_streams_while_the_command_runs() -> Result<()> {
     assert_eq!(windows.count("/commands/running")?, 1, "{:#}", windows.statistics()?);
     let (rest, code) = watch.finish(PATIENCE)?;
     assert_eq!(code, 0);
-    assert_eq!(rest.iter().map(|line| line.trim_end()).collect::<Vec<_>>(), [
-        "line 2", "line 3", "line 4", "line 5", "line 6"
-    ]);
+    assert_eq!(
+        rest.iter().map(|line| line.trim_end()).collect::<Vec<_>>(),
+        ["line 2", "line 3", "line 4", "line 5", "line 6"]
+    );
     Ok(())
 }
 
@@ -108,8 +109,7 @@ fn a_wrong_password_is_tried_once_and_an_unreachable_host_is_named() -> Result<(
     assert_eq!(windows.failed_logons()?, 1, "{:#}", windows.statistics()?);
 
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
-    let task_id =
-        stack.submit(&["--host", "127.0.0.1", "--port", &port, "--credential", "ntlm", "--", "hostname"])?;
+    let task_id = stack.submit(&["--host", "127.0.0.1", "--port", &port, "--credential", "ntlm", "--", "hostname"])?;
     let task = stack.task_in(&task_id, FINAL, PATIENCE)?;
     assert_eq!(task["state"], "failed");
     assert_eq!(task["result"]["error"]["stage"], "connect", "{task:#}");

@@ -124,8 +124,7 @@ fn sigterm_with_a_short_grace_stops_the_command_on_its_host() -> Result<()> {
     let stack = Stack::start(&[])?;
     let mut agent = stack.agent("agent-1", &[("LICTOR_AGENT_DRAIN_GRACE", "1s")])?;
     let windows = ntlm_host(&stack)?;
-    let task_id =
-        stack.submit(&["--host", "127.0.0.1", "--credential", "ntlm", "--", "sim.exe", "sleep", "600000"])?;
+    let task_id = stack.submit(&["--host", "127.0.0.1", "--credential", "ntlm", "--", "sim.exe", "sleep", "600000"])?;
     started(&windows)?;
     agent.process.terminate()?;
     assert_eq!(agent.process.wait(PATIENCE)?.code(), Some(0));

@@ -17,7 +17,7 @@ use crate::options::Options;
 use crate::process::{Pipes, Process, Stream, Unavailable};
 use crate::programs::{CodePage, Machine, Session, cmd};
 use crate::soap::{escape, namespace};
-use crate::statistics::{Recorder, increment};
+use crate::statistics::{Recorder, Statistics, increment};
 
 mod shell;
 
@@ -139,6 +139,15 @@ impl Host {
             .collect();
         shells.sort_by(|one, other| one.id.cmp(&other.id));
         shells
+    }
+
+    /// What was counted, and what runs now.
+    pub(crate) fn statistics(&self) -> Statistics {
+        let mut statistics = self.recorder.snapshot();
+        let state = self.lock();
+        let commands = state.shells.values().flat_map(|shell| shell.commands.values());
+        statistics.commands.running = commands.filter(|command| command.process.is_running()).count() as u64;
+        statistics
     }
 
     /// Removes shells that nobody has used for their IdleTimeOut.

@@ -118,7 +118,7 @@ impl Handle {
     /// What has been counted since the start or the last reset.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        self.host.recorder.snapshot()
+        self.host.statistics()
     }
 
     /// Forgets what was counted, but for what is open.
@@ -287,7 +287,7 @@ async fn administrate(listener: TcpListener, host: Arc<Host>, stopped: Cancellat
 
 fn administer(host: &Host, request: &Request<Incoming>) -> Response<Full<bytes::Bytes>> {
     let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/statistics") => (StatusCode::OK, serde_json::to_vec_pretty(&host.recorder.snapshot())),
+        (&Method::GET, "/statistics") => (StatusCode::OK, serde_json::to_vec_pretty(&host.statistics())),
         (&Method::GET, "/shells") => (StatusCode::OK, serde_json::to_vec_pretty(&host.shells())),
         (&Method::POST, "/reset") => {
             host.recorder.reset();

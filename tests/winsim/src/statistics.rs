@@ -73,6 +73,8 @@ pub struct ShellCounts {
 pub struct CommandCounts {
     /// Started.
     pub started: u64,
+    /// Whose process runs now.
+    pub running: u64,
     /// How often the most requested CommandId was asked to be started. More than 1 is a double start.
     pub most_requests_per_id: u64,
     /// The most output that waited for a client in any process, in bytes.
@@ -115,6 +117,7 @@ struct Recorded {
 }
 
 impl Recorder {
+    /// What was counted. `commands.running` is the host's to say.
     pub(crate) fn snapshot(&self) -> Statistics {
         self.lock().statistics.clone()
     }
