@@ -92,12 +92,7 @@ impl Connection {
     /// # Errors
     /// [`Error`] of the stage that failed. Nothing was sent when the target's own settings contradict each other.
     pub async fn open(target: &Target, deadline: Instant) -> Result<Self, Error> {
-        Sealing::of(target)?;
-        let by = deadline.min(Instant::now() + target.timeouts.connect);
-        let addresses = resolve(&target.endpoint, by).await?;
-        let socket = dial(&target.endpoint, &addresses, by).await?;
-        let transport = socket.secure(target, by).await?;
-        transport.start(target).await?.authenticate(target, deadline).await
+        Candidate::reach(target, deadline).await?.authenticate(target, deadline).await
     }
 
     /// Sends one envelope and returns the answer to it. `read_timeout` bounds the whole exchange.
@@ -177,6 +172,23 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// Resolves, connects and secures: all of [`Connection::open`] that needs no credential.
+    ///
+    /// # Errors
+    /// [`Error`] of the stage that failed. Nothing was sent when the target's own settings contradict each other.
+    pub async fn reach(target: &Target, deadline: Instant) -> Result<Self, Error> {
+        Sealing::of(target)?;
+        #[cfg(test)]
+        if let Some(stream) = crate::simulated::connect(&target.endpoint) {
+            let link = Link::start(stream, &target.endpoint).await?;
+            return Ok(Self { link, tls: None, channel_bindings: None, peer: ([127, 0, 0, 1], 0).into() });
+        }
+        let by = deadline.min(Instant::now() + target.timeouts.connect);
+        let addresses = resolve(&target.endpoint, by).await?;
+        let socket = dial(&target.endpoint, &addresses, by).await?;
+        socket.secure(target, by).await?.start(target).await
+    }
+
     /// Sends an Identify envelope without any credential.
     ///
     /// # Errors
@@ -374,7 +386,7 @@ fn plain(response: Response) -> Result<Answer, Error> {
 fn basic_refusal(response: &Response, user: &str) -> Error {
     let challenges = challenges(response.headers.get_all(WWW_AUTHENTICATE).iter().map(|field| field.as_bytes()));
     let kind = if challenges.iter().any(|challenge| challenge.scheme.eq_ignore_ascii_case("Basic")) {
-        ErrorKind::AuthRejected { mechanism: "basic", user: user.to_owned() }
+        ErrorKind::AuthRejected { mechanism: "basic", user: user.to_owned(), over_tls: false }
     } else {
         ErrorKind::AuthUnavailable { wanted: "Basic", offered: offered_schemes(&challenges) }
     };
@@ -383,9 +395,11 @@ fn basic_refusal(response: &Response, user: &str) -> Error {
 
 fn authentication_error(error: AuthError, target: &Target) -> Error {
     let kind = match error {
-        AuthError::Rejected => {
-            ErrorKind::AuthRejected { mechanism: mechanism(target.auth), user: target.credential.username.clone() }
-        }
+        AuthError::Rejected => ErrorKind::AuthRejected {
+            mechanism: mechanism(target.auth),
+            user: target.credential.username.clone(),
+            over_tls: target.endpoint.scheme() == Scheme::Https,
+        },
         AuthError::Unavailable { scheme, offered } => ErrorKind::AuthUnavailable { wanted: scheme, offered },
         AuthError::Status(status) => ErrorKind::HttpStatus { status },
         AuthError::Context(ContextError::Credential(detail)) => ErrorKind::CredentialUnusable { detail },

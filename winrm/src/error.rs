@@ -83,11 +83,23 @@ impl Error {
         self.0.source = Some(source.into());
         self
     }
-    /// Moves the failure to another stage: the same exchange serves several.
+    /// Moves the failure to another stage: the same exchange serves several. What a host says about the authentication
+    /// stays where it is, whatever it was asked.
     #[must_use]
     pub fn at(mut self, stage: Stage) -> Self {
-        self.0.stage = stage;
+        if !self.is_about_authentication() {
+            self.0.stage = stage;
+        }
         self
+    }
+    fn is_about_authentication(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::AuthRejected { .. }
+                | ErrorKind::AuthRejectedBefore { .. }
+                | ErrorKind::AuthUnavailable { .. }
+                | ErrorKind::AuthHandshake { .. }
+        )
     }
     /// Marks that the command may have started on the host.
     #[must_use]
@@ -332,6 +344,8 @@ pub enum ErrorKind {
         mechanism: &'static str,
         /// As whom.
         user: String,
+        /// The mechanism can be bound to the TLS session that it ran in, and that can be the reason.
+        over_tls: bool,
     },
     /// The same credential was rejected by the same host before; nothing was sent.
     #[error("the credential of {user} was rejected by this host before and is not tried again")]
@@ -472,9 +486,24 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_of_authentication_stays_one() {
+        let rejected = || ErrorKind::AuthRejectedBefore { user: "alice".into() };
+        assert_eq!(Error::new(Stage::Authenticate, rejected()).at(Stage::Receive).stage(), Stage::Authenticate);
+        let closed = Error::new(Stage::Authenticate, ErrorKind::ConnectionClosed);
+        assert_eq!(closed.at(Stage::Receive).stage(), Stage::Receive);
+    }
+
+    #[test]
     fn rejections_are_told_apart_from_other_failures() {
-        let rejected = ErrorKind::AuthRejected { mechanism: "ntlm", user: "CORP\\alice".into() };
-        assert!(Error::new(Stage::Authenticate, rejected).credential_rejected());
+        let rejected = |over_tls| {
+            let kind = ErrorKind::AuthRejected { mechanism: "ntlm", user: "CORP\\alice".into(), over_tls };
+            Error::new(Stage::Authenticate, kind)
+        };
+        assert!(rejected(false).credential_rejected());
+        // Over TLS a right password can be rejected, too.
+        assert!(rejected(true).remedy().contains("channel bindings") && rejected(true).cause().contains("proxy"));
+        assert!(!rejected(false).remedy().contains("channel bindings"));
+        assert_eq!(rejected(true).code(), rejected(false).code());
         assert!(!Error::new(Stage::Authenticate, ErrorKind::AuthLost).credential_rejected());
     }
 }

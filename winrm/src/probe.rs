@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
@@ -72,18 +73,17 @@ impl Report {
     }
 }
 
-/// Climbs the ladder on connections of its own (no pool), calling `on_rung` after each rung. Leaves no shell behind; when
-/// this future is dropped half-way, the host deletes the shell a quarter of an hour later.
+/// Climbs the ladder on connections of its own (no pool), calling `on_rung` after each rung. Leaves no shell behind: when
+/// this future is dropped half-way, the shell is deleted in the background. Dropped while the shell is being created, it
+/// leaves it to the host, which deletes it a quarter of an hour later.
 pub async fn probe(target: &Target, deadline: Instant, on_rung: impl FnMut(&Rung)) -> Report {
     let mut ladder = Ladder { rungs: Vec::with_capacity(STAGES.len()), on_rung, since: Instant::now() };
     let mut connection = None;
-    if let Err(failure) = climb(target, deadline, &mut ladder, &mut connection).await {
-        ladder.rung(failure.stage(), RungOutcome::Failed(failure), String::new());
-    }
-    let reached = ladder.rungs.last().map(|rung| rung.stage);
-    let rest = STAGES.iter().skip_while(|stage| Some(**stage) != reached).skip(1);
-    for stage in rest {
-        ladder.rung(*stage, RungOutcome::Skipped, String::new());
+    let mut failure = climb(target, deadline, &mut ladder, &mut connection).await.err();
+    // The rung that does not hold is the one after the last that does, whatever stage its failure names: a host may reject
+    // a credential late.
+    while let Some(&stage) = STAGES.get(ladder.rungs.len()) {
+        ladder.rung(stage, failure.take().map_or(RungOutcome::Skipped, RungOutcome::Failed), String::new());
     }
     Report { rungs: ladder.rungs, connection }
 }
@@ -124,7 +124,7 @@ impl<F: FnMut(&Rung)> Ladder<F> {
     }
 }
 
-/// Fails with an error whose stage is the rung that does not hold.
+/// Adds the rungs that hold; the failure belongs to the one after them.
 async fn climb<F: FnMut(&Rung)>(
     target: &Target,
     deadline: Instant,
@@ -154,18 +154,24 @@ async fn climb<F: FnMut(&Rung)>(
     }
     let mut target = target.clone();
     target.shell.idle_timeout = target.shell.idle_timeout.min(SHELL_IDLE);
-    let mut session = Session::new(target);
+    let command_id = Uuid::new_v4();
+    let mut opened = Opened { session: Some(Session::new(target)), command_id };
+    let Some(session) = &mut opened.session else { return Ok(()) };
     session.connect(connection);
-    let created = session.create(deadline).await;
-    if judged_late && created.as_ref().err().is_none_or(|error| error.stage() != Stage::Authenticate) {
-        authenticated(ladder);
+    match session.create(deadline).await {
+        // A fault comes from behind the authentication; of other failures nobody knows.
+        Err(error) if judged_late && error.fault().is_none() => return Err(error.at(Stage::Authenticate)),
+        created => {
+            if judged_late {
+                authenticated(ladder);
+            }
+            created?;
+        }
     }
-    created?;
     let shell_id = session.shell().map(|shell| shell.id.clone()).unwrap_or_default();
     ladder.passed(Stage::OpenShell, format!("shell {shell_id}"));
 
-    let command_id = Uuid::new_v4();
-    let ran = timeout_at(deadline, run(&mut session, command_id)).await;
+    let ran = timeout_at(deadline, run(session, command_id)).await;
     let ran = ran.unwrap_or_else(|_| Err(Error::new(Stage::Run, ErrorKind::DeadlinePassed)));
     let failed = match ran {
         Ok(Outcome { exit_code: 0, text }) => {
@@ -180,7 +186,9 @@ async fn climb<F: FnMut(&Rung)>(
         Err(error) => Some(error.at(Stage::Run)),
     };
     // Also after a failure, and when the deadline has passed: the shell must go.
-    let closed = close(&mut session, command_id, failed.is_some()).await;
+    let rejected = failed.as_ref().is_some_and(Error::credential_rejected);
+    let closed = close(session, command_id, failed.is_some() && !rejected).await;
+    opened.session = None;
     if let Some(error) = failed {
         if let Err(error) = closed {
             tracing::warn!(shell_id, error = %error.report(), "Failed to delete the shell of a connection test");
@@ -251,12 +259,7 @@ async fn identify<F: FnMut(&Rung)>(
     if candidate.is_usable() {
         return Ok(candidate);
     }
-    let by = deadline.min(Instant::now() + target.timeouts.connect);
-    let again = async {
-        let addresses = connection::resolve(&target.endpoint, by).await?;
-        connection::dial(&target.endpoint, &addresses, by).await?.secure(target, by).await?.start(target).await
-    };
-    again.await.map_err(|error: Error| error.at(Stage::Authenticate))
+    Candidate::reach(target, deadline).await.map_err(|error| error.at(Stage::Authenticate))
 }
 
 struct Outcome {
@@ -295,10 +298,31 @@ async fn run(session: &mut Session, command_id: Uuid) -> Result<Outcome, Error> 
     }
 }
 
+/// A session whose shell goes also when the climb is dropped half-way.
+struct Opened {
+    session: Option<Session>,
+    command_id: Uuid,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let Some(mut session) = self.session.take().filter(|session| session.shell().is_some()) else { return };
+        let command_id = self.command_id;
+        // Nobody is left who could own this task; it ends by itself within the time for clean-up.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = close(&mut session, command_id, true).await {
+                    tracing::warn!(error = %error.report(), "Failed to delete the shell of an abandoned connection test");
+                }
+            });
+        }
+    }
+}
+
 /// Signals the command and deletes the shell, over another connection when a failure ended the first one.
-async fn close(session: &mut Session, command_id: Uuid, after_failure: bool) -> Result<(), Error> {
+async fn close(session: &mut Session, command_id: Uuid, reconnect: bool) -> Result<(), Error> {
     let deadline = Instant::now() + CLEANUP;
-    if after_failure && !session.is_connected() {
+    if reconnect && !session.is_connected() {
         session.connect(Connection::open(session.target(), deadline).await.map_err(|error| error.at(Stage::Close))?);
     }
     if let Err(error) = session.signal(command_id, Signal::Terminate, deadline).await {

@@ -181,8 +181,6 @@ impl Session {
             Err(error) if wait.by_deadline && matches!(error.kind(), ErrorKind::ReadTimeout { .. }) => {
                 return Err(Error::new(stage, ErrorKind::DeadlinePassed));
             }
-            // A rejection belongs to authentication, whatever it answers.
-            Err(error) if error.stage() == Stage::Authenticate => return Err(error),
             Err(error) => return Err(error.at(stage)),
         };
         match parse(&answer.body, Some(id)) {

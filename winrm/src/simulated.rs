@@ -7,15 +7,15 @@
     reason = "what is exempt in tests should be so in the host that they share"
 )]
 
-use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -33,8 +33,12 @@ pub(crate) struct State {
     pub(crate) shells: HashSet<String>,
     commands: HashMap<String, Command>,
     pub(crate) most_shells: usize,
-    /// Bumped to make every connection close.
-    generation: usize,
+    /// How many requests the password is still right for, when it is changed meanwhile.
+    pub(crate) lets_in: Option<usize>,
+    pub(crate) open_connections: usize,
+    pub(crate) create_takes: Duration,
+    /// The command of the connection test does not end.
+    pub(crate) names_hang: bool,
 }
 
 #[derive(Debug, Default)]
@@ -52,26 +56,75 @@ impl State {
 }
 
 pub(crate) struct Host {
-    pub(crate) address: SocketAddr,
+    endpoint: Endpoint,
     state: Arc<Mutex<State>>,
+    /// Sent to make every connection close.
+    closing: watch::Sender<()>,
     _tasks: tokio_util::task::AbortOnDropHandle<()>,
 }
 
+/// Hosts that are reached in memory, by port. Without sockets time can be paused: it then moves only when nothing else does.
+static IN_MEMORY: Mutex<BTreeMap<u16, mpsc::UnboundedSender<DuplexStream>>> = Mutex::new(BTreeMap::new());
+const IN_MEMORY_NAME: &str = "in-memory.invalid";
+
+/// A connection to a host in memory, when that is what `endpoint` means.
+pub(crate) fn connect(endpoint: &Endpoint) -> Option<DuplexStream> {
+    let hosts = IN_MEMORY.lock().unwrap();
+    let host = hosts.get(&endpoint.port()).filter(|_| endpoint.host() == IN_MEMORY_NAME)?;
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    host.send(theirs).unwrap();
+    Some(ours)
+}
+
 impl Host {
+    /// On loopback.
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (sender, accepted) = mpsc::unbounded_channel();
+        let accept = async move { while sender.send(listener.accept().await.unwrap().0).is_ok() {} };
+        Self::serving("127.0.0.1", port, accepted, accept)
+    }
+
+    /// In memory.
+    pub(crate) fn in_memory() -> Self {
+        let (sender, accepted) = mpsc::unbounded_channel();
+        let mut hosts = IN_MEMORY.lock().unwrap();
+        let port = hosts.last_key_value().map_or(1, |(port, _)| port + 1);
+        hosts.insert(port, sender);
+        drop(hosts);
+        Self::serving(IN_MEMORY_NAME, port, accepted, std::future::ready(()))
+    }
+
+    fn serving<S>(
+        name: &str,
+        port: u16,
+        mut accepted: mpsc::UnboundedReceiver<S>,
+        accept: impl Future<Output = ()> + Send + 'static,
+    ) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
+        let (closing, closed) = watch::channel(());
         let tasks = tokio::spawn(async move {
             let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                shared.lock().unwrap().connections += 1;
-                connections.spawn(serve(stream, Arc::clone(&shared)));
-            }
+            let serve = async {
+                while let Some(stream) = accepted.recv().await {
+                    shared.lock().unwrap().connections += 1;
+                    let (shared, closed) = (Arc::clone(&shared), closed.clone());
+                    connections.spawn(async move {
+                        shared.lock().unwrap().open_connections += 1;
+                        serve(stream, &shared, closed).await;
+                        shared.lock().unwrap().open_connections -= 1;
+                    });
+                }
+            };
+            tokio::join!(accept, serve);
         });
-        Self { address, state, _tasks: tokio_util::task::AbortOnDropHandle::new(tasks) }
+        let endpoint = Endpoint::new(Scheme::Http, name, Some(port), None).unwrap();
+        Self { endpoint, state, closing, _tasks: tokio_util::task::AbortOnDropHandle::new(tasks) }
     }
 
     pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -79,12 +132,12 @@ impl Host {
     }
 
     pub(crate) fn close_connections(&self) {
-        self.state().generation += 1;
+        self.closing.send(()).unwrap();
     }
 
     pub(crate) fn target(&self, password: &str) -> Target {
         let mut target = crate::pool::tests::target("127.0.0.1", "alice", password);
-        target.endpoint = Endpoint::new(Scheme::Http, "127.0.0.1", Some(self.address.port()), None).unwrap();
+        target.endpoint = self.endpoint.clone();
         target
     }
 
@@ -100,8 +153,8 @@ impl Host {
     }
 }
 
-async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
-    let generation = state.lock().unwrap().generation;
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: &Mutex<State>, mut closed: watch::Receiver<()>) {
+    closed.mark_unchanged();
     let mut buffer = Vec::new();
     loop {
         let head = loop {
@@ -110,11 +163,7 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
             }
             tokio::select! {
                 read = stream.read_buf(&mut buffer) => if read.unwrap_or(0) == 0 { return },
-                () = tokio::time::sleep(Duration::from_millis(5)) => {
-                    if buffer.is_empty() && state.lock().unwrap().generation != generation {
-                        return;
-                    }
-                }
+                _ = closed.changed(), if buffer.is_empty() => return,
             }
         };
         let fields = String::from_utf8(buffer[..head].to_vec()).unwrap().to_lowercase();
@@ -129,14 +178,19 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
         buffer.drain(..head + length);
         let expected = STANDARD.encode(format!("alice:{PASSWORD}"));
         let identify = fields.contains("wsmanidentify: unauthenticated");
-        if !identify && !authorization.contains(&expected) {
+        let mut right = authorization.contains(&expected);
+        if !identify && let Some(left) = &mut state.lock().unwrap().lets_in {
+            right &= *left > 0;
+            *left = left.saturating_sub(1);
+        }
+        if !identify && !right {
             state.lock().unwrap().rejections += 1;
             let answer =
                 "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"WSMAN\"\r\nContent-Length: 0\r\n\r\n";
             stream.write_all(answer.as_bytes()).await.unwrap();
             continue;
         }
-        let Some((status, content)) = answer(&body, &state).await else { return };
+        let Some((status, content)) = answer(&body, state).await else { return };
         let message = between(&body, "<wsa:MessageID>", "</wsa:MessageID>");
         let envelope = format!(
             "<s:Envelope xmlns:s='{}' xmlns:a='{}' xmlns:x='{}' xmlns:w='{}' xmlns:r='{}'><s:Header><a:RelatesTo>{message}</a:RelatesTo>\
@@ -178,6 +232,8 @@ async fn answer(body: &str, state: &Mutex<State>) -> Option<(u16, String)> {
     }
     let content = match action.as_str() {
         "Create" => {
+            let takes = state.lock().unwrap().create_takes;
+            tokio::time::sleep(takes).await;
             let shell = Uuid::new_v4().to_string().to_uppercase();
             let mut state = state.lock().unwrap();
             state.shells.insert(shell.clone());
@@ -232,11 +288,12 @@ async fn receive(id: &str, state: &Mutex<State>) -> Option<(u16, String)> {
         command.receives += 1;
         (command.line.clone(), command.input.clone(), command.receives, command.ended)
     };
+    let hangs = line != "hostname" || state.lock().unwrap().names_hang;
     let (output, code) = match line.as_str() {
         "cat" => (input, Some(0)),
         "break" if receives == 1 => return None,
         "break" => (b"rest".to_vec(), Some(3)),
-        "hang" | "polite" if !ended => {
+        "hang" | "polite" | "hostname" if hangs && !ended => {
             tokio::time::sleep(Duration::from_millis(30)).await;
             return Some((500, fault(2_150_858_793)));
         }

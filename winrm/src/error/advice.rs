@@ -179,7 +179,15 @@ pub(super) fn advice(kind: &ErrorKind) -> Advice {
             "Open a new session.",
             None,
         ),
-        ErrorKind::AuthRejected { .. } => row(
+        ErrorKind::AuthRejected { over_tls: true, .. } => row(
+            "The user name or password is wrong, the account is locked, disabled or expired, it may not log on over the \
+             network, or the channel bindings do not fit, as when a proxy between ends TLS.",
+            "Check the credential with the owner of the account before trying again: each attempt counts towards a lockout. \
+             A local account may need `.\\user`, a domain account `DOMAIN\\user`. If a proxy between ends TLS, send no channel \
+             bindings (--send-cbt false); if they are not sent, the host may require them (CbtHardeningLevel Strict).",
+            Some(LEGACY_AUTH),
+        ),
+        ErrorKind::AuthRejected { over_tls: false, .. } => row(
             "The user name or password is wrong, the account is locked, disabled or expired, or it may not log on over the network.",
             "Check the credential with the owner of the account before trying again: each attempt counts towards a lockout. \
              A local account may need `.\\user`, a domain account `DOMAIN\\user`.",

@@ -75,3 +75,29 @@ async fn a_closed_port_fails_at_connect() {
     assert!(matches!(report.rungs[0].outcome, RungOutcome::Passed));
     assert!(report.rungs[2..].iter().all(|rung| matches!(rung.outcome, RungOutcome::Skipped)));
 }
+
+#[tokio::test]
+async fn a_password_that_is_rejected_late_fails_the_rung_that_it_was_needed_for() {
+    let host = Host::start().await;
+    host.state().lets_in = Some(1);
+    let report = probe(&host.target(PASSWORD), soon(), |_| {}).await;
+    assert_eq!(
+        outcomes(&report)[4..],
+        [("authenticate", "warning"), ("open_shell", "passed"), ("run", "failed"), ("close", "skipped")]
+    );
+    let failure = report.failure().unwrap();
+    assert_eq!((failure.stage(), failure.code()), (Stage::Authenticate, "auth.rejected"));
+    assert_eq!(host.state().rejections, 1);
+}
+
+#[tokio::test]
+async fn a_climb_that_is_dropped_leaves_no_shell() {
+    let host = Host::start().await;
+    host.state().names_hang = true;
+    let target = host.target(PASSWORD);
+    let climb = tokio::spawn(async move { probe(&target, soon(), |_| {}).await });
+    host.until("the command runs", |state| state.count("Receive") > 0).await;
+    climb.abort();
+    host.until("the shell is deleted", |state| state.shells.is_empty()).await;
+    assert!(host.state().count("Signal") == 1);
+}
