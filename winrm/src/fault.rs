@@ -194,6 +194,8 @@ impl Fault {
                 Meaning::Ambiguous
             }
             (Class::Aborted | Class::ProviderTimeout | Class::CannotDecrypt, _) => Meaning::Ambiguous,
+            // They tell of something that was under way.
+            (Class::CommandTerminated | Class::Disconnected, _) => Meaning::Ambiguous,
 
             (
                 Class::QuotaShells
@@ -334,6 +336,8 @@ mod tests {
         assert_eq!(fault(2_150_859_174).meaning(Operation::Command), Meaning::NeedsNewShell);
         assert_eq!(fault(2_150_859_173).meaning(Operation::Create), Meaning::BackOff);
         assert_eq!(fault(5).meaning(Operation::Create), Meaning::Refused);
+        assert_eq!(fault(2_150_859_212).meaning(Operation::Command), Meaning::Ambiguous);
+        assert_eq!(fault(2_150_859_230).meaning(Operation::Command), Meaning::Ambiguous);
     }
 
     #[test]

@@ -305,10 +305,10 @@ fn identifier(text: &str) -> Result<String, SoapError> {
     Ok(text.to_owned())
 }
 
-/// Foreign text for people, on one line and bounded.
+/// Foreign text for people: on one line, bounded, and without characters that steer terminals.
 fn clip(text: &str) -> String {
     const MOST: usize = 2000;
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ").replace(char::is_control, "\u{fffd}");
     match text.char_indices().nth(MOST) {
         Some((cut, _)) => format!("{}...", text.get(..cut).unwrap_or_default()),
         None => text,

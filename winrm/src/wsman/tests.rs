@@ -180,11 +180,11 @@ fn faults_are_read_in_all_their_forms() {
         "<s:Fault><s:Code><s:Value>s:Receiver</s:Value><s:Subcode><s:Value>w:TimedOut</s:Value></s:Subcode></s:Code>\
          <s:Reason><s:Text xml:lang='de'>Zeit</s:Text></s:Reason><s:Detail>\
          <f:WSManFault xmlns:f='http://schemas.microsoft.com/wbem/wsman/1/wsmanfault' Code='-2144108503' Machine='w'>\
-         <f:Message>Zu <f:ProviderFault provider='p' path='q'>spät</f:ProviderFault></f:Message></f:WSManFault></s:Detail></s:Fault>",
+         <f:Message>&#27;Zu <f:ProviderFault provider='p' path='q'>spät</f:ProviderFault></f:Message></f:WSManFault></s:Detail></s:Fault>",
     );
     let Response::Fault(fault) = parse(&wsman, Some(MESSAGE)).unwrap() else { panic!() };
     assert_eq!(fault.class(), Class::TimedOut);
-    assert_eq!(fault.to_string(), "fault 2150858793 (ERROR_WSMAN_OPERATION_TIMEDOUT): Zu spät");
+    assert_eq!(fault.to_string(), "fault 2150858793 (ERROR_WSMAN_OPERATION_TIMEDOUT): \u{fffd}Zu spät");
     assert_eq!(fault.machine.as_deref(), Some("w"));
 
     let wmi = answer(
