@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use super::places::{Places, Pooled, User};
 use super::verdicts::{Attempt, Verdicts};
 use super::{PoolSettings, lock};
-use crate::connection::Connection;
+use crate::connection::{Candidate, Connection};
 use crate::error::{Error, ErrorKind, Stage};
 use crate::fault::Class;
 use crate::session::Session;
@@ -71,9 +72,12 @@ impl Inner {
         target: &Target,
         deadline: Instant,
     ) -> Result<(Connection, Option<Attempt<'_>>), Error> {
+        self.verdicts.check(target)?;
+        // A host that does not answer must not hold up others that wait for the verdict on the same credential.
+        let candidate = Candidate::reach(target, deadline).await?;
         let attempt = self.verdicts.enter(target, deadline).await?;
         self.figures.connections.fetch_add(1, Ordering::Relaxed);
-        match Connection::open(target, deadline).await {
+        match candidate.authenticate(target, deadline).await {
             Ok(connection) if target.auth == AuthKind::Basic => Ok((connection, Some(attempt))),
             Ok(connection) => {
                 attempt.accepted();
@@ -88,16 +92,23 @@ impl Inner {
         }
     }
 
-    /// Gives `session` what it lacks: a connection, a shell. Reports whether it lacked nothing.
-    pub(super) async fn open(&self, session: &mut Session, deadline: Instant) -> Result<bool, Error> {
+    /// Gives `session` what it lacks: a connection by `deadline`, a shell even after it, because Create may have been
+    /// taken. `creating` is dropped when that begins.
+    pub(super) async fn open(
+        &self,
+        session: &mut Session,
+        deadline: Instant,
+        creating: &mut Option<oneshot::Sender<()>>,
+    ) -> Result<(), Error> {
         let was_connected = session.is_connected();
         let mut attempt = None;
         if !was_connected {
             attempt = self.reconnect(session, deadline).await?;
         }
         if session.shell().is_some() {
-            return Ok(was_connected);
+            return Ok(());
         }
+        *creating = None;
         let mut created = self.create(session, deadline).await;
         // An idle connection that the host closed: nothing was written, so nothing is repeated.
         if was_connected && matches!(&created, Err(error) if error.is_unsent()) {
@@ -105,7 +116,36 @@ impl Inner {
             created = self.create(session, deadline).await;
         }
         settle(attempt, &created);
-        created.map(|()| false)
+        created
+    }
+
+    /// Basic is judged with each request: what was rejected meanwhile is not sent again.
+    pub(super) fn allowed(&self, session: &Session) -> Result<(), Error> {
+        match session.target().auth {
+            AuthKind::Basic => self.verdicts.check(session.target()),
+            AuthKind::Ntlm | AuthKind::Negotiate => Ok(()),
+        }
+    }
+
+    /// Remembers a credential that the host does not take any more.
+    pub(super) fn heard<T>(&self, session: &Session, result: Result<T, Error>) -> Result<T, Error> {
+        if result.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::AuthRejected { .. })) {
+            self.verdicts.rejected_later(session.target());
+        }
+        result
+    }
+
+    /// Signals a command.
+    pub(super) async fn signal(
+        &self,
+        session: &mut Session,
+        command: Uuid,
+        signal: Signal,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        self.allowed(session)?;
+        let result = session.signal(command, signal, deadline).await;
+        self.heard(session, result)
     }
 
     /// Gives `session` a new connection.
@@ -121,10 +161,11 @@ impl Inner {
     }
 
     /// Creates a shell. When the user has too many on the host, idle ones of ours make room first.
-    pub(super) async fn create(&self, session: &mut Session, deadline: Instant) -> Result<(), Error> {
+    async fn create(&self, session: &mut Session, deadline: Instant) -> Result<(), Error> {
         let mut pauses = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)].into_iter();
         loop {
-            let error = match session.create(deadline).await {
+            let by = deadline.max(Instant::now() + session.target().timeouts.read);
+            let error = match session.create(by).await {
                 Ok(()) => {
                     self.figures.shells_created.fetch_add(1, Ordering::Relaxed);
                     self.figures.shells_open.fetch_add(1, Ordering::Relaxed);
@@ -146,7 +187,9 @@ impl Inner {
     /// Deletes the shell of `session`, if it has one.
     pub(super) async fn delete(&self, session: &mut Session, deadline: Instant) -> Result<(), Error> {
         if session.shell().is_some() {
-            session.delete(deadline).await?;
+            self.allowed(session)?;
+            let result = session.delete(deadline).await;
+            self.heard(session, result)?;
             self.figures.shells_deleted.fetch_add(1, Ordering::Relaxed);
             self.shell_gone();
         }
@@ -238,7 +281,7 @@ impl Inner {
         let attempt = if session.is_connected() { None } else { self.reconnect(session, deadline).await? };
         let result = async {
             if let Some(command) = command {
-                session.signal(command, Signal::Terminate, deadline).await?;
+                self.signal(session, command, Signal::Terminate, deadline).await?;
             }
             self.delete(session, deadline).await
         }
@@ -247,7 +290,8 @@ impl Inner {
         result
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static, runtime: &Handle) {
+    /// Runs `task` as one of the pool's own.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static, runtime: &Handle) {
         let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.spawn_on(task, runtime);
@@ -307,7 +351,7 @@ impl Returning {
             // Deleting the shell ends the command as well.
             && !spent
         {
-            result = session.signal(ended, Signal::Terminate, deadline).await;
+            result = self.inner.signal(session, ended, Signal::Terminate, deadline).await;
         }
         if spent && result.is_ok() {
             result = self.inner.delete(session, deadline).await;

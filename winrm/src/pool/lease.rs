@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
 use super::background::{Inner, settle};
@@ -44,24 +45,57 @@ pub struct Lease {
 }
 
 impl Lease {
+    fn of(inner: Arc<Inner>, pooled: Option<Pooled>, runtime: Handle) -> Self {
+        let before = pooled.as_ref().map_or(0, |pooled| pooled.session.exchanges());
+        Self { inner, pooled, runtime, reused: false, counted: false, before, in_doubt: None }
+    }
+
     pub(super) async fn open(inner: Arc<Inner>, pooled: Pooled, deadline: Instant) -> Result<Self, Error> {
-        let before = pooled.session.exchanges();
-        let mut lease = Self {
-            inner,
-            pooled: Some(pooled),
-            runtime: Handle::current(),
-            reused: false,
-            counted: false,
-            before,
-            in_doubt: None,
-        };
+        let mut lease = Self::of(inner, Some(pooled), Handle::current());
+        lease.reused = lease.is_ready();
+        lease.open_session(deadline).await?;
         let inner = Arc::clone(&lease.inner);
-        lease.reused = inner.open(lease.session()?, deadline).await?;
         inner.figures.leased.fetch_add(1, Ordering::Relaxed);
         inner.figures.leases.fetch_add(1, Ordering::Relaxed);
         inner.figures.warm.fetch_add(u64::from(lease.reused), Ordering::Relaxed);
         lease.counted = true;
         Ok(lease)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.pooled.as_ref().is_some_and(|pooled| pooled.session.is_connected() && pooled.session.shell().is_some())
+    }
+
+    /// Gives the session what it lacks, in a task of the pool: a caller that goes away, or whose deadline passes, neither
+    /// leaves a credential without its verdict nor a shell that nobody knows. The session then goes back to the pool.
+    async fn open_session(&mut self, deadline: Instant) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        if self.is_ready() {
+            return inner.allowed(self.session()?);
+        }
+        let (sender, opened) = oneshot::channel();
+        let (creating, create_begins) = oneshot::channel();
+        let mut creating = Some(creating);
+        let mut guard = Self::of(Arc::clone(&self.inner), self.pooled.take(), self.runtime.clone());
+        let task = async move {
+            let result = match guard.session() {
+                Ok(session) => inner.open(session, deadline, &mut creating).await,
+                Err(error) => Err(error),
+            };
+            // Sent or not: whoever drops the guard gives the session back.
+            drop(sender.send((guard, result)));
+        };
+        self.inner.spawn(task, &self.runtime);
+        // Until then the task itself keeps to the deadline, and names the stage that failed.
+        let _ = create_begins.await;
+        match timeout_at(deadline, opened).await {
+            Ok(Ok((mut guard, result))) => {
+                self.pooled = guard.pooled.take();
+                result
+            }
+            Ok(Err(_)) => Err(Error::new(Stage::Connect, ErrorKind::PoolClosed).unsent()),
+            Err(_) => Err(Error::new(Stage::OpenShell, ErrorKind::DeadlinePassed)),
+        }
     }
 
     /// The connection that is used.
@@ -106,16 +140,21 @@ impl Lease {
         let inner = Arc::clone(&self.inner);
         let session = self.session()?;
         let deadline = Instant::now() + session.target().timeouts.connect + session.target().timeouts.read;
-        if let Some(ended) = session.shell_mut().and_then(|shell| shell.ended.take())
-            && let Err(error) = session.signal(ended, Signal::Terminate, deadline).await
-        {
-            tracing::debug!(error = %error.report(), "Failed to signal a command that has ended");
+        if let Some(ended) = session.shell().and_then(|shell| shell.ended) {
+            match inner.signal(session, ended, Signal::Terminate, deadline).await {
+                Err(error) if error.fault().is_none() => {
+                    // It stays noted, and is signalled when the session is given back.
+                    tracing::debug!(error = %error.report(), "Failed to signal a command that has ended");
+                }
+                _ => {
+                    if let Some(shell) = session.shell_mut() {
+                        shell.ended = None;
+                    }
+                }
+            }
         }
-        if !session.is_connected() || session.shell().is_none() {
-            self.reused = false;
-            inner.open(self.session()?, deadline).await?;
-        }
-        Ok(())
+        self.reused &= self.is_ready();
+        self.open_session(deadline).await
     }
 
     /// Sends Command until the host has taken it, which is once: it is sent again only when the host surely has not taken
@@ -131,7 +170,7 @@ impl Lease {
             self.in_doubt = Some(command_id);
             let session = self.session()?;
             let result = session.command(command_id, &invocation.command_line, invocation.stdin.is_some()).await;
-            let response = match result {
+            let response = match inner.heard(session, result) {
                 Ok(response) => response,
                 Err(error) if error.is_unsent() && !session.is_connected() && !reconnected => {
                     self.in_doubt = None;
@@ -172,19 +211,12 @@ impl Lease {
             tracing::debug!(error = %error.report(), "Failed to delete a shell that is of no more use");
             session.forget_shell();
         }
-        inner.open(session, deadline).await.map(drop)
+        self.open_session(deadline).await
     }
 
     /// The host rejected the request before it could look at it, or may have taken it.
     fn failed_to_start(&mut self, error: Error) -> Error {
-        if error.credential_rejected() {
-            if let Some(pooled) = &self.pooled {
-                self.inner.verdicts.rejected_later(pooled.session.target());
-            }
-            self.in_doubt = None;
-            return error;
-        }
-        if error.is_unsent() {
+        if error.credential_rejected() || error.is_unsent() {
             self.in_doubt = None;
             return error;
         }
@@ -274,7 +306,11 @@ impl Running<'_> {
         let turn = self.execution.turn();
         let command_id = self.execution.command_id();
         let stage = if matches!(turn, Turn::Receive { .. }) { Stage::Receive } else { Stage::Run };
-        let response = match self.lease.session()?.turn(command_id, &turn).await {
+        let inner = Arc::clone(&self.lease.inner);
+        let session = self.lease.session()?;
+        inner.allowed(session).map_err(Error::after_start)?;
+        let result = session.turn(command_id, &turn).await;
+        let response = match inner.heard(session, result) {
             Ok(response) => response,
             Err(error) if matches!(turn, Turn::Receive { .. }) && is_lost(&error) => return self.reattach(error).await,
             Err(error) => return Err(error.after_start()),
@@ -319,7 +355,7 @@ impl Running<'_> {
             match inner.reconnect(session, deadline).await {
                 // Receive is sent next. Basic was accepted when the shell was created.
                 Ok(_) => return Ok(()),
-                Err(error) if error.credential_rejected() => return Err(error.at(Stage::Receive).after_start()),
+                Err(error) if error.credential_rejected() => return Err(error.after_start()),
                 Err(error) => failure = error,
             }
         }
@@ -332,7 +368,7 @@ impl Running<'_> {
         let deadline = Instant::now() + grace + STOP_PATIENCE;
         let session = self.lease.session()?;
         let attempt = if session.is_connected() { None } else { inner.reconnect(session, deadline).await? };
-        let interrupted = session.signal(command_id, Signal::CtrlC, deadline).await;
+        let interrupted = inner.signal(session, command_id, Signal::CtrlC, deadline).await;
         settle(attempt, &interrupted);
         interrupted?;
         let mut exit_code = self.exit_code_until(Instant::now() + grace).await;
@@ -340,7 +376,7 @@ impl Running<'_> {
         if !session.is_connected() {
             drop(inner.reconnect(session, deadline).await?);
         }
-        session.signal(command_id, Signal::Terminate, deadline).await?;
+        inner.signal(session, command_id, Signal::Terminate, deadline).await?;
         if exit_code.is_none() {
             exit_code = self.exit_code_until(Instant::now() + Duration::from_secs(1)).await;
             let session = self.lease.session()?;

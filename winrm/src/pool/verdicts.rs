@@ -1,12 +1,13 @@
 //! What hosts and domains said about credentials: a wrong password is tried once, never in a loop, for accounts lock out.
 //!
 //! The first use of a credential in an account's domain (or on a host, for its local accounts) is single-flight: others wait
-//! for its verdict. A rejection is remembered and answers later attempts without sending anything. When a credential that
+//! for its verdict. So is the first use after a while: the password may have been changed. A rejection is remembered and answers later attempts without sending anything. When a credential that
 //! was accepted before is rejected by a host, that host is not asked again, and the next attempt elsewhere is
 //! single-flight once more: either the host is an exception or the password has changed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -34,7 +35,8 @@ struct State {
 enum Verdict {
     /// Somebody is trying; the sender goes when the verdict is known.
     Pending(watch::Receiver<()>),
-    Accepted,
+    /// Accepted, the last time at this instant.
+    Accepted(Instant),
     Rejected,
 }
 
@@ -42,6 +44,9 @@ pub(super) type Digest = [u8; 32];
 
 /// Credentials remembered at most, per kind of memory.
 const MOST: usize = 20_000;
+/// How long an acceptance lets others try side by side. A credential that is used all the time is never held up; of one that
+/// was changed meanwhile, a hundred tasks at a time make one attempt.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// Permission to try a credential. Dropped without a verdict, it lets the next one try.
 #[derive(Debug)]
@@ -51,6 +56,8 @@ pub(super) struct Attempt<'a> {
     host: Digest,
     /// Present when others wait for this verdict.
     leads: Option<watch::Sender<()>>,
+    /// When the credential was accepted before.
+    before: Option<Instant>,
 }
 
 impl Verdicts {
@@ -63,25 +70,40 @@ impl Verdicts {
         self.hash(&[&credential.username, credential.password.expose()])
     }
 
+    /// Fails when the credential is known to be wrong.
+    pub(super) fn check(&self, target: &Target) -> Result<(), Error> {
+        let (realm, host) = self.memory_of(target);
+        let state = lock(&self.state);
+        if state.rejected_by_host.contains(&host) || matches!(state.realms.get(&realm), Some(Verdict::Rejected)) {
+            return Err(rejected_before(&target.credential.username));
+        }
+        Ok(())
+    }
+
     /// Waits until the credential may be tried.
     pub(super) async fn enter(&self, target: &Target, deadline: Instant) -> Result<Attempt<'_>, Error> {
-        let username = &target.credential.username;
         let (realm, host) = self.memory_of(target);
         loop {
+            self.check(target)?;
             let mut pending = {
                 let mut state = lock(&self.state);
-                if state.rejected_by_host.contains(&host) {
-                    return Err(rejected_before(username));
-                }
-                match state.realms.get(&realm) {
-                    Some(Verdict::Rejected) => return Err(rejected_before(username)),
-                    Some(Verdict::Accepted) => return Ok(Attempt { verdicts: self, realm, host, leads: None }),
-                    Some(Verdict::Pending(pending)) => pending.clone(),
-                    None => {
+                let before = match state.realms.get(&realm) {
+                    // Rejected since the check.
+                    Some(Verdict::Rejected) => continue,
+                    Some(Verdict::Pending(pending)) => Err(pending.clone()),
+                    Some(Verdict::Accepted(at)) if at.elapsed() < FRESH => {
+                        return Ok(Attempt { verdicts: self, realm, host, leads: None, before: Some(*at) });
+                    }
+                    Some(Verdict::Accepted(at)) => Ok(Some(*at)),
+                    None => Ok(None),
+                };
+                match before {
+                    Err(pending) => pending,
+                    Ok(before) => {
                         let (leads, pending) = watch::channel(());
                         state.make_room();
                         state.realms.insert(realm, Verdict::Pending(pending));
-                        return Ok(Attempt { verdicts: self, realm, host, leads: Some(leads) });
+                        return Ok(Attempt { verdicts: self, realm, host, leads: Some(leads), before });
                     }
                 }
             };
@@ -95,7 +117,11 @@ impl Verdicts {
     /// A host rejected a credential that it had accepted before.
     pub(super) fn rejected_later(&self, target: &Target) {
         let (realm, host) = self.memory_of(target);
-        lock(&self.state).reject(realm, host, false);
+        let mut state = lock(&self.state);
+        state.reject_by_host(host);
+        if matches!(state.realms.get(&realm), Some(Verdict::Accepted(_))) {
+            state.realms.remove(&realm);
+        }
     }
 
     /// Under which digests the verdicts of the account's realm and of the host are remembered.
@@ -120,15 +146,25 @@ impl Verdicts {
 
 impl Attempt<'_> {
     /// The credential is right.
-    pub(super) fn accepted(self) {
-        if self.leads.is_some() {
-            lock(&self.verdicts.state).realms.insert(self.realm, Verdict::Accepted);
+    pub(super) fn accepted(mut self) {
+        let mut state = lock(&self.verdicts.state);
+        // Without the lead, a verdict of somebody else's meanwhile stands.
+        if self.leads.is_some() || matches!(state.realms.get(&self.realm), Some(Verdict::Accepted(_))) {
+            state.realms.insert(self.realm, Verdict::Accepted(Instant::now()));
         }
+        self.leads = None;
     }
 
     /// The host or the domain rejected the credential.
-    pub(super) fn rejected(self) {
-        lock(&self.verdicts.state).reject(self.realm, self.host, self.leads.is_some());
+    pub(super) fn rejected(mut self) {
+        let mut state = lock(&self.verdicts.state);
+        state.reject_by_host(self.host);
+        if self.leads.is_some() && self.before.is_none() {
+            state.realms.insert(self.realm, Verdict::Rejected);
+        } else if self.leads.is_some() || matches!(state.realms.get(&self.realm), Some(Verdict::Accepted(_))) {
+            state.realms.remove(&self.realm);
+        }
+        self.leads = None;
     }
 }
 
@@ -136,28 +172,24 @@ impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if self.leads.is_some() {
             let mut state = lock(&self.verdicts.state);
-            if matches!(state.realms.get(&self.realm), Some(Verdict::Pending(_))) {
-                state.realms.remove(&self.realm);
-            }
+            match self.before {
+                Some(at) => state.realms.insert(self.realm, Verdict::Accepted(at)),
+                None => state.realms.remove(&self.realm),
+            };
         }
     }
 }
 
 impl State {
-    fn reject(&mut self, realm: Digest, host: Digest, first: bool) {
+    fn reject_by_host(&mut self, host: Digest) {
         self.make_room();
         self.rejected_by_host.insert(host);
-        if first {
-            self.realms.insert(realm, Verdict::Rejected);
-        } else if matches!(self.realms.get(&realm), Some(Verdict::Accepted)) {
-            self.realms.remove(&realm);
-        }
     }
 
     /// Forgetting an acceptance costs a wait, forgetting a rejection one attempt.
     fn make_room(&mut self) {
         if self.realms.len() >= MOST {
-            self.realms.retain(|_, verdict| !matches!(verdict, Verdict::Accepted));
+            self.realms.retain(|_, verdict| !matches!(verdict, Verdict::Accepted(_)));
         }
         if self.realms.len() >= MOST {
             self.realms.retain(|_, verdict| matches!(verdict, Verdict::Pending(_)));
@@ -183,8 +215,6 @@ fn rejected_before(user: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::pool::tests::target;
 
@@ -242,5 +272,28 @@ mod tests {
         assert!(next.leads.is_some());
         next.rejected();
         assert!(verdicts.enter(&target("three", r"CORP\alice", "x"), soon()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_acceptance_is_made_sure_of_by_one() {
+        let verdicts = Verdicts::new();
+        let hosts = ["one", "two", "three"].map(|host| target(host, r"CORP\alice", "x"));
+        verdicts.enter(&hosts[0], soon()).await.unwrap().accepted();
+        tokio::time::advance(FRESH / 2).await;
+        // Use keeps it fresh.
+        let side_by_side = verdicts.enter(&hosts[1], soon()).await.unwrap();
+        assert!(side_by_side.leads.is_none());
+        side_by_side.accepted();
+        tokio::time::advance(FRESH / 2).await;
+        assert!(verdicts.enter(&hosts[2], soon()).await.unwrap().leads.is_none());
+        tokio::time::advance(FRESH).await;
+        let leader = verdicts.enter(&hosts[0], soon()).await.unwrap();
+        assert!(leader.leads.is_some());
+        let (second, ()) = tokio::join!(verdicts.enter(&hosts[1], soon()), async { drop(leader) });
+        // Without a verdict the next one leads; rejected by one host, the credential may still be right elsewhere.
+        second.unwrap().rejected();
+        assert!(verdicts.enter(&hosts[1], soon()).await.is_err());
+        verdicts.enter(&hosts[2], soon()).await.unwrap().rejected();
+        assert!(verdicts.enter(&hosts[0], soon()).await.is_err());
     }
 }
