@@ -26,7 +26,7 @@ enum Command {
     /// Serve agents and users until SIGTERM or SIGINT.
     #[command(after_help = EXIT_CODES)]
     Run {
-        /// Settings, TOML or YAML. The environment (LICTOR_CONTROL_PLANE_<KEY>, nested keys joined by `__`) goes on top.
+        /// Settings, TOML or YAML. The environment (LICTOR_CONTROL_PLANE_KEY, nested keys joined by __) goes on top.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Written once both ports are bound: JSON with `address` and `http_address`.
