@@ -154,7 +154,7 @@ async fn climb<F: FnMut(&Rung)>(
     }
     let mut target = target.clone();
     target.shell.idle_timeout = target.shell.idle_timeout.min(SHELL_IDLE);
-    let mut session = Session::new(target);
+    let mut session = Session::new(target, NAMING.into());
     session.connect(connection);
     let created = session.create(deadline).await;
     if judged_late && created.as_ref().err().is_none_or(|error| error.stage() != Stage::Authenticate) {
@@ -191,6 +191,9 @@ async fn climb<F: FnMut(&Rung)>(
     ladder.passed(Stage::Close, "command signalled, shell deleted".to_owned());
     Ok(())
 }
+
+/// What the names of the ladder's shells begin with.
+const NAMING: &str = "lictor:test:";
 
 /// Resolve, connect, TLS.
 async fn reach<F: FnMut(&Rung)>(
