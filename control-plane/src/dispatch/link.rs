@@ -82,12 +82,8 @@ impl Ledger {
         let reference = held.task.clone()?;
         let state = held.state();
         if self.touch(agent_id, &reference, now) {
-            let task = self.tasks.get_mut(&reference.task_id)?;
-            task.accepted = true;
-            if state != HeldState::Accepted && !task.started {
-                task.started = true;
-                task.started_at = Some(now.wall);
-            }
+            self.note_progress(&reference, state != HeldState::Accepted, now);
+            let task = self.tasks.get(&reference.task_id)?;
             let resume = Resume {
                 task: Some(reference.clone()),
                 decision: ResumeDecision::Continue.into(),
@@ -195,18 +191,15 @@ impl Ledger {
             }
             Some(agent_event::Event::Accepted(accepted)) => {
                 let reference = required(accepted.task)?;
-                if self.touch(agent_id, &reference, now)
-                    && let Some(task) = self.tasks.get_mut(&reference.task_id)
-                    && !std::mem::replace(&mut task.accepted, true)
-                {
-                    self.outcome.changed_tasks.insert(reference.task_id);
+                if self.touch(agent_id, &reference, now) {
+                    self.note_progress(&reference, false, now);
                 }
                 Ok(())
             }
             Some(agent_event::Event::Started(started)) => {
                 let reference = required(started.task)?;
                 if self.touch(agent_id, &reference, now) {
-                    self.note_start(&reference, now);
+                    self.note_progress(&reference, true, now);
                 }
                 Ok(())
             }
@@ -244,11 +237,16 @@ impl Ledger {
         true
     }
 
-    fn note_start(&mut self, reference: &TaskRef, now: Now) {
+    /// INVARIANT: what an agent is known to have accepted or started is stored, so that no crash makes it look untouched
+    /// and has it given out again.
+    fn note_progress(&mut self, reference: &TaskRef, started: bool, now: Now) {
         let Some(task) = self.tasks.get_mut(&reference.task_id) else { return };
-        if !task.started {
-            (task.accepted, task.started) = (true, true);
-            task.started_at = Some(now.wall);
+        if !task.accepted || (started && !task.started) {
+            task.accepted = true;
+            if started && !task.started {
+                task.started = true;
+                task.started_at = Some(now.wall);
+            }
             self.outcome.changed_tasks.insert(reference.task_id.clone());
         }
     }
@@ -319,7 +317,7 @@ impl Ledger {
         if !self.touch(agent_id, reference, now) {
             return Ok(());
         }
-        self.note_start(reference, now);
+        self.note_progress(reference, true, now);
         let limit = self.settings.output_limit;
         let Some(task) = self.tasks.get_mut(&reference.task_id) else { return Ok(()) };
         let end = chunk.offset.saturating_add(chunk.data.len() as u64);

@@ -105,6 +105,25 @@ async fn an_agent_that_restarts_without_its_tasks() {
 }
 
 #[tokio::test]
+async fn a_start_that_only_hello_tells_survives_a_crash() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let task = user.submit(command()).await;
+    let reference = link.assignment().await.task.unwrap();
+    // Accepted and Started were lost on the way; Hello is the first that is heard of them.
+    drop(link);
+    let (mut link, welcome) = agent.connect(&server, "i1", vec![held(&reference, HeldState::Running)], 0).await;
+    assert_eq!(welcome.resume[0].decision(), ResumeDecision::Continue);
+    link.heartbeat(1, vec![reference.clone()]).await;
+    assert_eq!(user.task(&task.task_id).await.state(), TaskState::Running);
+    let server = server.crash_and_restart().await;
+    let mut user = server.user().await;
+    let (_link, _) = agent.connect(&server, "i2", Vec::new(), 1).await;
+    let unknown = user.until(&task.task_id, TaskState::Unknown).await;
+    assert_eq!(unknown.epoch, 1, "what may have started was given out again");
+}
+
+#[tokio::test]
 async fn an_agent_that_lost_its_journal_may_have_started_anything() {
     let (server, mut user, agent) = scene(&[]).await;
     let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
