@@ -72,6 +72,18 @@ async fn a_malformed_enrolment_names_every_field() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_an_id_is_refused() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (_, token) = user.token(CreateJoinTokenRequest::default()).await;
+    // An agent by such a name could not be told apart from the one with that id.
+    for _ in 0..2 {
+        let Err(status) = enroll(&server, &token, &agent.id, &[]).await else { panic!("the name was taken") };
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    assert_eq!(user.agents().await.len(), 1);
+}
+
+#[tokio::test]
 async fn without_a_certificate_only_enrolment_is_open() {
     let server = Server::start(&[]).await;
     let mut client = AgentServiceClient::new(server.channel(None).await.unwrap());
