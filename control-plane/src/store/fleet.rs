@@ -208,7 +208,7 @@ pub(crate) async fn save_agent(writer: &mut SqliteConnection, agent: &AgentEntry
     Ok(())
 }
 
-/// Records a certificate. `replaces_all`: the agent's earlier ones count no more.
+/// Records a certificate. `replaces_all`: the agent's earlier ones are forgotten, but for those that were revoked.
 pub(crate) async fn add_certificate(
     writer: &mut SqliteConnection,
     serial: &str,
@@ -218,7 +218,10 @@ pub(crate) async fn add_certificate(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     if replaces_all {
-        revoke_certificates(&mut *writer, agent_id, now).await?;
+        sqlx::query("DELETE FROM certificates WHERE agent_id = $1 AND revoked_at IS NULL")
+            .bind(agent_id)
+            .execute(&mut *writer)
+            .await?;
     }
     // Long expired ones tell nothing.
     sqlx::query("DELETE FROM certificates WHERE agent_id = $1 AND not_after < $2")
@@ -255,7 +258,7 @@ pub(crate) enum Standing {
     Good,
     /// It, or its agent, was revoked.
     Revoked,
-    /// It was never issued to this agent, as far as this database knows.
+    /// It was never issued to this agent, as far as this database knows, or a newer enrolment replaced it.
     Unknown,
 }
 
