@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::Api;
+use super::gate::no_certificate;
 use crate::authority::peer_identity;
 use crate::dispatch::SessionId;
 use crate::engine::Command;
@@ -32,17 +33,14 @@ impl Api {
     async fn agent<T>(&self, request: &Request<T>) -> Result<String, Status> {
         let certificates =
             request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
-        let identity =
-            certificates.as_ref().and_then(|chain| chain.first()).and_then(|leaf| peer_identity(leaf)).ok_or_else(
-                || Status::unauthenticated("the call carries no agent's certificate; enrol with a join token first"),
-            )?;
+        let leaf = certificates.as_ref().and_then(|chain| chain.first());
+        let identity = leaf.and_then(|leaf| peer_identity(leaf)).ok_or_else(no_certificate)?;
         match certificate_standing(&self.readers, &identity.serial, &identity.agent_id).await? {
             Standing::Good => Ok(identity.agent_id),
-            Standing::Revoked => Err(Status::permission_denied(
-                "this identity was revoked, or replaced by a newer enrolment of the same name",
-            )),
+            Standing::Revoked => Err(Status::permission_denied("this agent's identity was revoked")),
             Standing::Unknown => Err(Status::unauthenticated(
-                "this control plane did not issue the certificate; enrol again with a join token",
+                "the certificate does not count here: another control plane issued it, or a newer enrolment of the \
+                 same name replaced it; enrol again with a join token",
             )),
         }
     }

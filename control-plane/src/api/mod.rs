@@ -5,6 +5,7 @@
 mod agents;
 mod credentials;
 mod fleet;
+mod gate;
 mod tasks;
 mod users;
 
@@ -30,6 +31,7 @@ use crate::store::StoreError;
 use crate::validate::Violations;
 use crate::watchers::Watchers;
 
+use gate::Gate;
 pub(crate) use users::{Users, hash_token};
 
 /// What the services share.
@@ -63,7 +65,7 @@ impl Api {
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let fleet = FleetServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let credentials = CredentialServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        Routes::new(agents)
+        Routes::new(Gate::new(agents))
             .add_service(bearer.clone().named_layer(tasks))
             .add_service(bearer.clone().named_layer(fleet))
             .add_service(bearer.named_layer(credentials))
