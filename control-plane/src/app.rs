@@ -1,5 +1,6 @@
 //! Wiring: opens the state, binds the ports, runs the engine and the two servers, and stops them in order.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use crate::api::{Api, Users, hash_token};
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::Now;
 use crate::config::Config;
-use crate::dispatch::{CredentialState, Ledger, Settings};
+use crate::dispatch::{Ledger, Settings};
 use crate::engine::{Engine, Parts};
 use crate::metrics::Metrics;
 use crate::store::fleet::User;
@@ -93,7 +94,7 @@ impl ControlPlane {
         let vault = Vault::open(&config.master_key, state_dir)?;
         let (mut writer, readers) = store::open(state_dir).await?;
         let users = open_users(&mut writer, state_dir).await?;
-        let ledger = open_ledger(&mut writer, &readers, config).await?;
+        let ledger = open_ledger(&mut writer, &vault, config).await?;
         let identity = authority.server_identity(&config.names)?;
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(identity.chain_pem, identity.key_pem.as_bytes()))
@@ -269,11 +270,7 @@ async fn open_users(writer: &mut sqlx::SqliteConnection, state_dir: &Path) -> Re
     Ok(users)
 }
 
-async fn open_ledger(
-    writer: &mut sqlx::SqliteConnection,
-    readers: &sqlx::SqlitePool,
-    config: &Config,
-) -> Result<Ledger, Cause> {
+async fn open_ledger(writer: &mut sqlx::SqliteConnection, vault: &Vault, config: &Config) -> Result<Ledger, Cause> {
     let settings = Settings {
         lease: config.lease,
         heartbeat_interval: config.heartbeat_interval,
@@ -283,14 +280,13 @@ async fn open_ledger(
     };
     let agents = store::fleet::agents(writer).await?;
     let tasks = store::tasks::live(writer).await?;
-    let credentials = store::secrets::credentials(readers)
-        .await?
-        .into_iter()
-        .map(|record| {
-            let state = CredentialState { version: record.version, rejected: record.rejected_at.is_some() };
-            (record.name, state)
-        })
-        .collect();
+    let mut credentials = HashMap::new();
+    for (name, state, key_id) in store::secrets::states(writer).await? {
+        if key_id != vault.key_id() {
+            warn!(credential = name, key_id, "Credential was stored with another master key and cannot be used");
+        }
+        credentials.insert(name, state);
+    }
     Ok(Ledger::new(settings, agents, tasks, credentials, Now::read()))
 }
 

@@ -113,3 +113,39 @@ fn parse_page_token<T: std::str::FromStr>(token: &str) -> Result<Option<T>, Stat
 fn page_size(wanted: u32, default: u32, most: u32) -> u32 {
     if wanted == 0 { default } else { wanted.min(most) }
 }
+
+/// As many as fit into one page and one message, and whether there are more. One always fits.
+fn page<T: prost::Message>(all: impl IntoIterator<Item = T>, size: u32) -> (Vec<T>, bool) {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for item in all {
+        bytes += item.encoded_len();
+        if page.len() >= size as usize || (bytes > PAGE_BYTES && !page.is_empty()) {
+            return (page, true);
+        }
+        page.push(item);
+    }
+    (page, false)
+}
+
+/// Well below the message limit, so that one large item more still fits.
+const PAGE_BYTES: usize = MAX_MESSAGE_BYTES / 2;
+
+#[cfg(test)]
+mod tests {
+    use lictor_proto::v1::Agent;
+
+    use super::*;
+
+    #[test]
+    fn a_page_is_bounded_in_items_and_in_bytes() {
+        let agents = |count: usize, bytes: usize| {
+            std::iter::repeat_n(Agent { description: "x".repeat(bytes), ..Agent::default() }, count)
+        };
+        assert_eq!(page(agents(3, 1), 3).0.len(), 3);
+        assert!(!page(agents(3, 1), 3).1);
+        assert_eq!((page(agents(4, 1), 3).0.len(), page(agents(4, 1), 3).1), (3, true));
+        let (large, more) = page(agents(10, PAGE_BYTES / 4), 100);
+        assert_eq!((large.len(), more), (3, true));
+        assert_eq!(page(agents(2, PAGE_BYTES * 2), 100).0.len(), 1);
+    }
+}

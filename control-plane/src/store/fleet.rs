@@ -110,11 +110,18 @@ pub(crate) async fn join_token(
     row.as_ref().map(JoinTokenRecord::from_row).transpose()
 }
 
-/// The newest ones, newest first.
-pub(crate) async fn join_tokens(readers: &SqlitePool) -> Result<Vec<JoinTokenRecord>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM join_tokens ORDER BY created_at DESC, token_id DESC LIMIT 1000")
-        .fetch_all(readers)
-        .await?;
+/// Tokens older than the one named, newest first: identifiers grow with time.
+pub(crate) async fn join_tokens(
+    readers: &SqlitePool,
+    before: Option<&str>,
+    limit: u32,
+) -> Result<Vec<JoinTokenRecord>, StoreError> {
+    let rows =
+        sqlx::query("SELECT * FROM join_tokens WHERE $1 IS NULL OR token_id < $1 ORDER BY token_id DESC LIMIT $2")
+            .bind(before)
+            .bind(i64::from(limit))
+            .fetch_all(readers)
+            .await?;
     rows.iter().map(JoinTokenRecord::from_row).collect()
 }
 

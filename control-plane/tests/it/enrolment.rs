@@ -53,7 +53,7 @@ async fn bad_tokens_are_refused_each_with_its_reason() {
         assert!(status.message().contains(reason), "expected {reason:?} in {status}");
         assert!(status.message().contains("lictor token create"), "no remedy in {status}");
     }
-    let tokens = user.fleet.list_join_tokens(ListJoinTokensRequest {}).await.unwrap().into_inner().join_tokens;
+    let tokens = user.fleet.list_join_tokens(ListJoinTokensRequest::default()).await.unwrap().into_inner().join_tokens;
     assert_eq!(tokens.len(), 3);
     assert_eq!(tokens.iter().map(|token| token.uses).sum::<u32>(), 1);
     assert!(user.agents().await.iter().all(|agent| agent.name == "first"));

@@ -67,7 +67,7 @@ async fn versions_count_changes_of_the_secret_only() {
     assert_eq!(user.put(credential("same password"), Some(PASSWORD)).await.unwrap().version, 1);
     assert_eq!(user.put(credential("kept password"), None).await.unwrap().version, 1);
     assert_eq!(user.put(credential("new password"), Some("other")).await.unwrap().version, 2);
-    let listed = user.credentials.list_credentials(ListCredentialsRequest {}).await.unwrap().into_inner();
+    let listed = user.credentials.list_credentials(ListCredentialsRequest::default()).await.unwrap().into_inner();
     assert_eq!(listed.credentials[0].description, "new password");
     // Deleted and made again: the version goes on, and without a password there is nothing to keep.
     user.credentials.delete_credential(DeleteCredentialRequest { name: "web".into() }).await.unwrap();
@@ -93,7 +93,7 @@ async fn a_rejected_version_is_not_handed_out_until_the_secret_changes() {
     let failure = rejected.result.unwrap().failure.unwrap();
     assert_eq!(failure.code, "credential.rejected");
     assert!(failure.remedy.contains("lictor credential put web"), "{failure:?}");
-    let listed = user.credentials.list_credentials(ListCredentialsRequest {}).await.unwrap().into_inner();
+    let listed = user.credentials.list_credentials(ListCredentialsRequest::default()).await.unwrap().into_inner();
     assert!(listed.credentials[0].rejected_at.is_some());
     // It stays so over a restart, and for the same password again.
     drop(link);
