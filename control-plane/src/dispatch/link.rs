@@ -398,11 +398,18 @@ fn required(reference: Option<TaskRef>) -> Result<TaskRef, ProtocolError> {
     reference.ok_or_else(|| ProtocolError("an event about no task".into()))
 }
 
-fn check_hello(hello: &Hello) -> Result<(), ProtocolError> {
+/// What a Hello must hold to. Checked before anything is looked up for it, too.
+pub(crate) fn check_hello(hello: &Hello) -> Result<(), ProtocolError> {
     if hello.protocol != PROTOCOL_VERSION {
         return Err(ProtocolError(format!(
             "it speaks version {} of the contract, this control plane version {PROTOCOL_VERSION}",
             hello.protocol
+        )));
+    }
+    if hello.held.len() > MAX_NAMED_TASKS {
+        return Err(ProtocolError(format!(
+            "a Hello that names {} assignments; the most is {MAX_NAMED_TASKS}",
+            hello.held.len()
         )));
     }
     let texts = hello.capabilities.iter().chain(&hello.degraded).chain([&hello.version, &hello.instance_id]);
@@ -435,6 +442,9 @@ fn bounded(mut result: TaskResult) -> TaskResult {
         result.rungs.clear();
         if let Some(connection) = &mut result.connection {
             connection.warnings.clear();
+            for text in [&mut connection.auth, &mut connection.tls] {
+                *text = clipped(std::mem::take(text));
+            }
         }
         if let Some(failure) = &mut result.failure {
             for text in [
@@ -462,5 +472,7 @@ fn clipped(mut text: String) -> String {
 
 /// Enough to keep a connection of 100 ms round trip busy at 40 MiB/s; times the slots, it bounds what is under way.
 const OUTPUT_WINDOW: u64 = 4 << 20;
+/// Far above what an agent can hold; each one named costs a look into the database.
+pub(super) const MAX_NAMED_TASKS: usize = 10_000;
 const MAX_RESULT_BYTES: usize = 256 << 10;
 const MAX_TEXT_BYTES: usize = 4 << 10;

@@ -112,6 +112,22 @@ async fn a_rejected_version_is_not_handed_out_until_the_secret_changes() {
 }
 
 #[tokio::test]
+async fn a_rejection_that_comes_too_late_for_its_task_still_counts() {
+    let (server, mut user, agent) =
+        scene(&[("LEASE", "1s"), ("HEARTBEAT_INTERVAL", "200ms"), ("LOST_WAIT", "0s")]).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let task = user.submit(command()).await;
+    let reference = link.assignment().await.task.unwrap();
+    link.started(&reference).await;
+    user.until(&task.task_id, TaskState::Unknown).await;
+    let failure = Failure { stage: "authenticate".into(), code: "auth.rejected".into(), ..Failure::default() };
+    let result = TaskResult { outcome: TaskState::Failed.into(), failure: Some(failure), ..TaskResult::default() };
+    let (mut link, _) = agent.connect(&server, "i1", vec![held(&reference, HeldState::Ended)], 1).await;
+    link.end(&reference, result).await;
+    assert_eq!(user.submit(command()).await.state(), TaskState::Rejected);
+}
+
+#[tokio::test]
 async fn deleting_a_credential_rejects_what_waits_for_it() {
     let (_server, mut user, _agent) = scene(&[]).await;
     let task = user.submit(command()).await;
