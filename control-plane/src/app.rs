@@ -45,6 +45,8 @@ enum Cause {
         #[source]
         source: std::io::Error,
     },
+    #[error("the state directory {0} is in use by another control plane")]
+    InUse(PathBuf),
     #[error("failed to listen on {address}")]
     Bind {
         address: SocketAddr,
@@ -76,6 +78,8 @@ pub struct ControlPlane {
     http_address: SocketAddr,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    /// INVARIANT: one process at a time decides over what is in a state directory.
+    lock: std::fs::File,
 }
 
 impl ControlPlane {
@@ -90,6 +94,9 @@ impl ControlPlane {
     async fn open(config: &Config) -> Result<Self, Cause> {
         let state_dir = config.state_dir.as_path();
         prepare_directory(state_dir)?;
+        let lock = files::lock(&state_dir.join("lock"))
+            .map_err(|source| Cause::State { path: state_dir.join("lock"), source })?
+            .ok_or_else(|| Cause::InUse(state_dir.to_owned()))?;
         let authority = Arc::new(Authority::open(state_dir)?);
         let vault = Vault::open(&config.master_key, state_dir)?;
         let (mut writer, readers) = store::open(state_dir).await?;
@@ -125,7 +132,7 @@ impl ControlPlane {
             tracker: TaskTracker::new(),
             stop: stop.clone(),
         };
-        Ok(Self { engine, api, tls, grpc, http, address, http_address, metrics, stop })
+        Ok(Self { engine, api, tls, grpc, http, address, http_address, metrics, stop, lock })
     }
 
     /// Where agents and users connect.
@@ -167,7 +174,7 @@ impl ControlPlane {
     }
 
     async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Cause> {
-        let Self { engine, api, tls, grpc, http, metrics, stop, address, http_address } = self;
+        let Self { engine, api, tls, grpc, http, metrics, stop, address, http_address, lock } = self;
         let (tracker, readers) = (api.tracker.clone(), api.readers.clone());
         let server = Server::builder()
             .tls_config(tls)?
@@ -214,6 +221,7 @@ impl ControlPlane {
             warn!("Some connections did not end in time and were cut");
         }
         parts.shutdown().await;
+        drop(lock);
         outcome
     }
 }

@@ -211,6 +211,21 @@ async fn health_and_metrics_are_served() {
     }
 }
 
+#[tokio::test]
+async fn a_state_directory_belongs_to_one_control_plane() {
+    let server = Server::start(&[]).await;
+    let environment = [
+        ("LICTOR_CONTROL_PLANE_LISTEN", "127.0.0.1:0"),
+        ("LICTOR_CONTROL_PLANE_HTTP_LISTEN", "127.0.0.1:0"),
+        ("LICTOR_CONTROL_PLANE_STATE_DIR", server.state_dir().to_str().unwrap()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let config = lictor_control_plane::Config::load(None, &environment.into()).unwrap();
+    let Err(error) = lictor_control_plane::ControlPlane::start(&config).await else { panic!("two at once") };
+    assert!(error.chain().contains("in use"), "{}", error.chain());
+    server.restart().await.stop().await;
+}
+
 async fn get(server: &Server, path: &str) -> String {
     let mut socket = tokio::net::TcpStream::connect(server.http_address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
