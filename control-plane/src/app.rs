@@ -131,6 +131,7 @@ impl ControlPlane {
             sessions: Arc::new(AtomicU64::new(1)),
             tracker: TaskTracker::new(),
             stop: stop.clone(),
+            silence: config.lease * LEASES_OF_SILENCE,
         };
         Ok(Self { engine, api, tls, grpc, http, address, http_address, metrics, stop, lock })
     }
@@ -302,6 +303,8 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// Finds out within half a minute that a peer is gone; well below what middleboxes forget connections after.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_WAIT: Duration = Duration::from_secs(15);
+/// By then every lease that the session held has run out twice over.
+const LEASES_OF_SILENCE: u32 = 3;
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Watchers share one connection in some clients.

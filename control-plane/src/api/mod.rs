@@ -11,6 +11,7 @@ mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use lictor_proto::MAX_MESSAGE_BYTES;
 use lictor_proto::v1::agent_service_server::AgentServiceServer;
@@ -46,6 +47,8 @@ pub(crate) struct Api {
     /// Owns what outlives a call: readers of sessions.
     pub(crate) tracker: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// How long an agent may say nothing before its session ends.
+    pub(crate) silence: Duration,
 }
 
 impl Api {
