@@ -12,6 +12,7 @@ use lictor_proto::v1::{
 use lictor_proto::{MAX_OUTPUT_CHUNK_BYTES, PROTOCOL_VERSION};
 
 use super::agent::{Link, SessionId};
+use super::routing::{MAX_REASON_BYTES, clipped};
 use super::task::{Append, Evidence, Phase};
 use super::{Ledger, Outgoing, event, goodbye};
 use crate::clock::Now;
@@ -282,7 +283,7 @@ impl Ledger {
             HandBackReason::Unable => {
                 let failure = hand_back.failure.unwrap_or_default();
                 let words = if failure.message.is_empty() { "no reason given".to_owned() } else { failure.message };
-                task.handed_back.insert(agent_id.to_owned(), clipped(words));
+                task.handed_back.insert(agent_id.to_owned(), clipped(words, MAX_REASON_BYTES));
                 self.enqueue(&reference.task_id, now);
             }
             HandBackReason::Draining => {
@@ -443,7 +444,7 @@ fn bounded(mut result: TaskResult) -> TaskResult {
         if let Some(connection) = &mut result.connection {
             connection.warnings.clear();
             for text in [&mut connection.auth, &mut connection.tls] {
-                *text = clipped(std::mem::take(text));
+                *text = clipped(std::mem::take(text), MAX_TEXT_BYTES);
             }
         }
         if let Some(failure) = &mut result.failure {
@@ -455,19 +456,11 @@ fn bounded(mut result: TaskResult) -> TaskResult {
                 &mut failure.remedy,
                 &mut failure.legacy_text,
             ] {
-                *text = clipped(std::mem::take(text));
+                *text = clipped(std::mem::take(text), MAX_TEXT_BYTES);
             }
         }
     }
     result
-}
-
-fn clipped(mut text: String) -> String {
-    if text.len() > MAX_TEXT_BYTES {
-        let end = (0..=MAX_TEXT_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
 }
 
 /// Enough to keep a connection of 100 ms round trip busy at 40 MiB/s; times the slots, it bounds what is under way.

@@ -342,6 +342,17 @@ fn whatever_an_agent_sends_a_result_stays_small() {
 }
 
 #[test]
+fn all_candidates_fit_into_one_message() {
+    use prost::Message as _;
+    let names: Vec<String> = (0..1500).map(|index| format!("agent-{index}")).collect();
+    let mut world = World::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    world.submit("t", false);
+    world.ledger.tasks.get_mut("t").unwrap().route.tags = (0..64).map(|_| "ü".repeat(128)).collect();
+    let task = lictor_proto::v1::Task { candidates: world.ledger.candidates("t"), ..Default::default() };
+    assert!(task.encoded_len() < 1 << 20, "{} bytes", task.encoded_len());
+}
+
+#[test]
 fn a_hello_that_names_too_much_is_refused() {
     let mut world = World::new(&["a"]);
     let held = (0..MAX_NAMED_TASKS + 1).map(|_| HeldTask::default()).collect();
