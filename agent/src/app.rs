@@ -130,6 +130,7 @@ fn pool_settings(config: &Config) -> PoolSettings {
         connection_idle: config.pool.connection_idle,
         shell_idle: config.pool.shell_idle,
         commands_per_shell: config.pool.commands_per_shell,
+        owner: None,
     }
 }
 

@@ -25,7 +25,7 @@ enum Command {
     /// Run until told to stop: SIGTERM or SIGINT drains, a second one stops at once.
     #[command(after_help = EXIT_CODES)]
     Run {
-        /// Configuration file, TOML or YAML. Settings may also come from LICTOR_AGENT_<KEY>; see docs/agent-settings.md.
+        /// Configuration file, TOML or YAML. Settings may also come from LICTOR_AGENT_KEY; see docs/agent-settings.md.
         #[arg(long)]
         config: Option<PathBuf>,
         /// Write {"http_address", "agent_id"} here when first connected.

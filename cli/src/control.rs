@@ -80,7 +80,7 @@ pub(crate) async fn agent(args: AgentArgs, output: Output) -> Result<Exit, Failu
                 let page = unary(fleet.list_agents(request)).await?;
                 agents.extend(page.agents.into_iter().map(AgentView::from));
                 page_token = page.next_page_token;
-                if page_token.is_empty() || agents.len() >= MAX_AGENTS {
+                if page_token.is_empty() || agents.len() >= MAX_LISTED {
                     return print_list(agents, "agents", view::agent_table, output);
                 }
             }
@@ -120,9 +120,17 @@ pub(crate) async fn token(args: TokenArgs, output: Output) -> Result<Exit, Failu
             Ok(Exit::SUCCESS)
         }
         TokenCommand::List => {
-            let answer = unary(fleet.list_join_tokens(v1::ListJoinTokensRequest {})).await?;
-            let tokens = answer.join_tokens.into_iter().map(TokenView::from).collect();
-            print_list(tokens, "join_tokens", view::token_table, output)
+            let mut tokens = Vec::new();
+            let mut page_token = String::new();
+            loop {
+                let request = v1::ListJoinTokensRequest { page_size: 0, page_token };
+                let page = unary(fleet.list_join_tokens(request)).await?;
+                tokens.extend(page.join_tokens.into_iter().map(TokenView::from));
+                page_token = page.next_page_token;
+                if page_token.is_empty() || tokens.len() >= MAX_LISTED {
+                    return print_list(tokens, "join_tokens", view::token_table, output);
+                }
+            }
         }
         TokenCommand::Revoke { token_id } => {
             let answer = unary(fleet.revoke_join_token(v1::RevokeJoinTokenRequest { token_id })).await?;
@@ -147,9 +155,17 @@ pub(crate) async fn credential(args: CredentialArgs, output: Output) -> Result<E
         }
         CredentialCommand::List => {
             let control_plane = ControlPlane::connect(&args.server).await?;
-            let answer = unary(control_plane.credentials().list_credentials(v1::ListCredentialsRequest {})).await?;
-            let credentials = answer.credentials.into_iter().map(CredentialView::from).collect();
-            print_list(credentials, "credentials", view::credential_table, output)
+            let mut credentials = Vec::new();
+            let mut page_token = String::new();
+            loop {
+                let request = v1::ListCredentialsRequest { page_size: 0, page_token };
+                let page = unary(control_plane.credentials().list_credentials(request)).await?;
+                credentials.extend(page.credentials.into_iter().map(CredentialView::from));
+                page_token = page.next_page_token;
+                if page_token.is_empty() || credentials.len() >= MAX_LISTED {
+                    return print_list(credentials, "credentials", view::credential_table, output);
+                }
+            }
         }
         CredentialCommand::Delete { name } => {
             let control_plane = ControlPlane::connect(&args.server).await?;
@@ -269,5 +285,5 @@ fn print_list<T: Serialize>(
 /// How many tasks one request asks for: small pages keep large scripts within the message bound.
 const TASKS_PER_PAGE: usize = 50;
 
-/// Bounds listing agents, whatever the control plane answers.
-const MAX_AGENTS: usize = 100_000;
+/// Bounds a list, whatever the control plane answers.
+const MAX_LISTED: usize = 100_000;

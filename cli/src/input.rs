@@ -18,7 +18,7 @@ pub(crate) fn bytes(what: &str, path: &Path, limit: usize) -> Result<Vec<u8>, Fa
     data.map_err(|error| Failure::unreadable(what, path, &error))
 }
 
-/// Like [`bytes`], for text in UTF-8. A byte order mark is cut off.
+/// Like [`bytes()`], for text in UTF-8. A byte order mark is cut off.
 pub(crate) fn text(what: &str, path: &Path, limit: usize) -> Result<String, Failure> {
     let text = String::from_utf8(bytes(what, path, limit)?).map_err(|error| {
         Failure::unreadable(what, path, &io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))

@@ -1,5 +1,6 @@
 //! Wiring: opens the state, binds the ports, runs the engine and the two servers, and stops them in order.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use crate::api::{Api, Users, hash_token};
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::Now;
 use crate::config::Config;
-use crate::dispatch::{CredentialState, Ledger, Settings};
+use crate::dispatch::{Ledger, Settings};
 use crate::engine::{Engine, Parts};
 use crate::metrics::Metrics;
 use crate::store::fleet::User;
@@ -44,6 +45,8 @@ enum Cause {
         #[source]
         source: std::io::Error,
     },
+    #[error("the state directory {0} is in use by another control plane")]
+    InUse(PathBuf),
     #[error("failed to listen on {address}")]
     Bind {
         address: SocketAddr,
@@ -75,6 +78,8 @@ pub struct ControlPlane {
     http_address: SocketAddr,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    /// INVARIANT: one process at a time decides over what is in a state directory.
+    lock: std::fs::File,
 }
 
 impl ControlPlane {
@@ -89,11 +94,14 @@ impl ControlPlane {
     async fn open(config: &Config) -> Result<Self, Cause> {
         let state_dir = config.state_dir.as_path();
         prepare_directory(state_dir)?;
+        let lock = files::lock(&state_dir.join("lock"))
+            .map_err(|source| Cause::State { path: state_dir.join("lock"), source })?
+            .ok_or_else(|| Cause::InUse(state_dir.to_owned()))?;
         let authority = Arc::new(Authority::open(state_dir)?);
         let vault = Vault::open(&config.master_key, state_dir)?;
         let (mut writer, readers) = store::open(state_dir).await?;
         let users = open_users(&mut writer, state_dir).await?;
-        let ledger = open_ledger(&mut writer, &readers, config).await?;
+        let ledger = open_ledger(&mut writer, &vault, config).await?;
         let identity = authority.server_identity(&config.names)?;
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(identity.chain_pem, identity.key_pem.as_bytes()))
@@ -123,8 +131,9 @@ impl ControlPlane {
             sessions: Arc::new(AtomicU64::new(1)),
             tracker: TaskTracker::new(),
             stop: stop.clone(),
+            silence: config.lease * LEASES_OF_SILENCE,
         };
-        Ok(Self { engine, api, tls, grpc, http, address, http_address, metrics, stop })
+        Ok(Self { engine, api, tls, grpc, http, address, http_address, metrics, stop, lock })
     }
 
     /// Where agents and users connect.
@@ -166,7 +175,7 @@ impl ControlPlane {
     }
 
     async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Cause> {
-        let Self { engine, api, tls, grpc, http, metrics, stop, address, http_address } = self;
+        let Self { engine, api, tls, grpc, http, metrics, stop, address, http_address, lock } = self;
         let (tracker, readers) = (api.tracker.clone(), api.readers.clone());
         let server = Server::builder()
             .tls_config(tls)?
@@ -213,6 +222,7 @@ impl ControlPlane {
             warn!("Some connections did not end in time and were cut");
         }
         parts.shutdown().await;
+        drop(lock);
         outcome
     }
 }
@@ -269,11 +279,7 @@ async fn open_users(writer: &mut sqlx::SqliteConnection, state_dir: &Path) -> Re
     Ok(users)
 }
 
-async fn open_ledger(
-    writer: &mut sqlx::SqliteConnection,
-    readers: &sqlx::SqlitePool,
-    config: &Config,
-) -> Result<Ledger, Cause> {
+async fn open_ledger(writer: &mut sqlx::SqliteConnection, vault: &Vault, config: &Config) -> Result<Ledger, Cause> {
     let settings = Settings {
         lease: config.lease,
         heartbeat_interval: config.heartbeat_interval,
@@ -283,14 +289,13 @@ async fn open_ledger(
     };
     let agents = store::fleet::agents(writer).await?;
     let tasks = store::tasks::live(writer).await?;
-    let credentials = store::secrets::credentials(readers)
-        .await?
-        .into_iter()
-        .map(|record| {
-            let state = CredentialState { version: record.version, rejected: record.rejected_at.is_some() };
-            (record.name, state)
-        })
-        .collect();
+    let mut credentials = HashMap::new();
+    for (name, state, key_id) in store::secrets::states(writer).await? {
+        if key_id != vault.key_id() {
+            warn!(credential = name, key_id, "Credential was stored with another master key and cannot be used");
+        }
+        credentials.insert(name, state);
+    }
     Ok(Ledger::new(settings, agents, tasks, credentials, Now::read()))
 }
 
@@ -298,6 +303,8 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// Finds out within half a minute that a peer is gone; well below what middleboxes forget connections after.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_WAIT: Duration = Duration::from_secs(15);
+/// By then every lease that the session held has run out twice over.
+const LEASES_OF_SILENCE: u32 = 3;
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Watchers share one connection in some clients.

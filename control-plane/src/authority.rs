@@ -37,7 +37,7 @@ pub(crate) struct AgentCertificate {
     pub(crate) chain_pem: String,
     /// Serial number, lower-case hexadecimal.
     pub(crate) serial: String,
-    /// When it ends.
+    /// When it is to have been renewed; it still works for the grace behind that.
     pub(crate) not_after: UnixMillis,
 }
 
@@ -169,8 +169,8 @@ impl Authority {
         let serial = random_serial();
         let serial_text = hex(&serial.to_bytes());
         params.serial_number = Some(serial);
-        (params.not_before, params.not_after) = validity(lifetime);
-        let not_after = UnixMillis(params.not_after.unix_timestamp() * 1000);
+        (params.not_before, params.not_after) = validity(lifetime + RENEWAL_GRACE);
+        let not_after = UnixMillis((params.not_after - RENEWAL_GRACE).unix_timestamp() * 1000);
         let leaf = params.signed_by(&request.public_key, &self.issuer)?;
         Ok(AgentCertificate { chain_pem: format!("{}{}", leaf.pem(), self.ca_pem), serial: serial_text, not_after })
     }
@@ -228,6 +228,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 const AGENT_URI: &str = "lictor:agent/";
 /// Ten years: replacing the authority means a new pin in every join token.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 86400);
+/// A weekend: who was off for longer than its certificate lasts comes back without a new join token.
+const RENEWAL_GRACE: Duration = Duration::from_secs(3 * 86400);
 /// The longest that common verifiers accept; a new one is made at each start.
 const SERVER_LIFETIME: Duration = Duration::from_secs(397 * 86400);
 /// Agents' clocks may be behind ours by this much.
@@ -272,6 +274,16 @@ mod tests {
             peer_identity(&pem.contents),
             Some(PeerIdentity { agent_id: "0197-id".into(), serial: issued.serial })
         );
+    }
+
+    #[test]
+    fn a_certificate_outlasts_its_announced_end_by_the_grace() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open(dir.path()).unwrap();
+        let issued = authority.issue_agent(&csr(), "id", "name", Duration::from_secs(60)).unwrap();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(issued.chain_pem.as_bytes()).unwrap();
+        let end = pem.parse_x509().unwrap().validity().not_after.timestamp() * 1000;
+        assert_eq!(UnixMillis(end), issued.not_after.plus(RENEWAL_GRACE));
     }
 
     #[test]

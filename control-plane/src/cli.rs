@@ -26,7 +26,7 @@ enum Command {
     /// Serve agents and users until SIGTERM or SIGINT.
     #[command(after_help = EXIT_CODES)]
     Run {
-        /// Settings, TOML or YAML. The environment (LICTOR_CONTROL_PLANE_<KEY>, nested keys joined by `__`) goes on top.
+        /// Settings, TOML or YAML. The environment (LICTOR_CONTROL_PLANE_KEY, nested keys joined by __) goes on top.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Written once both ports are bound: JSON with `address` and `http_address`.
@@ -110,3 +110,22 @@ const EXIT_FAILURE: u8 = 1;
 const EXIT_CONFIG: u8 = 78;
 const EXIT_CODES: &str = "Exit codes:\n  0   stopped on request\n  1   could not start, or a part failed\n  2   wrong \
                           command line\n  78  the configuration has mistakes; all of them are listed";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_and_page_list_every_exit_code() {
+        let page = include_str!("../../docs/control-plane-settings.md");
+        for code in [0, EXIT_FAILURE, 2, EXIT_CONFIG] {
+            assert!(EXIT_CODES.lines().any(|line| line.trim_start().starts_with(&format!("{code} "))), "{code}");
+            assert!(page.contains(&format!("| {code} |")), "{code}");
+        }
+    }
+}

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use config::{ConfigError, Environment, File, Value, ValueKind};
 use zeroize::Zeroizing;
 
-/// All settings of the control plane.
+/// All settings of the control plane. `docs/control-plane-settings.md` lists the same; a test compares the two.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `listen`: where agents and users connect (gRPC over TLS). Default `0.0.0.0:7443`.
@@ -31,7 +31,8 @@ pub struct Config {
     pub master_key: MasterKeySource,
     /// `lease`: how long an assignment lives without a heartbeat. Default 30 s; 1 s to 1 h.
     pub lease: Duration,
-    /// `heartbeat_interval`: how often agents are asked to send a heartbeat. Default 10 s; 100 ms to half the lease.
+    /// `heartbeat_interval`: how often agents are asked to send a heartbeat. Default 10 s, or a third of the lease when
+    /// that is less; 100 ms to half the lease.
     pub heartbeat_interval: Duration,
     /// `lost_wait`: how long a lost task waits for its agent before it is requeued or Unknown. Default 60 s; 0 to 24 h.
     pub lost_wait: Duration,
@@ -419,6 +420,38 @@ mod tests {
         assert!(matches!(&config.master_key, MasterKeySource::Value(k) if **k == [7; 32]));
         let debug = format!("{config:?}");
         assert!(!debug.contains(&key) && !debug.contains("7, 7"), "{debug}");
+    }
+
+    #[test]
+    fn the_reference_page_lists_exactly_the_settings_and_their_defaults() {
+        let page = include_str!("../../docs/control-plane-settings.md");
+        let defaults = format!("{:#?}", Config::load(None, &BTreeMap::new()).unwrap());
+        // The struct's own fields, so that one that the page leaves out cannot hide.
+        let mut settings: Vec<String> = defaults
+            .lines()
+            .filter(|line| line.starts_with("    ") && !line.starts_with("     "))
+            .filter_map(|line| line.trim().split_once(": ").map(|(field, _)| field))
+            .map(|field| match field {
+                "master_key" => "master_key_file".to_owned(),
+                field => field.replace("log_", "log."),
+            })
+            .collect();
+        let mut listed = Vec::new();
+        let mut given = BTreeMap::new();
+        for row in page.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+            let (setting, variable, default) = (cells[1], cells[2], cells[3]);
+            assert_eq!(variable, format!("{ENVIRONMENT_PREFIX}{}", setting.to_uppercase().replace('.', "__")));
+            listed.push(setting.to_owned());
+            if default != "none" {
+                given.insert(variable.to_owned(), default.to_owned());
+            }
+        }
+        settings.sort();
+        listed.sort();
+        assert_eq!(settings, listed);
+        assert_eq!(format!("{:#?}", Config::load(None, &given).unwrap()), defaults);
+        assert!(page.contains(MASTER_KEY_VARIABLE));
     }
 
     #[test]

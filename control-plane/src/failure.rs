@@ -57,6 +57,19 @@ pub(crate) fn no_agent(waited: Duration, candidates: &[Candidate]) -> Failure {
     }
 }
 
+/// Agent after agent gave the task back, or never took it in.
+pub(crate) fn too_many_assignments(times: u64) -> Failure {
+    Failure {
+        stage: "control_plane".into(),
+        code: "too_many_assignments".into(),
+        message: format!("the task was given to agents {times} times, and none of them started it"),
+        cause: "Agents restart or drain before they start it, or it makes them restart.".into(),
+        remedy: "Look at the agents' logs around the task's id, then submit the task again.".into(),
+        legacy_text: String::new(),
+        may_have_started: false,
+    }
+}
+
 /// The credential's version was rejected by a host.
 pub(crate) fn credential_rejected(name: &str, version: u64) -> Failure {
     Failure {

@@ -1,6 +1,7 @@
 //! Small files that must appear whole: keys, tokens, the ready file.
 //!
-//! Each is written beside its place and renamed, so that no reader ever sees half of it. Blocking; called at start only.
+//! Each is written beside its place and renamed, so that no reader ever sees half of it. Beside them, the lock that
+//! keeps a second process out of the state directory. Blocking; called at start only.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -17,6 +18,17 @@ pub(crate) fn write_public(path: &Path, content: &[u8]) -> io::Result<()> {
     write(path, content, 0o644)
 }
 
+/// Takes a file's lock; the kernel gives it back when the process ends, however it ends. Nothing when another process
+/// has it.
+pub(crate) fn lock(path: &Path) -> io::Result<Option<fs::File>> {
+    let file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
 fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
@@ -29,5 +41,8 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
-    fs::rename(&temporary, path)
+    fs::rename(&temporary, path)?;
+    // Until the directory is on disk, a power cut can take the new name away again, and a key with it.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(directory)?.sync_all()
 }

@@ -1,4 +1,4 @@
-//! Every metric of the control plane, in one place. Labels come from small fixed sets.
+//! Every metric of the control plane, in one place, listed in `docs/metrics.md`. Labels come from small fixed sets.
 
 use lictor_proto::v1::TaskState;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -92,5 +92,33 @@ impl Metrics {
         // Writing into a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_page_lists_exactly_the_metrics() {
+        let metrics = Metrics::new();
+        metrics.finished(TaskState::Succeeded);
+        metrics.enrolments(true);
+        let text = metrics.encode();
+        let exposed: BTreeSet<String> = text
+            .lines()
+            .filter_map(|line| {
+                let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+                Some(if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+            })
+            .collect();
+        let listed: BTreeSet<String> = include_str!("../../docs/metrics.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name.to_owned()))
+            .filter(|name| !name.starts_with("agent_"))
+            .collect();
+        assert_eq!(exposed, listed);
     }
 }

@@ -77,6 +77,8 @@ impl Checker {
                     !line.trim().is_empty() && line.len() <= MAX_COMMAND_LINE && !line.contains(['\0', '\r', '\n']);
                 self.check(good, "command.command_line", "one line of 1 to 32767 bytes without NUL");
                 self.arguments("command.arguments", &command.arguments);
+                let one_line = !command.arguments.iter().any(|argument| argument.contains(['\r', '\n']));
+                self.check(one_line, "command.arguments", "without line breaks: they are part of the command line");
                 self.check(command.stdin.len() <= MAX_INPUT_BYTES, "command.stdin", "at most 1 MiB");
                 self.shell("command.shell", command.shell.as_ref());
             }
@@ -182,7 +184,7 @@ pub(crate) fn join_token(request: &CreateJoinTokenRequest) -> Result<Option<Dura
 pub(crate) fn enrolment(request: EnrollRequest) -> Result<EnrollRequest, Violations> {
     let mut checker = Checker::default();
     checker.check(request.join_token.len() <= 1024, "join_token", "at most 1024 bytes");
-    checker.check(is_agent_name(&request.name), "name", "1 to 253 letters, digits, `-`, `_` and `.`");
+    checker.check(is_agent_name(&request.name), "name", "1 to 253 letters, digits, `-`, `_` and `.`, other than an id");
     checker.check(are_tags(&request.tags), "tags", TAGS);
     checker.check(is_text(&request.version, 64), "version", "one line of at most 64 characters");
     checker.check(is_text(&request.description, 500), "description", "one line of at most 500 characters");
@@ -242,8 +244,11 @@ fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
+/// Not in the form of an id: users name agents by either.
 fn is_agent_name(text: &str) -> bool {
-    (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    (1..=253).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && uuid::Uuid::try_parse(text).is_err()
 }
 
 fn is_scope(text: &str) -> bool {
@@ -302,7 +307,7 @@ mod tests {
             credential: "a b".into(),
             kind: Some(task_spec::Kind::Command(Command {
                 command_line: "a\nb".into(),
-                arguments: vec!["\0".into()],
+                arguments: vec!["\0".into(), "a\nb".into()],
                 stdin: vec![0; MAX_INPUT_BYTES + 1].into(),
                 shell: Some(ShellSettings {
                     environment: [("A=B".to_owned(), String::new())].into(),
@@ -331,6 +336,7 @@ mod tests {
                 "target.connection.ca_pem",
                 "credential",
                 "command.command_line",
+                "command.arguments",
                 "command.arguments",
                 "command.stdin",
                 "command.shell.environment",

@@ -81,6 +81,11 @@ impl Vault {
         Ok(Self { key: LessSafeKey::new(unbound), key_id: hex(&digest[..8]) })
     }
 
+    /// Names the key; says nothing about it.
+    pub(crate) fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
     /// Encrypts the secret of one version of one credential.
     pub(crate) fn encrypt(&self, name: &str, version: u64, secret: &[u8]) -> Result<Encrypted, VaultError> {
         let nonce: [u8; NONCE_LEN] = rand::random();

@@ -5,7 +5,7 @@
 //! sends nor believes a plain body. Redirects are never followed and nothing is ever sent twice; whether a failed request
 //! may have reached the host is told by [`Error::is_unsent`].
 //!
-//! Opening is staged, so that the connection test can time each rung: [`resolve`], [`dial`], [`Socket::secure`],
+//! Opening is staged, so that the connection test can time each rung: [`resolve`], [`dial()`], [`Socket::secure`],
 //! [`Transport::start`], [`Candidate::identify`], [`Candidate::authenticate`]. [`Connection::open`] does all but Identify.
 //! Called by the pool and the probe; knows neither shells nor SOAP.
 

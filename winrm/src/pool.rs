@@ -7,6 +7,7 @@
 
 mod background;
 mod lease;
+mod orphans;
 mod places;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -38,6 +39,9 @@ pub struct PoolSettings {
     pub connection_idle: Duration,
     /// How long an idle shell is kept before it is deleted.
     pub shell_idle: Duration,
+    /// Who holds the shells, across restarts: shells that an earlier process of the same owner left behind on a host are
+    /// deleted when the host is used again. Nothing: nobody looks for them. Letters, digits, `-`, `_` and `.` count.
+    pub owner: Option<String>,
     /// Commands per shell before it is replaced; Windows counts 1,500 operations per user over all shells.
     pub commands_per_shell: u32,
 }
@@ -49,6 +53,7 @@ impl Default for PoolSettings {
             max_shells_per_user: 10,
             connection_idle: Duration::from_secs(60),
             shell_idle: Duration::from_secs(60),
+            owner: None,
             commands_per_shell: 200,
         }
     }
@@ -83,7 +88,9 @@ impl Pool {
                 pooled.session.adopt(target);
                 *pooled
             }
-            Ok(Ok(Grant::New(slot))) => Pooled { session: Session::new(target.clone()), key, slot },
+            Ok(Ok(Grant::New(slot))) => {
+                Pooled { session: Session::new(target.clone(), inner.names.prefix()), key, slot }
+            }
             Ok(Err(_)) => return Err(closed()),
             Err(_) => {
                 let detail = inner.places.bound(&User::of(target));
@@ -108,6 +115,7 @@ impl Pool {
             connections_total: figures.connections.load(Ordering::Relaxed),
             shells_created_total: figures.shells_created.load(Ordering::Relaxed),
             shells_deleted_total: figures.shells_deleted.load(Ordering::Relaxed),
+            orphans_deleted_total: figures.orphans_deleted.load(Ordering::Relaxed),
         }
     }
 
@@ -144,6 +152,8 @@ pub struct PoolStatistics {
     pub shells_created_total: u64,
     /// Shells deleted.
     pub shells_deleted_total: u64,
+    /// Shells deleted that an earlier process had left behind.
+    pub orphans_deleted_total: u64,
 }
 
 /// What connection is used.

@@ -155,7 +155,7 @@ async fn climb<F: FnMut(&Rung)>(
     let mut target = target.clone();
     target.shell.idle_timeout = target.shell.idle_timeout.min(SHELL_IDLE);
     let command_id = Uuid::new_v4();
-    let mut opened = Opened { session: Some(Session::new(target)), command_id };
+    let mut opened = Opened { session: Some(Session::new(target, NAMING.into())), command_id };
     let Some(session) = &mut opened.session else { return Ok(()) };
     session.connect(connection);
     match session.create(deadline).await {
@@ -199,6 +199,9 @@ async fn climb<F: FnMut(&Rung)>(
     ladder.passed(Stage::Close, "command signalled, shell deleted".to_owned());
     Ok(())
 }
+
+/// What the names of the ladder's shells begin with.
+const NAMING: &str = "lictor:test:";
 
 /// Resolve, connect, TLS.
 async fn reach<F: FnMut(&Rung)>(

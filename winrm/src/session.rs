@@ -4,6 +4,7 @@
 //! retries: whether something may be repeated is for the pool and the probe, which call this, to say. The shell may outlive
 //! its connection, and the connection its shell.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,10 @@ use crate::fault::{Fault, Meaning, Operation};
 use crate::shell::Turn;
 use crate::soap::{SoapError, Unsendable};
 use crate::target::Target;
-use crate::wsman::{CommandRef, Requests, Response, Signal, parse};
+use crate::wsman::{CommandRef, ListedShell, Requests, Response, Signal, parse};
+
+/// Answers that a listing of shells may take.
+const MAX_PAGES: usize = 8;
 
 /// One connection and one shell, either of which may be missing.
 #[derive(Debug)]
@@ -25,6 +29,10 @@ pub(crate) struct Session {
     requests: Requests,
     connection: Option<Connection>,
     shell: Option<Shell>,
+    /// What names of shells begin with.
+    naming: Arc<str>,
+    /// Name of a shell that was asked for and may exist, though the host's answer never came.
+    unconfirmed: Option<String>,
     /// Exchanges of connections that are gone.
     carried: u32,
 }
@@ -40,9 +48,10 @@ pub(crate) struct Shell {
 }
 
 impl Session {
-    pub(crate) fn new(target: Target) -> Self {
+    /// `naming` is what the names of its shells begin with.
+    pub(crate) fn new(target: Target, naming: Arc<str>) -> Self {
         let requests = Requests::new(target.endpoint.to_string(), Uuid::new_v4(), target.timeouts.operation);
-        Self { target, requests, connection: None, shell: None, carried: 0 }
+        Self { target, requests, connection: None, shell: None, naming, unconfirmed: None, carried: 0 }
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -97,9 +106,21 @@ impl Session {
     /// Creates a shell.
     pub(crate) async fn create(&mut self, deadline: Instant) -> Result<(), Error> {
         let id = Uuid::new_v4();
+        let name = format!("{}{}", self.naming, id.simple());
         let envelope =
-            self.requests.create(id, &self.target.shell).map_err(|error| unsendable(Stage::OpenShell, error))?;
-        match self.call(Stage::OpenShell, id, envelope, self.wait(deadline)).await? {
+            self.requests.create(id, &name, &self.target.shell).map_err(|error| unsendable(Stage::OpenShell, error))?;
+        self.unconfirmed = Some(name);
+        let answer = self.call(Stage::OpenShell, id, envelope, self.wait(deadline)).await;
+        let ambiguous = match &answer {
+            Ok(Response::Created(_)) => false,
+            Ok(Response::Fault(fault)) => fault.meaning(Operation::Create) == Meaning::Ambiguous,
+            Ok(_) => true,
+            Err(error) => !error.is_unsent() && !error.credential_rejected(),
+        };
+        if !ambiguous {
+            self.unconfirmed = None;
+        }
+        match answer? {
             Response::Created(created) => {
                 self.shell = Some(Shell { id: created.shell_id, commands: 0, ended: None });
                 Ok(())
@@ -107,6 +128,43 @@ impl Session {
             Response::Fault(fault) => Err(fault_error(Stage::OpenShell, fault)),
             other => Err(self.unexpected(Stage::OpenShell, &other)),
         }
+    }
+
+    /// Whether a shell may exist whose identifier nobody knows.
+    pub(crate) fn is_unconfirmed(&self) -> bool {
+        self.unconfirmed.is_some()
+    }
+
+    /// Deletes the shell that may exist without our knowing its identifier, if it does.
+    pub(crate) async fn delete_unconfirmed(&mut self, deadline: Instant) -> Result<(), Error> {
+        if let Some(name) = self.unconfirmed.clone() {
+            for shell in self.list_shells(deadline).await? {
+                if shell.name.as_deref() == Some(&*name) {
+                    self.delete_shell(&shell.shell_id, deadline).await?;
+                }
+            }
+            self.unconfirmed = None;
+        }
+        Ok(())
+    }
+
+    /// The shells on the host that the user may see.
+    pub(crate) async fn list_shells(&mut self, deadline: Instant) -> Result<Vec<ListedShell>, Error> {
+        let mut shells = Vec::new();
+        let mut id = Uuid::new_v4();
+        let mut envelope = self.requests.list_shells(id).map_err(|error| unsendable(Stage::Close, error))?;
+        for _ in 0..MAX_PAGES {
+            let listed = match self.call(Stage::Close, id, envelope, self.wait(deadline)).await? {
+                Response::Listed(listed) => listed,
+                Response::Fault(fault) => return Err(fault_error(Stage::Close, fault)),
+                other => return Err(self.unexpected(Stage::Close, &other)),
+            };
+            shells.extend(listed.shells);
+            let Some(context) = listed.more else { break };
+            id = Uuid::new_v4();
+            envelope = self.requests.list_more_shells(id, &context).map_err(|error| unsendable(Stage::Close, error))?;
+        }
+        Ok(shells)
     }
 
     /// Sends Command once.
@@ -154,17 +212,22 @@ impl Session {
 
     /// Deletes the shell and everything in it. A shell that is gone already is a success.
     pub(crate) async fn delete(&mut self, deadline: Instant) -> Result<(), Error> {
-        let id = Uuid::new_v4();
         let shell_id = self.shell_id(Stage::Close)?;
-        let envelope = self.requests.delete(id, &shell_id).map_err(|error| unsendable(Stage::Close, error))?;
-        match self.call(Stage::Close, id, envelope, self.wait(deadline)).await? {
-            Response::Empty => {}
-            Response::Fault(fault) if fault.meaning(Operation::Delete) == Meaning::AlreadyGone => {}
-            Response::Fault(fault) => return Err(fault_error(Stage::Close, fault)),
-            other => return Err(self.unexpected(Stage::Close, &other)),
-        }
+        self.delete_shell(&shell_id, deadline).await?;
         self.shell = None;
         Ok(())
+    }
+
+    /// Deletes any shell of the user. One that is gone already is a success.
+    pub(crate) async fn delete_shell(&mut self, shell_id: &str, deadline: Instant) -> Result<(), Error> {
+        let id = Uuid::new_v4();
+        let envelope = self.requests.delete(id, shell_id).map_err(|error| unsendable(Stage::Close, error))?;
+        match self.call(Stage::Close, id, envelope, self.wait(deadline)).await? {
+            Response::Empty => Ok(()),
+            Response::Fault(fault) if fault.meaning(Operation::Delete) == Meaning::AlreadyGone => Ok(()),
+            Response::Fault(fault) => Err(fault_error(Stage::Close, fault)),
+            other => Err(self.unexpected(Stage::Close, &other)),
+        }
     }
 
     /// Bytes of input that one Send can carry.

@@ -72,6 +72,8 @@ pub enum Ns {
     Addressing,
     /// WS-Transfer.
     Transfer,
+    /// WS-Enumeration.
+    Enumeration,
     /// WS-Management.
     Wsman,
     /// Windows remote shell.
@@ -92,6 +94,7 @@ impl Ns {
             uri::SOAP => Self::Soap,
             uri::ADDRESSING => Self::Addressing,
             uri::TRANSFER => Self::Transfer,
+            uri::ENUMERATION => Self::Enumeration,
             uri::WSMAN => Self::Wsman,
             uri::SHELL => Self::Shell,
             uri::IDENTITY => Self::Identity,
@@ -110,6 +113,8 @@ pub mod uri {
     pub const ADDRESSING: &str = "http://schemas.xmlsoap.org/ws/2004/08/addressing";
     /// WS-Transfer.
     pub const TRANSFER: &str = "http://schemas.xmlsoap.org/ws/2004/09/transfer";
+    /// WS-Enumeration.
+    pub const ENUMERATION: &str = "http://schemas.xmlsoap.org/ws/2004/09/enumeration";
     /// WS-Management.
     pub const WSMAN: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman.xsd";
     /// Microsoft's additions to WS-Management.

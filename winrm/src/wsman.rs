@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::soap::{Unsendable, Writer, uri};
 use crate::target::ShellProperties;
 
-pub use response::{Created, Identity, Received, Response, State, parse};
+pub use response::{Created, Identity, Listed, ListedShell, Received, Response, State, parse};
 
 /// Bytes of one request at most: MaxEnvelopeSizekb of the oldest hosts (150).
 pub const MAX_REQUEST: usize = 153_600;
@@ -72,11 +72,11 @@ impl Requests {
         self.operation_timeout = operation_timeout;
     }
 
-    /// wst:Create ([MS-WSMV] 3.1.4.5, 2.2.4.37).
+    /// wst:Create ([MS-WSMV] 3.1.4.5, 2.2.4.37). `name` is how the shell can be told from others in a listing.
     ///
     /// # Errors
     /// [`Unsendable`] when a property holds a character that XML does not have.
-    pub fn create(&self, message_id: Uuid, shell: &ShellProperties) -> Result<Vec<u8>, Unsendable> {
+    pub fn create(&self, message_id: Uuid, name: &str, shell: &ShellProperties) -> Result<Vec<u8>, Unsendable> {
         let mut writer = self.start(1536, action::CREATE, message_id, self.operation_timeout)?;
         writer.plain(format_args!(
             "<wsman:OptionSet s:mustUnderstand=\"true\"><wsman:Option Name=\"WINRS_NOPROFILE\">{}</wsman:Option>\
@@ -84,7 +84,8 @@ impl Requests {
             if shell.no_profile { "TRUE" } else { "FALSE" },
             shell.code_page
         ));
-        writer.markup("</s:Header><s:Body><rsp:Shell>");
+        writer.markup("</s:Header><s:Body><rsp:Shell Name=\"");
+        writer.value("the name of the shell", name)?.markup("\">");
         if !shell.environment.is_empty() {
             writer.markup("<rsp:Environment>");
             for (name, value) in &shell.environment {
@@ -220,10 +221,53 @@ impl Requests {
         Ok(writer.finish())
     }
 
-    /// The envelope up to the headers that all requests share ([MS-WSMV] 3.1.4.1).
+    /// wsen:Enumerate of the shells that the user may see ([MS-WSMV] 3.1.4.4), in one answer when they fit into it.
+    ///
+    /// # Errors
+    /// [`Unsendable`] when the endpoint holds a character that XML does not have.
+    pub fn list_shells(&self, message_id: Uuid) -> Result<Vec<u8>, Unsendable> {
+        let mut writer = self.start_on(1536, uri::SHELL, action::ENUMERATE, message_id, self.operation_timeout)?;
+        writer.plain(format_args!(
+            "</s:Header><s:Body><wsen:Enumerate xmlns:wsen=\"{}\"><wsman:OptimizeEnumeration/>\
+             <wsman:MaxElements>{MAX_LISTED}</wsman:MaxElements></wsen:Enumerate></s:Body></s:Envelope>",
+            uri::ENUMERATION
+        ));
+        Ok(writer.finish())
+    }
+
+    /// wsen:Pull: what did not fit into the answer before. `context` comes from there.
+    ///
+    /// # Errors
+    /// [`Unsendable`] when `context` holds a character that XML does not have.
+    pub fn list_more_shells(&self, message_id: Uuid, context: &str) -> Result<Vec<u8>, Unsendable> {
+        let mut writer = self.start_on(1536, uri::SHELL, action::PULL, message_id, self.operation_timeout)?;
+        writer.plain(format_args!(
+            "</s:Header><s:Body><wsen:Pull xmlns:wsen=\"{}\"><wsen:EnumerationContext>",
+            uri::ENUMERATION
+        ));
+        writer.value("the enumeration context", context)?;
+        writer.plain(format_args!(
+            "</wsen:EnumerationContext><wsen:MaxElements>{MAX_LISTED}</wsen:MaxElements></wsen:Pull></s:Body></s:Envelope>"
+        ));
+        Ok(writer.finish())
+    }
+
+    /// The envelope of a request to a cmd shell.
     fn start(
         &self,
         capacity: usize,
+        action: &str,
+        message_id: Uuid,
+        operation_timeout: Duration,
+    ) -> Result<Writer, Unsendable> {
+        self.start_on(capacity, SHELL_CMD, action, message_id, operation_timeout)
+    }
+
+    /// The envelope up to the headers that all requests share ([MS-WSMV] 3.1.4.1).
+    fn start_on(
+        &self,
+        capacity: usize,
+        resource: &str,
         action: &str,
         message_id: Uuid,
         operation_timeout: Duration,
@@ -239,13 +283,12 @@ impl Requests {
         ));
         writer.value("the endpoint", &self.to)?;
         writer.plain(format_args!(
-            "</wsa:To><wsman:ResourceURI s:mustUnderstand=\"true\">{shell}/cmd</wsman:ResourceURI>\
+            "</wsa:To><wsman:ResourceURI s:mustUnderstand=\"true\">{resource}</wsman:ResourceURI>\
              <wsa:ReplyTo><wsa:Address s:mustUnderstand=\"true\">{addressing}/role/anonymous</wsa:Address></wsa:ReplyTo>\
              <wsa:Action s:mustUnderstand=\"true\">{action}</wsa:Action>\
              <wsa:MessageID>uuid:{message:X}</wsa:MessageID>\
              <wsman:MaxEnvelopeSize s:mustUnderstand=\"true\">{MAX_ENVELOPE}</wsman:MaxEnvelopeSize>\
              <wsman:OperationTimeout>",
-            shell = uri::SHELL,
             addressing = uri::ADDRESSING,
             message = message_id.hyphenated(),
         ));
@@ -259,6 +302,11 @@ impl Requests {
         Ok(writer)
     }
 }
+
+/// Resource of the cmd shell.
+const SHELL_CMD: &str = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell/cmd";
+/// Shells that one answer may list. MaxShellsPerUser is far below.
+const MAX_LISTED: usize = 1000;
 
 /// More than a Send without data takes, the URL apart; a test measures it.
 const SEND_OVERHEAD: usize = 2048;
@@ -279,6 +327,8 @@ fn duration(writer: &mut Writer, duration: Duration) {
 mod action {
     pub(super) const CREATE: &str = "http://schemas.xmlsoap.org/ws/2004/09/transfer/Create";
     pub(super) const DELETE: &str = "http://schemas.xmlsoap.org/ws/2004/09/transfer/Delete";
+    pub(super) const ENUMERATE: &str = "http://schemas.xmlsoap.org/ws/2004/09/enumeration/Enumerate";
+    pub(super) const PULL: &str = "http://schemas.xmlsoap.org/ws/2004/09/enumeration/Pull";
     pub(super) const COMMAND: &str = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell/Command";
     pub(super) const SEND: &str = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell/Send";
     pub(super) const RECEIVE: &str = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell/Receive";

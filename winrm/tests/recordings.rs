@@ -155,7 +155,7 @@ fn our_requests_have_the_structure_of_those_that_windows_took() {
                 shell.environment.insert("NAME".into(), "value".into());
             }
             let ours = match action(&message.request) {
-                "Create" => requests.create(id, &shell),
+                "Create" => requests.create(id, "lictor:test:1", &shell),
                 "Command" => requests.command(id, command, "whoami /all", false),
                 "Send" => requests.send(id, command, b"data", true, Duration::MAX),
                 "Receive" => requests.receive(id, command, Duration::MAX),

@@ -17,9 +17,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Api;
+use super::gate::no_certificate;
 use crate::authority::peer_identity;
 use crate::dispatch::SessionId;
 use crate::engine::Command;
@@ -32,17 +33,14 @@ impl Api {
     async fn agent<T>(&self, request: &Request<T>) -> Result<String, Status> {
         let certificates =
             request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
-        let identity =
-            certificates.as_ref().and_then(|chain| chain.first()).and_then(|leaf| peer_identity(leaf)).ok_or_else(
-                || Status::unauthenticated("the call carries no agent's certificate; enrol with a join token first"),
-            )?;
+        let leaf = certificates.as_ref().and_then(|chain| chain.first());
+        let identity = leaf.and_then(|leaf| peer_identity(leaf)).ok_or_else(no_certificate)?;
         match certificate_standing(&self.readers, &identity.serial, &identity.agent_id).await? {
             Standing::Good => Ok(identity.agent_id),
-            Standing::Revoked => Err(Status::permission_denied(
-                "this identity was revoked, or replaced by a newer enrolment of the same name",
-            )),
+            Standing::Revoked => Err(Status::permission_denied("this agent's identity was revoked")),
             Standing::Unknown => Err(Status::unauthenticated(
-                "this control plane did not issue the certificate; enrol again with a join token",
+                "the certificate does not count here: another control plane issued it, or a newer enrolment of the \
+                 same name replaced it; enrol again with a join token",
             )),
         }
     }
@@ -91,10 +89,11 @@ impl AgentService for Api {
                     () = read => {}
                 }
                 outbox.end();
+                drop(closing);
             }
         };
         self.tracker.spawn(reader);
-        let open = OpenSession { outbox, _closing: closing, _reading: reading.drop_guard() };
+        let open = OpenSession { outbox, _reading: reading.drop_guard() };
         let stream = futures::stream::unfold(open, |open| async move {
             let events = open.outbox.next().await?;
             Some((Ok(SessionResponse { events }), open))
@@ -161,23 +160,29 @@ async fn read_session(
                 return;
             }
         };
-        let agent_id = agent_id.to_owned();
+        let agent = agent_id.to_owned();
         let command = if std::mem::replace(&mut opened, true) {
-            Command::Events { agent_id, session, events }
+            Command::Events { agent_id: agent, session, events }
         } else {
-            Command::Open { agent_id, session, outbox: Arc::clone(outbox), events }
+            Command::Open { agent_id: agent, session, outbox: Arc::clone(outbox), events }
         };
         if api.engine.tell(command).await.is_err() {
             return;
         }
-        next = inbound.message().await;
+        // A dead connection is found out sooner; this is for a process that hangs behind a living one.
+        match timeout(api.silence, inbound.message()).await {
+            Ok(message) => next = message,
+            Err(_) => {
+                warn!(agent_id, session, "Session ended: the agent gave no sign of life");
+                return;
+            }
+        }
     }
 }
 
 /// What lives as long as the response stream of a session.
 struct OpenSession {
     outbox: Arc<Outbox>,
-    _closing: Closing,
     _reading: DropGuard,
 }
 

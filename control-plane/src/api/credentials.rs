@@ -8,8 +8,8 @@ use lictor_proto::v1::{
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::Api;
 use super::users::caller;
+use super::{Api, page, page_size};
 use crate::engine::{Command, NewCredential};
 use crate::store::secrets::{self, CredentialRecord};
 use crate::validate;
@@ -30,11 +30,16 @@ impl CredentialService for Api {
 
     async fn list_credentials(
         &self,
-        _request: Request<ListCredentialsRequest>,
+        request: Request<ListCredentialsRequest>,
     ) -> Result<Response<ListCredentialsResponse>, Status> {
-        let records = secrets::credentials(&self.readers).await?;
-        let credentials = records.iter().map(CredentialRecord::view).collect();
-        Ok(Response::new(ListCredentialsResponse { credentials }))
+        let request = request.into_inner();
+        let size = page_size(request.page_size, 100, 1000);
+        // The token is the last name of the page before.
+        let records = secrets::credentials(&self.readers, &request.page_token, size + 1).await?;
+        let (credentials, more) = page(records.iter().map(CredentialRecord::view), size);
+        let last = credentials.last().filter(|_| more);
+        let next_page_token = last.map(|credential| credential.name.clone()).unwrap_or_default();
+        Ok(Response::new(ListCredentialsResponse { credentials, next_page_token }))
     }
 
     async fn delete_credential(

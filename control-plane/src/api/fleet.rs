@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Api, page_size};
+use super::{Api, page, page_size, parse_page_token};
 use crate::engine::{Command, NewJoinToken};
 use crate::store::fleet;
 use crate::validate;
@@ -22,12 +22,9 @@ impl FleetService for Api {
     async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Result<Response<ListAgentsResponse>, Status> {
         let request = request.into_inner();
         let all = self.engine.ask(|reply| Command::Agents { reply }).await?;
-        let size = page_size(request.page_size, 100, 1000) as usize;
         // The token is the last name of the page before: names are unique, and the list is ordered by them.
-        let mut agents: Vec<_> =
-            all.into_iter().filter(|agent| agent.name > request.page_token).take(size + 1).collect();
-        let more = agents.len() > size;
-        agents.truncate(size);
+        let rest = all.into_iter().filter(|agent| agent.name > request.page_token);
+        let (agents, more) = page(rest, page_size(request.page_size, 100, 1000));
         let next_page_token = agents.last().filter(|_| more).map(|agent| agent.name.clone()).unwrap_or_default();
         Ok(Response::new(ListAgentsResponse { agents, next_page_token }))
     }
@@ -76,11 +73,17 @@ impl FleetService for Api {
 
     async fn list_join_tokens(
         &self,
-        _request: Request<ListJoinTokensRequest>,
+        request: Request<ListJoinTokensRequest>,
     ) -> Result<Response<ListJoinTokensResponse>, Status> {
-        let records = fleet::join_tokens(&self.readers).await?;
-        let join_tokens = records.iter().map(fleet::JoinTokenRecord::view).collect();
-        Ok(Response::new(ListJoinTokensResponse { join_tokens }))
+        let request = request.into_inner();
+        let size = page_size(request.page_size, 100, 1000);
+        let before: Option<Uuid> = parse_page_token(&request.page_token)?;
+        let before = before.map(|id| id.to_string());
+        let records = fleet::join_tokens(&self.readers, before.as_deref(), size + 1).await?;
+        let (join_tokens, more) = page(records.iter().map(fleet::JoinTokenRecord::view), size);
+        let last = join_tokens.last().filter(|_| more);
+        let next_page_token = last.map(|token| token.token_id.clone()).unwrap_or_default();
+        Ok(Response::new(ListJoinTokensResponse { join_tokens, next_page_token }))
     }
 
     async fn revoke_join_token(

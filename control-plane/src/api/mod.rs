@@ -5,11 +5,13 @@
 mod agents;
 mod credentials;
 mod fleet;
+mod gate;
 mod tasks;
 mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use lictor_proto::MAX_MESSAGE_BYTES;
 use lictor_proto::v1::agent_service_server::AgentServiceServer;
@@ -30,6 +32,7 @@ use crate::store::StoreError;
 use crate::validate::Violations;
 use crate::watchers::Watchers;
 
+use gate::Gate;
 pub(crate) use users::{Users, hash_token};
 
 /// What the services share.
@@ -44,6 +47,8 @@ pub(crate) struct Api {
     /// Owns what outlives a call: readers of sessions.
     pub(crate) tracker: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// How long an agent may say nothing before its session ends.
+    pub(crate) silence: Duration,
 }
 
 impl Api {
@@ -63,7 +68,7 @@ impl Api {
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let fleet = FleetServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let credentials = CredentialServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        Routes::new(agents)
+        Routes::new(Gate::new(agents))
             .add_service(bearer.clone().named_layer(tasks))
             .add_service(bearer.clone().named_layer(fleet))
             .add_service(bearer.named_layer(credentials))
@@ -110,4 +115,40 @@ fn parse_page_token<T: std::str::FromStr>(token: &str) -> Result<Option<T>, Stat
 /// The page size asked for, within its bounds.
 fn page_size(wanted: u32, default: u32, most: u32) -> u32 {
     if wanted == 0 { default } else { wanted.min(most) }
+}
+
+/// As many as fit into one page and one message, and whether there are more. One always fits.
+fn page<T: prost::Message>(all: impl IntoIterator<Item = T>, size: u32) -> (Vec<T>, bool) {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for item in all {
+        bytes += item.encoded_len();
+        if page.len() >= size as usize || (bytes > PAGE_BYTES && !page.is_empty()) {
+            return (page, true);
+        }
+        page.push(item);
+    }
+    (page, false)
+}
+
+/// Well below the message limit, so that one large item more still fits.
+const PAGE_BYTES: usize = MAX_MESSAGE_BYTES / 2;
+
+#[cfg(test)]
+mod tests {
+    use lictor_proto::v1::Agent;
+
+    use super::*;
+
+    #[test]
+    fn a_page_is_bounded_in_items_and_in_bytes() {
+        let agents = |count: usize, bytes: usize| {
+            std::iter::repeat_n(Agent { description: "x".repeat(bytes), ..Agent::default() }, count)
+        };
+        assert_eq!(page(agents(3, 1), 3).0.len(), 3);
+        assert!(!page(agents(3, 1), 3).1);
+        assert_eq!((page(agents(4, 1), 3).0.len(), page(agents(4, 1), 3).1), (3, true));
+        let (large, more) = page(agents(10, PAGE_BYTES / 4), 100);
+        assert_eq!((large.len(), more), (3, true));
+        assert_eq!(page(agents(2, PAGE_BYTES * 2), 100).0.len(), 1);
+    }
 }

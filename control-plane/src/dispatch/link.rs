@@ -12,6 +12,7 @@ use lictor_proto::v1::{
 use lictor_proto::{MAX_OUTPUT_CHUNK_BYTES, PROTOCOL_VERSION};
 
 use super::agent::{Link, SessionId};
+use super::routing::{MAX_REASON_BYTES, clipped};
 use super::task::{Append, Evidence, Phase};
 use super::{Ledger, Outgoing, event, goodbye};
 use crate::clock::Now;
@@ -82,12 +83,8 @@ impl Ledger {
         let reference = held.task.clone()?;
         let state = held.state();
         if self.touch(agent_id, &reference, now) {
-            let task = self.tasks.get_mut(&reference.task_id)?;
-            task.accepted = true;
-            if state != HeldState::Accepted && !task.started {
-                task.started = true;
-                task.started_at = Some(now.wall);
-            }
+            self.note_progress(&reference, state != HeldState::Accepted, now);
+            let task = self.tasks.get(&reference.task_id)?;
             let resume = Resume {
                 task: Some(reference.clone()),
                 decision: ResumeDecision::Continue.into(),
@@ -195,18 +192,15 @@ impl Ledger {
             }
             Some(agent_event::Event::Accepted(accepted)) => {
                 let reference = required(accepted.task)?;
-                if self.touch(agent_id, &reference, now)
-                    && let Some(task) = self.tasks.get_mut(&reference.task_id)
-                    && !std::mem::replace(&mut task.accepted, true)
-                {
-                    self.outcome.changed_tasks.insert(reference.task_id);
+                if self.touch(agent_id, &reference, now) {
+                    self.note_progress(&reference, false, now);
                 }
                 Ok(())
             }
             Some(agent_event::Event::Started(started)) => {
                 let reference = required(started.task)?;
                 if self.touch(agent_id, &reference, now) {
-                    self.note_start(&reference, now);
+                    self.note_progress(&reference, true, now);
                 }
                 Ok(())
             }
@@ -244,11 +238,16 @@ impl Ledger {
         true
     }
 
-    fn note_start(&mut self, reference: &TaskRef, now: Now) {
+    /// INVARIANT: what an agent is known to have accepted or started is stored, so that no crash makes it look untouched
+    /// and has it given out again.
+    fn note_progress(&mut self, reference: &TaskRef, started: bool, now: Now) {
         let Some(task) = self.tasks.get_mut(&reference.task_id) else { return };
-        if !task.started {
-            (task.accepted, task.started) = (true, true);
-            task.started_at = Some(now.wall);
+        if !task.accepted || (started && !task.started) {
+            task.accepted = true;
+            if started && !task.started {
+                task.started = true;
+                task.started_at = Some(now.wall);
+            }
             self.outcome.changed_tasks.insert(reference.task_id.clone());
         }
     }
@@ -284,7 +283,7 @@ impl Ledger {
             HandBackReason::Unable => {
                 let failure = hand_back.failure.unwrap_or_default();
                 let words = if failure.message.is_empty() { "no reason given".to_owned() } else { failure.message };
-                task.handed_back.insert(agent_id.to_owned(), clipped(words));
+                task.handed_back.insert(agent_id.to_owned(), clipped(words, MAX_REASON_BYTES));
                 self.enqueue(&reference.task_id, now);
             }
             HandBackReason::Draining => {
@@ -319,7 +318,7 @@ impl Ledger {
         if !self.touch(agent_id, reference, now) {
             return Ok(());
         }
-        self.note_start(reference, now);
+        self.note_progress(reference, true, now);
         let limit = self.settings.output_limit;
         let Some(task) = self.tasks.get_mut(&reference.task_id) else { return Ok(()) };
         let end = chunk.offset.saturating_add(chunk.data.len() as u64);
@@ -400,11 +399,18 @@ fn required(reference: Option<TaskRef>) -> Result<TaskRef, ProtocolError> {
     reference.ok_or_else(|| ProtocolError("an event about no task".into()))
 }
 
-fn check_hello(hello: &Hello) -> Result<(), ProtocolError> {
+/// What a Hello must hold to. Checked before anything is looked up for it, too.
+pub(crate) fn check_hello(hello: &Hello) -> Result<(), ProtocolError> {
     if hello.protocol != PROTOCOL_VERSION {
         return Err(ProtocolError(format!(
             "it speaks version {} of the contract, this control plane version {PROTOCOL_VERSION}",
             hello.protocol
+        )));
+    }
+    if hello.held.len() > MAX_NAMED_TASKS {
+        return Err(ProtocolError(format!(
+            "a Hello that names {} assignments; the most is {MAX_NAMED_TASKS}",
+            hello.held.len()
         )));
     }
     let texts = hello.capabilities.iter().chain(&hello.degraded).chain([&hello.version, &hello.instance_id]);
@@ -437,6 +443,9 @@ fn bounded(mut result: TaskResult) -> TaskResult {
         result.rungs.clear();
         if let Some(connection) = &mut result.connection {
             connection.warnings.clear();
+            for text in [&mut connection.auth, &mut connection.tls] {
+                *text = clipped(std::mem::take(text), MAX_TEXT_BYTES);
+            }
         }
         if let Some(failure) = &mut result.failure {
             for text in [
@@ -447,22 +456,16 @@ fn bounded(mut result: TaskResult) -> TaskResult {
                 &mut failure.remedy,
                 &mut failure.legacy_text,
             ] {
-                *text = clipped(std::mem::take(text));
+                *text = clipped(std::mem::take(text), MAX_TEXT_BYTES);
             }
         }
     }
     result
 }
 
-fn clipped(mut text: String) -> String {
-    if text.len() > MAX_TEXT_BYTES {
-        let end = (0..=MAX_TEXT_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
-}
-
 /// Enough to keep a connection of 100 ms round trip busy at 40 MiB/s; times the slots, it bounds what is under way.
 const OUTPUT_WINDOW: u64 = 4 << 20;
+/// Far above what an agent can hold; each one named costs a look into the database.
+pub(super) const MAX_NAMED_TASKS: usize = 10_000;
 const MAX_RESULT_BYTES: usize = 256 << 10;
 const MAX_TEXT_BYTES: usize = 4 << 10;

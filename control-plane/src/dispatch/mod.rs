@@ -23,7 +23,7 @@ use crate::clock::{Now, UnixMillis};
 use crate::failure::{self, Vanished};
 
 pub(crate) use agent::{AgentEntry, SessionId};
-pub(crate) use link::{HeldFact, HeldFacts, ProtocolError};
+pub(crate) use link::{HeldFact, HeldFacts, ProtocolError, check_hello};
 pub(crate) use routing::Route;
 pub(crate) use task::{Append, Evidence, Finished, LiveTask, Phase};
 
@@ -319,7 +319,8 @@ impl Ledger {
         self.reject_waiting_for(name, now);
     }
 
-    fn credential_rejected(&mut self, name: &str, version: u64, now: Now) {
+    /// A host rejected this version of a credential: it is handed out no more.
+    pub(crate) fn credential_rejected(&mut self, name: &str, version: u64, now: Now) {
         match self.credentials.get_mut(name) {
             // The secret has changed meanwhile: the rejection is about another one.
             Some(state) if state.version == version && !state.rejected => state.rejected = true,
@@ -480,6 +481,9 @@ impl Ledger {
         self.outcome.changed_tasks.insert(task_id.to_owned());
         self.let_go(holder.as_deref(), task_id);
         self.set_deadline(task_id, Some(deadline));
+        if self.tasks.get(task_id).is_some_and(|task| task.epoch >= MAX_DELIVERIES) {
+            self.reject(task_id, failure::too_many_assignments(MAX_DELIVERIES), now);
+        }
         self.reject_unless_credential_usable(task_id, now);
     }
 
@@ -562,5 +566,8 @@ pub(crate) fn goodbye(reason: GoodbyeReason, detail: &str) -> Goodbye {
 
 /// Most candidates in one answer; bounds it where fleets are large.
 const MAX_CANDIDATES: usize = 1000;
+/// A task that is given back or lost unstarted again and again must come to an end, too; draining a fleet one by one
+/// takes fewer.
+const MAX_DELIVERIES: u64 = 100;
 /// An idempotent task that takes down every agent it meets must come to an end.
 const MAX_ASSIGNMENTS: u64 = 10;

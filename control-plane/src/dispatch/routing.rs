@@ -67,7 +67,14 @@ pub(crate) fn candidate(agent: &AgentEntry, task: &LiveTask) -> Candidate {
         Some((code, reason)) => (false, code, reason),
         None => (true, "eligible", "it can take the task".to_owned()),
     };
+    let reason = clipped(reason, MAX_REASON_BYTES);
     Candidate { agent_id: agent.agent_id.clone(), agent_name: agent.name.clone(), eligible, code: code.into(), reason }
+}
+
+/// A text cut to so many bytes, between two characters.
+pub(super) fn clipped(mut text: String, most: usize) -> String {
+    text.truncate(text.floor_char_boundary(most));
+    text
 }
 
 /// An agent of scope S serves S and everything below it; the empty scope serves all. A task without a scope asks for
@@ -77,6 +84,9 @@ fn serves(agent: &str, task: &str) -> bool {
         || task.is_empty()
         || task.strip_prefix(agent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
+
+/// A task carries the reasons of up to a thousand agents in one message.
+pub(super) const MAX_REASON_BYTES: usize = 500;
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@ use lictor_proto::v1::{
 };
 use proptest::prelude::*;
 
+use super::link::MAX_NAMED_TASKS;
 use super::*;
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -304,6 +305,59 @@ fn a_cancelled_idempotent_task_is_not_started_again() {
     world.ledger.cancel("t", "r", world.now);
     world.connect("a", "j", Vec::new(), 1);
     assert_eq!(world.outcome("t"), TaskState::Unknown);
+}
+
+#[test]
+fn an_unstarted_task_that_every_agent_loses_is_not_given_for_ever() {
+    let mut world = World::new(&["a"]);
+    world.submit("t", false);
+    for round in 0..200 {
+        world.connect("a", &format!("i{round}"), Vec::new(), 1);
+    }
+    assert_eq!(world.outcome("t"), TaskState::Rejected);
+    let failure = world.finished[0].result.failure.as_ref().unwrap();
+    assert_eq!(failure.code, "too_many_assignments");
+    assert!(!failure.may_have_started);
+}
+
+#[test]
+fn whatever_an_agent_sends_a_result_stays_small() {
+    use lictor_proto::v1::ConnectionReport;
+    use prost::Message as _;
+    let mut world = World::new(&["a"]);
+    let session = world.connect("a", "i", Vec::new(), 1);
+    world.submit("t", false);
+    let long = "ä".repeat(1 << 20);
+    let result = TaskResult {
+        outcome: TaskState::Failed.into(),
+        connection: Some(ConnectionReport { auth: long.clone(), tls: long.clone(), ..ConnectionReport::default() }),
+        failure: Some(Failure { message: long, ..Failure::default() }),
+        ..TaskResult::default()
+    };
+    let end = agent_event::Event::End(TaskEnd { task: Some(reference("t", 1)), result: Some(result) });
+    world.say("a", session, end).unwrap();
+    let stored = &world.finished[0].result;
+    assert!(stored.encoded_len() < 64 << 10, "{} bytes", stored.encoded_len());
+    assert!(stored.failure.is_some() && stored.connection.is_some());
+}
+
+#[test]
+fn all_candidates_fit_into_one_message() {
+    use prost::Message as _;
+    let names: Vec<String> = (0..1500).map(|index| format!("agent-{index}")).collect();
+    let mut world = World::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    world.submit("t", false);
+    world.ledger.tasks.get_mut("t").unwrap().route.tags = (0..64).map(|_| "ü".repeat(128)).collect();
+    let task = lictor_proto::v1::Task { candidates: world.ledger.candidates("t"), ..Default::default() };
+    assert!(task.encoded_len() < 1 << 20, "{} bytes", task.encoded_len());
+}
+
+#[test]
+fn a_hello_that_names_too_much_is_refused() {
+    let mut world = World::new(&["a"]);
+    let held = (0..MAX_NAMED_TASKS + 1).map(|_| HeldTask::default()).collect();
+    let hello = Hello { protocol: 1, instance_id: "i".into(), held, ..Hello::default() };
+    assert!(world.ledger.hello("a", 1, &hello, &HeldFacts::new(), world.now).is_err());
 }
 
 /// What an agent, a user or time may do next.

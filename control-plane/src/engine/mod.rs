@@ -22,7 +22,8 @@ use tracing::{debug, info, warn};
 
 use crate::authority::Authority;
 use crate::clock::Now;
-use crate::dispatch::{HeldFacts, Ledger, Outcome, Outgoing, ProtocolError, SessionId, goodbye};
+use crate::dispatch::{HeldFacts, Ledger, Outcome, Outgoing, ProtocolError, SessionId, check_hello, goodbye};
+use crate::failure;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::store::tasks::NewTask;
@@ -382,6 +383,10 @@ impl Engine {
             self.break_off(&agent_id, session, &ProtocolError("the first event is not Hello".into()), now);
             return Ok(0);
         };
+        if let Err(error) = check_hello(&hello) {
+            self.break_off(&agent_id, session, &error, now);
+            return Ok(0);
+        }
         let mut facts = HeldFacts::new();
         for reference in hello.held.iter().filter_map(|held| held.task.as_ref()) {
             let database = self.database().await?;
@@ -473,6 +478,14 @@ impl Engine {
                     agent_id = evidence.agent_id,
                     "Result came too late and was kept as evidence"
                 );
+                // Too late for its task, but what it says about the password still holds.
+                let (task_id, epoch) = (&evidence.task.task_id, evidence.task.epoch);
+                if failure::rejects_credential(&evidence.result)
+                    && let Some((name, version)) =
+                        store::tasks::assigned_credential(self.database().await?, task_id, epoch).await?
+                {
+                    self.parts.ledger.credential_rejected(&name, version, now);
+                }
             }
         }
         for (name, version) in &outcome.rejected_credentials {

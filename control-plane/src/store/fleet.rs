@@ -110,11 +110,18 @@ pub(crate) async fn join_token(
     row.as_ref().map(JoinTokenRecord::from_row).transpose()
 }
 
-/// The newest ones, newest first.
-pub(crate) async fn join_tokens(readers: &SqlitePool) -> Result<Vec<JoinTokenRecord>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM join_tokens ORDER BY created_at DESC, token_id DESC LIMIT 1000")
-        .fetch_all(readers)
-        .await?;
+/// Tokens older than the one named, newest first: identifiers grow with time.
+pub(crate) async fn join_tokens(
+    readers: &SqlitePool,
+    before: Option<&str>,
+    limit: u32,
+) -> Result<Vec<JoinTokenRecord>, StoreError> {
+    let rows =
+        sqlx::query("SELECT * FROM join_tokens WHERE $1 IS NULL OR token_id < $1 ORDER BY token_id DESC LIMIT $2")
+            .bind(before)
+            .bind(i64::from(limit))
+            .fetch_all(readers)
+            .await?;
     rows.iter().map(JoinTokenRecord::from_row).collect()
 }
 
@@ -208,7 +215,7 @@ pub(crate) async fn save_agent(writer: &mut SqliteConnection, agent: &AgentEntry
     Ok(())
 }
 
-/// Records a certificate. `replaces_all`: the agent's earlier ones count no more.
+/// Records a certificate. `replaces_all`: the agent's earlier ones are forgotten, but for those that were revoked.
 pub(crate) async fn add_certificate(
     writer: &mut SqliteConnection,
     serial: &str,
@@ -218,7 +225,10 @@ pub(crate) async fn add_certificate(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     if replaces_all {
-        revoke_certificates(&mut *writer, agent_id, now).await?;
+        sqlx::query("DELETE FROM certificates WHERE agent_id = $1 AND revoked_at IS NULL")
+            .bind(agent_id)
+            .execute(&mut *writer)
+            .await?;
     }
     // Long expired ones tell nothing.
     sqlx::query("DELETE FROM certificates WHERE agent_id = $1 AND not_after < $2")
@@ -255,7 +265,7 @@ pub(crate) enum Standing {
     Good,
     /// It, or its agent, was revoked.
     Revoked,
-    /// It was never issued to this agent, as far as this database knows.
+    /// It was never issued to this agent, as far as this database knows, or a newer enrolment replaced it.
     Unknown,
 }
 

@@ -7,6 +7,7 @@ use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
 use super::{StoreError, millis, signed, unsigned};
 use crate::clock::UnixMillis;
+use crate::dispatch::CredentialState;
 use crate::vault::Encrypted;
 
 /// A credential as it is stored.
@@ -84,11 +85,34 @@ pub(crate) async fn credential(
     row.as_ref().map(CredentialRecord::from_row).transpose()
 }
 
-/// By name, without deleted ones.
-pub(crate) async fn credentials(readers: &SqlitePool) -> Result<Vec<CredentialRecord>, StoreError> {
-    let rows =
-        sqlx::query("SELECT * FROM credentials WHERE deleted_at IS NULL ORDER BY name").fetch_all(readers).await?;
+/// By name, behind the one named, without deleted ones.
+pub(crate) async fn credentials(
+    readers: &SqlitePool,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<CredentialRecord>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM credentials WHERE deleted_at IS NULL AND name > $1 ORDER BY name LIMIT $2")
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(readers)
+        .await?;
     rows.iter().map(CredentialRecord::from_row).collect()
+}
+
+/// What the ledger has to know of every credential that is not deleted, and which master key each was encrypted with.
+pub(crate) async fn states(
+    writer: &mut SqliteConnection,
+) -> Result<Vec<(String, CredentialState, String)>, StoreError> {
+    let rows = sqlx::query("SELECT name, version, rejected_at, key_id FROM credentials WHERE deleted_at IS NULL")
+        .fetch_all(writer)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let rejected: Option<i64> = row.try_get("rejected_at")?;
+            let state = CredentialState { version: unsigned(row.try_get("version")?), rejected: rejected.is_some() };
+            Ok((row.try_get("name")?, state, row.try_get("key_id")?))
+        })
+        .collect()
 }
 
 /// Adds the credential or replaces its record.

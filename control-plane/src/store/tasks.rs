@@ -242,6 +242,22 @@ pub(crate) async fn held_fact(
     Ok(stored.map(|stored| if stored { HeldFact::ResultStored } else { HeldFact::NoResult }))
 }
 
+/// The credential that an assignment carried, and its version.
+pub(crate) async fn assigned_credential(
+    writer: &mut SqliteConnection,
+    task_id: &str,
+    epoch: u64,
+) -> Result<Option<(String, u64)>, StoreError> {
+    let version: Option<i64> =
+        sqlx::query_scalar("SELECT credential_version FROM assignments WHERE task_id = $1 AND epoch = $2")
+            .bind(task_id)
+            .bind(signed(epoch))
+            .fetch_optional(&mut *writer)
+            .await?;
+    let spec = spec(writer, task_id).await?;
+    Ok(spec.zip(version).map(|(spec, version)| (spec.credential, unsigned(version))))
+}
+
 /// Keeps a result that came too late, once, if the agent had the assignment. False when it was kept before or is
 /// nobody's.
 pub(crate) async fn add_evidence(writer: &mut SqliteConnection, evidence: &Evidence) -> Result<bool, StoreError> {

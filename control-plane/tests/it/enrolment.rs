@@ -53,7 +53,7 @@ async fn bad_tokens_are_refused_each_with_its_reason() {
         assert!(status.message().contains(reason), "expected {reason:?} in {status}");
         assert!(status.message().contains("lictor token create"), "no remedy in {status}");
     }
-    let tokens = user.fleet.list_join_tokens(ListJoinTokensRequest {}).await.unwrap().into_inner().join_tokens;
+    let tokens = user.fleet.list_join_tokens(ListJoinTokensRequest::default()).await.unwrap().into_inner().join_tokens;
     assert_eq!(tokens.len(), 3);
     assert_eq!(tokens.iter().map(|token| token.uses).sum::<u32>(), 1);
     assert!(user.agents().await.iter().all(|agent| agent.name == "first"));
@@ -69,6 +69,18 @@ async fn a_malformed_enrolment_names_every_field() {
     for field in ["name", "csr_der", "sealing_key"] {
         assert!(status.message().contains(field), "{field} is missing in {status}");
     }
+}
+
+#[tokio::test]
+async fn a_name_that_is_an_id_is_refused() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (_, token) = user.token(CreateJoinTokenRequest::default()).await;
+    // An agent by such a name could not be told apart from the one with that id.
+    for _ in 0..2 {
+        let Err(status) = enroll(&server, &token, &agent.id, &[]).await else { panic!("the name was taken") };
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    assert_eq!(user.agents().await.len(), 1);
 }
 
 #[tokio::test]
@@ -111,8 +123,8 @@ async fn enrolling_again_keeps_the_id_and_ends_the_old_identity() {
     let again = enroll(&server, &token, "a1", &[]).await.unwrap();
     assert_eq!(again.id, agent.id);
     assert_eq!(link.goodbye().await.reason(), GoodbyeReason::Superseded);
-    let status = agent.client(&server).await.poll(PollRequest::default()).await.unwrap_err();
-    assert_eq!(status.code(), Code::PermissionDenied);
+    // Nobody took the old identity away: who lost the new one may enrol once more.
+    refused_everywhere(&server, &agent, Code::Unauthenticated).await;
     again.connect(&server, "i2", Vec::new(), 1).await;
 }
 
@@ -126,16 +138,31 @@ async fn a_revoked_agent_is_sent_away_and_stays_away() {
     assert_eq!(revoked.state(), AgentState::Revoked);
     assert_eq!(link.goodbye().await.reason(), GoodbyeReason::Revoked);
 
-    let mut client = agent.client(&server).await;
-    assert_eq!(client.poll(PollRequest::default()).await.unwrap_err().code(), Code::PermissionDenied);
-    let (csr_der, _) = csr();
-    let renewal = RenewIdentityRequest { csr_der, sealing_key: vec![9; 32] };
-    assert_eq!(client.renew_identity(renewal).await.unwrap_err().code(), Code::PermissionDenied);
+    refused_everywhere(&server, &agent, Code::PermissionDenied).await;
     // A token that is older than the revocation does not undo it; a newer one is a decision.
     let Err(status) = enroll(&server, &old_token, "a1", &[]).await else { panic!("the revocation was undone") };
     assert_eq!(status.code(), Code::PermissionDenied);
     let (_, new_token) = user.token(CreateJoinTokenRequest::default()).await;
     enroll(&server, &new_token, "a1", &[]).await.unwrap();
+    // What was revoked stays so, whoever goes by the name now.
+    refused_everywhere(&server, &agent, Code::PermissionDenied).await;
+}
+
+/// Every call of the agent is refused, each with the same code.
+async fn refused_everywhere(server: &Server, agent: &AgentPeer, code: Code) {
+    let mut client = agent.client(server).await;
+    let events = || vec![AgentEvent { event: Some(agent_event::Event::Hello(agent.hello("i", Vec::new()))) }];
+    let poll = client.poll(PollRequest { events: events(), wait: seconds(0) }).await.unwrap_err();
+    let report = client.report(ReportRequest { events: events() }).await.unwrap_err();
+    let (csr_der, _) = csr();
+    let renewal = RenewIdentityRequest { csr_der, sealing_key: vec![9; 32] };
+    let renewal = client.renew_identity(renewal).await.unwrap_err();
+    let Err(session) = agent.open(server, vec![agent_event::Event::Hello(agent.hello("i", Vec::new()))]).await else {
+        panic!("a session was opened")
+    };
+    for status in [poll, report, renewal, session] {
+        assert_eq!(status.code(), code, "{status}");
+    }
 }
 
 #[tokio::test]

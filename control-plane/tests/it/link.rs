@@ -32,6 +32,16 @@ async fn no_task_without_credit_and_never_more_than_credit() {
 }
 
 #[tokio::test]
+async fn a_session_without_a_sign_of_life_ends() {
+    let (server, mut user, agent) = scene(&[("LEASE", "1s"), ("HEARTBEAT_INTERVAL", "200ms")]).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    user.until_agent("a1", AgentState::Online).await;
+    // The connection is well, but nobody speaks.
+    while link.next().await.is_some() {}
+    user.until_agent("a1", AgentState::Offline).await;
+}
+
+#[tokio::test]
 async fn breaches_of_the_contract_end_the_session_with_a_reason() {
     let (server, _user, agent) = scene(&[]).await;
     let hello = agent.hello("i1", Vec::new());

@@ -1,6 +1,7 @@
 //! Credentials: sealed to one agent for one assignment, encrypted at rest, not tried again once rejected.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use lictor_proto::sealing::{Binding, SealingKey};
 use lictor_proto::v1::*;
@@ -25,6 +26,50 @@ async fn a_sealed_secret_opens_only_with_the_agents_key_and_binding() {
     assert_eq!(agent.sealing_key.open(&secret, &binding).unwrap().as_slice(), PASSWORD.as_bytes());
     assert!(SealingKey::generate().open(&secret, &binding).is_err());
     assert!(agent.sealing_key.open(&secret, &Binding { epoch: 2, ..binding }).is_err());
+}
+
+/// Collects everything that is logged, at every level, libraries included.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_secret_is_in_the_log_at_any_level() {
+    let log = Log::default();
+    let writer = log.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
+    let (server, mut user, agent) = scene(&[]).await;
+    let (_, join_token) = user.token(CreateJoinTokenRequest::default()).await;
+    enroll(&server, &join_token, "a2", &[]).await.unwrap();
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let task = user.submit(command()).await;
+    let reference = link.assignment().await.task.unwrap();
+    link.end(&reference, succeeded(0)).await;
+    let admin = std::fs::read_to_string(server.state_dir().join("admin-token")).unwrap();
+    let key = std::fs::read_to_string(server.state_dir().join("master-key")).unwrap();
+    server.stop().await;
+    let bytes = log.0.lock().unwrap().clone();
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains(&task.task_id) && text.contains("TRACE"), "the search finds what is there");
+    for secret in [PASSWORD, &admin, &key, join_token.split('.').nth(2).unwrap()] {
+        if let Some(line) = text.lines().find(|line| line.contains(secret)) {
+            panic!("a secret is in the log: {}", line.replace(secret, "[it]"));
+        }
+    }
 }
 
 #[tokio::test]
@@ -67,7 +112,7 @@ async fn versions_count_changes_of_the_secret_only() {
     assert_eq!(user.put(credential("same password"), Some(PASSWORD)).await.unwrap().version, 1);
     assert_eq!(user.put(credential("kept password"), None).await.unwrap().version, 1);
     assert_eq!(user.put(credential("new password"), Some("other")).await.unwrap().version, 2);
-    let listed = user.credentials.list_credentials(ListCredentialsRequest {}).await.unwrap().into_inner();
+    let listed = user.credentials.list_credentials(ListCredentialsRequest::default()).await.unwrap().into_inner();
     assert_eq!(listed.credentials[0].description, "new password");
     // Deleted and made again: the version goes on, and without a password there is nothing to keep.
     user.credentials.delete_credential(DeleteCredentialRequest { name: "web".into() }).await.unwrap();
@@ -93,7 +138,7 @@ async fn a_rejected_version_is_not_handed_out_until_the_secret_changes() {
     let failure = rejected.result.unwrap().failure.unwrap();
     assert_eq!(failure.code, "credential.rejected");
     assert!(failure.remedy.contains("lictor credential put web"), "{failure:?}");
-    let listed = user.credentials.list_credentials(ListCredentialsRequest {}).await.unwrap().into_inner();
+    let listed = user.credentials.list_credentials(ListCredentialsRequest::default()).await.unwrap().into_inner();
     assert!(listed.credentials[0].rejected_at.is_some());
     // It stays so over a restart, and for the same password again.
     drop(link);
@@ -109,6 +154,22 @@ async fn a_rejected_version_is_not_handed_out_until_the_secret_changes() {
     let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
     user.submit(command()).await;
     assert_eq!(link.assignment().await.identity.unwrap().version, 2);
+}
+
+#[tokio::test]
+async fn a_rejection_that_comes_too_late_for_its_task_still_counts() {
+    let (server, mut user, agent) =
+        scene(&[("LEASE", "1s"), ("HEARTBEAT_INTERVAL", "200ms"), ("LOST_WAIT", "0s")]).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let task = user.submit(command()).await;
+    let reference = link.assignment().await.task.unwrap();
+    link.started(&reference).await;
+    user.until(&task.task_id, TaskState::Unknown).await;
+    let failure = Failure { stage: "authenticate".into(), code: "auth.rejected".into(), ..Failure::default() };
+    let result = TaskResult { outcome: TaskState::Failed.into(), failure: Some(failure), ..TaskResult::default() };
+    let (mut link, _) = agent.connect(&server, "i1", vec![held(&reference, HeldState::Ended)], 1).await;
+    link.end(&reference, result).await;
+    assert_eq!(user.submit(command()).await.state(), TaskState::Rejected);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ async fn a_wrong_token_is_refused_with_a_remedy() {
         stranger.fleet.list_agents(ListAgentsRequest::default()).await.unwrap_err().code(),
         Code::Unauthenticated
     );
-    let status = stranger.credentials.list_credentials(ListCredentialsRequest {}).await.unwrap_err();
+    let status = stranger.credentials.list_credentials(ListCredentialsRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
     let status = stranger.tasks.watch_task(WatchTaskRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
@@ -108,6 +108,37 @@ async fn agents_come_in_pages_by_name() {
 }
 
 #[tokio::test]
+async fn credentials_and_join_tokens_come_in_pages() {
+    let server = Server::start(&[]).await;
+    let mut user = server.user().await;
+    let mut ids = Vec::new();
+    for name in ["c", "a", "b"] {
+        user.put_credential(name).await;
+        ids.insert(0, user.token(CreateJoinTokenRequest::default()).await.0.token_id);
+    }
+    let (mut names, mut page_token) = (Vec::new(), String::new());
+    for page in 0..2 {
+        let request = ListCredentialsRequest { page_size: 2, page_token };
+        let answer = user.credentials.list_credentials(request).await.unwrap().into_inner();
+        names.extend(answer.credentials.into_iter().map(|credential| credential.name));
+        page_token = answer.next_page_token;
+        assert_eq!(page_token.is_empty(), page == 1);
+    }
+    assert_eq!(names, ["a", "b", "c"]);
+    let mut listed = Vec::new();
+    for page in 0..2 {
+        let request = ListJoinTokensRequest { page_size: 2, page_token };
+        let answer = user.fleet.list_join_tokens(request).await.unwrap().into_inner();
+        listed.extend(answer.join_tokens.into_iter().map(|token| token.token_id));
+        page_token = answer.next_page_token;
+        assert_eq!(page_token.is_empty(), page == 1);
+    }
+    assert_eq!(listed, ids, "newest first");
+    let request = ListJoinTokensRequest { page_token: "x".into(), ..Default::default() };
+    assert_eq!(user.fleet.list_join_tokens(request).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
 async fn a_selector_that_fits_no_agent_names_each_agent_and_why() {
     let server = Server::start(&[]).await;
     let mut user = server.user().await;
@@ -178,6 +209,21 @@ async fn health_and_metrics_are_served() {
     {
         assert!(metrics.contains(line), "{line} is missing in {metrics}");
     }
+}
+
+#[tokio::test]
+async fn a_state_directory_belongs_to_one_control_plane() {
+    let server = Server::start(&[]).await;
+    let environment = [
+        ("LICTOR_CONTROL_PLANE_LISTEN", "127.0.0.1:0"),
+        ("LICTOR_CONTROL_PLANE_HTTP_LISTEN", "127.0.0.1:0"),
+        ("LICTOR_CONTROL_PLANE_STATE_DIR", server.state_dir().to_str().unwrap()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let config = lictor_control_plane::Config::load(None, &environment.into()).unwrap();
+    let Err(error) = lictor_control_plane::ControlPlane::start(&config).await else { panic!("two at once") };
+    assert!(error.chain().contains("in use"), "{}", error.chain());
+    server.restart().await.stop().await;
 }
 
 async fn get(server: &Server, path: &str) -> String {

@@ -52,10 +52,20 @@ fn after_a_thousand_mixed_commands_no_shell_is_open() -> Result<()> {
     let direct = ["winrm", "run", "--host", "127.0.0.1", "--scheme", "http", "--port", &windows.port, "--user"];
     let options = ["--password-file", &password, "--auth", "negotiate", "--concurrency", "8", "--output", "json"];
     for command in [["hostname"].as_slice(), &["echo", "hi"], &["exit", "/b", "3"], &["sim.exe", "bytes", "100000"]] {
-        let arguments = [&direct[..], &[lictor_tests::USER], &options, &["--repeat", "230", "--"], command].concat();
+        let arguments = [&direct[..], &[lictor_tests::USER], &options, &["--repeat", "200", "--"], command].concat();
         let output = stack.lictor(&arguments)?;
         assert_eq!(output.code, if command[0] == "exit" { 3 } else { 0 }, "{}", output.stderr);
     }
+    let script = stack.directory().join("script.ps1");
+    std::fs::write(&script, "Write-Output 'from a script'\nexit 7\n")?;
+    let file = ["--file", script.to_str().context("UTF-8")?, "--repeat", "112"];
+    let output =
+        stack.lictor(&[&["winrm", "script"], &direct[2..], &[lictor_tests::USER], &options, &file].concat())?;
+    assert_eq!(output.code, 7, "{}", output.stderr);
+    // Stopped in the middle, on the host.
+    let slow = ["--repeat", "8", "--timeout", "3s", "--", "sim.exe", "sleep", "600000"];
+    let output = stack.lictor(&[&direct[..], &[lictor_tests::USER], &options, &slow].concat())?;
+    assert_eq!(output.code, 124, "{}", output.stderr);
     let tasks: Vec<String> = (0..80)
         .map(|n| {
             let code = (n % 3).to_string();

@@ -1,7 +1,5 @@
 //! Restarts of either side lose nothing and run nothing twice.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use lictor_tests::{Stack, Windows, eventually};
 
@@ -26,7 +24,11 @@ fn killing_the_control_plane_in_mid_command_loses_no_output_and_no_result() -> R
     started(&windows)?;
     stack.control_plane.kill()?;
     // The command goes on meanwhile; its output must wait in the agent.
-    std::thread::sleep(Duration::from_millis(1500));
+    let received = windows.count("/operations/Receive")?;
+    eventually("the agent receives more output", PATIENCE, || {
+        anyhow::ensure!(windows.count("/operations/Receive")? >= received + 10);
+        Ok(())
+    })?;
     stack.control_plane.restart()?;
     let (rest, code) = watch.finish(PATIENCE * 2)?;
     assert_eq!(code, 0);

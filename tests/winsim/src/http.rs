@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, SERVER, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use crate::authentication::{Authentication, Verdict, seal};
@@ -58,7 +58,11 @@ impl Connection {
             Some(answer) => answer,
             None => match tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY).collect()).await {
                 Ok(Ok(body)) => self.answer(&parts.headers, body.to_bytes()).await,
-                Ok(Err(_)) => self.refused(StatusCode::PAYLOAD_TOO_LARGE, "a body that is too large or cut"),
+                Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                    self.refused(StatusCode::PAYLOAD_TOO_LARGE, "a body that is too large")
+                }
+                // The connection broke: nobody's fault, and nobody is there to read the answer.
+                Ok(Err(_)) => self.plain(StatusCode::BAD_REQUEST),
                 Err(_) => self.refused(StatusCode::REQUEST_TIMEOUT, "a body that does not come"),
             },
         };

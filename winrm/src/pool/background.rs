@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+use super::orphans::Names;
 use super::places::{Places, Pooled, User};
 use super::verdicts::{Attempt, Verdicts};
 use super::{PoolSettings, lock};
@@ -25,7 +26,8 @@ use crate::wsman::Signal;
 /// How long cleaning up one session may take, attempts and pauses included.
 const CLEANUP: Duration = Duration::from_secs(60);
 /// Pauses before each attempt to delete a shell. A host that cannot be reached for longer deletes it by IdleTimeOut.
-const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)];
+/// The second one follows at once: the first may only have met a connection that had died.
+const PAUSES: [Duration; 4] = [Duration::ZERO, Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)];
 /// How long the final Signal of a command may hold a session back from its next use.
 const SIGNAL: Duration = Duration::from_secs(10);
 
@@ -35,6 +37,7 @@ pub(super) struct Inner {
     pub(super) settings: PoolSettings,
     pub(super) places: Arc<Places>,
     pub(super) verdicts: Verdicts,
+    pub(super) names: Names,
     pub(super) figures: Figures,
     tasks: Mutex<JoinSet<()>>,
     reaper: OnceLock<AbortOnDropHandle<()>>,
@@ -49,6 +52,7 @@ pub(super) struct Figures {
     pub(super) connections: AtomicU64,
     pub(super) shells_created: AtomicU64,
     pub(super) shells_deleted: AtomicU64,
+    pub(super) orphans_deleted: AtomicU64,
     /// Shells that are not known to be gone.
     pub(super) shells_open: AtomicUsize,
 }
@@ -57,6 +61,7 @@ impl Inner {
     pub(super) fn new(settings: PoolSettings) -> Self {
         Self {
             places: Arc::new(Places::new(settings.clone())),
+            names: Names::new(settings.owner.as_deref()),
             settings,
             verdicts: Verdicts::new(),
             figures: Figures::default(),
@@ -225,10 +230,12 @@ impl Inner {
     pub(super) fn give_back(self: &Arc<Self>, mut pooled: Pooled, runtime: &Handle) {
         let ended = pooled.session.shell_mut().and_then(|shell| shell.ended.take());
         let spent = pooled.session.shell().is_some_and(|shell| shell.commands >= self.settings.commands_per_shell);
-        if self.places.is_closed() {
+        if self.places.is_closed() || pooled.session.is_unconfirmed() {
             return self.dispose(pooled, ended, runtime);
         }
-        if ended.is_none() && !spent {
+        let user = User::of(pooled.session.target());
+        let sweep = pooled.session.is_connected() && self.names.to_be_swept(user);
+        if ended.is_none() && !spent && !sweep {
             if pooled.session.shell().is_some() || pooled.session.is_connected() {
                 self.places.put(pooled, false);
             }
@@ -236,12 +243,12 @@ impl Inner {
         }
         self.places.returning(&pooled.key);
         let returning = Returning { inner: Arc::clone(self), pooled: Some(pooled), ended, runtime: runtime.clone() };
-        self.spawn(returning.run(spent), runtime);
+        self.spawn(returning.run(spent, sweep), runtime);
     }
 
     /// Ends a session: signals its command, if one may run, and deletes its shell, over a new connection when needed.
     pub(super) fn dispose(self: &Arc<Self>, mut pooled: Pooled, command: Option<Uuid>, runtime: &Handle) {
-        if pooled.session.shell().is_none() {
+        if pooled.session.shell().is_none() && !pooled.session.is_unconfirmed() {
             return;
         }
         pooled.slot.begin_closing();
@@ -283,11 +290,28 @@ impl Inner {
             if let Some(command) = command {
                 self.signal(session, command, Signal::Terminate, deadline).await?;
             }
-            self.delete(session, deadline).await
+            self.delete(session, deadline).await?;
+            session.delete_unconfirmed(deadline).await
         }
         .await;
         settle(attempt, &result);
         result
+    }
+
+    /// Deletes shells of the session's user that an earlier process of our owner left behind.
+    async fn sweep(&self, session: &mut Session, deadline: Instant) -> Result<(), Error> {
+        for shell in session.list_shells(deadline).await? {
+            if self.names.is_orphan(&shell) {
+                session.delete_shell(&shell.shell_id, deadline).await?;
+                self.figures.orphans_deleted.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(
+                    host = session.target().endpoint.host(),
+                    shell_id = shell.shell_id,
+                    "Deleted a remote shell that an earlier process left behind"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Runs `task` as one of the pool's own.
@@ -342,7 +366,7 @@ struct Returning {
 }
 
 impl Returning {
-    async fn run(mut self, spent: bool) {
+    async fn run(mut self, spent: bool, sweep: bool) {
         let Some(pooled) = &mut self.pooled else { return };
         let deadline = Instant::now() + SIGNAL;
         let session = &mut pooled.session;
@@ -355,6 +379,16 @@ impl Returning {
         }
         if spent && result.is_ok() {
             result = self.inner.delete(session, deadline).await;
+        }
+        if sweep
+            && result.is_ok()
+            && let Err(error) = self.inner.sweep(session, deadline).await
+        {
+            // Listing may need rights that running commands does not.
+            tracing::debug!(error = %error.report(), "Failed to look for shells that were left behind");
+            if !session.is_connected() {
+                self.inner.names.not_swept(&User::of(session.target()));
+            }
         }
         match result {
             Ok(()) => {

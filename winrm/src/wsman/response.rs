@@ -22,6 +22,8 @@ pub enum Response {
     Received(Received),
     /// rsp:SignalResponse.
     Signalled,
+    /// wsen:EnumerateResponse or wsen:PullResponse.
+    Listed(Listed),
     /// An empty body, as wst:DeleteResponse has it.
     Empty,
     /// s:Fault.
@@ -41,6 +43,7 @@ impl Response {
             Self::Sent => "SendResponse",
             Self::Received(_) => "ReceiveResponse",
             Self::Signalled => "SignalResponse",
+            Self::Listed(_) => "a listing",
             Self::Empty => "an empty body",
             Self::Fault(_) => "a fault",
             Self::Other(name) => name,
@@ -62,6 +65,24 @@ pub struct Identity {
 pub struct Created {
     /// The shell's identifier.
     pub shell_id: String,
+}
+
+/// What Enumerate or Pull tells of shells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Shells of this answer.
+    pub shells: Vec<ListedShell>,
+    /// To ask for more with; nothing when this was all.
+    pub more: Option<String>,
+}
+
+/// A shell in a listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListedShell {
+    /// Its identifier.
+    pub shell_id: String,
+    /// The name that Create gave it.
+    pub name: Option<String>,
 }
 
 /// What Receive brings.
@@ -148,6 +169,7 @@ fn read_body(reader: &mut Reader<'_>, body: &Element<'_>) -> Result<Response, So
         (Ns::Shell, "SendResponse") => Response::Sent,
         (Ns::Shell, "ReceiveResponse") => Response::Received(read_received(reader, &content)?),
         (Ns::Shell, "SignalResponse") => Response::Signalled,
+        (Ns::Enumeration, "EnumerateResponse" | "PullResponse") => Response::Listed(read_listed(reader, &content)?),
         (_, local) => Response::Other(clip(local)),
     };
     // The rest: Create is followed by the shell's properties, which are not needed. It must be well-formed all the same.
@@ -178,6 +200,42 @@ fn read_created(reader: &mut Reader<'_>, parent: &Element<'_>) -> Result<Created
         }
     }
     Err(missing())
+}
+
+/// DSP0226 8.1 and 8.4: optimised answers hold wsman:Items, those of Pull wsen:Items. Shells without an identifier are no
+/// use to anybody and are left out.
+fn read_listed(reader: &mut Reader<'_>, parent: &Element<'_>) -> Result<Listed, SoapError> {
+    let mut listed = Listed::default();
+    let mut ended = false;
+    while let Some(child) = reader.child(parent)? {
+        if child.is(Ns::Wsman, "Items") || child.is(Ns::Enumeration, "Items") {
+            while let Some(shell) = reader.find(&child, Ns::Shell, "Shell")? {
+                if let Some(shell) = read_listed_shell(reader, &shell)? {
+                    listed.shells.push(shell);
+                }
+            }
+        } else if child.is(Ns::Enumeration, "EnumerationContext") {
+            listed.more = Some(reader.text(&child)?.trim().to_owned()).filter(|context| !context.is_empty());
+        } else if child.is(Ns::Wsman, "EndOfSequence") || child.is(Ns::Enumeration, "EndOfSequence") {
+            ended = true;
+        }
+    }
+    if ended {
+        listed.more = None;
+    }
+    Ok(listed)
+}
+
+fn read_listed_shell(reader: &mut Reader<'_>, parent: &Element<'_>) -> Result<Option<ListedShell>, SoapError> {
+    let mut shell = ListedShell { name: parent.attribute("Name")?.map(|name| clip(&name)), ..ListedShell::default() };
+    while let Some(child) = reader.child(parent)? {
+        if child.is(Ns::Shell, "ShellId") {
+            shell.shell_id = identifier(&reader.text(&child)?)?;
+        } else if child.is(Ns::Shell, "Name") {
+            shell.name = Some(clip(&reader.text(&child)?));
+        }
+    }
+    Ok((!shell.shell_id.is_empty()).then_some(shell))
 }
 
 fn read_received(reader: &mut Reader<'_>, parent: &Element<'_>) -> Result<Received, SoapError> {

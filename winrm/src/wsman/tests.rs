@@ -49,11 +49,11 @@ fn create_writes_the_properties_in_schema_order() {
         no_profile: true,
         ..ShellProperties::default()
     };
-    let request = text(requests().create(MESSAGE, &shell).unwrap());
+    let request = text(requests().create(MESSAGE, "lictor:a:b:c", &shell).unwrap());
     let body = request.split("<s:Body>").nth(1).unwrap();
     assert_eq!(
         body,
-        "<rsp:Shell><rsp:Environment><rsp:Variable Name=\"A&amp;B\">1 &lt; 2</rsp:Variable></rsp:Environment>\
+        "<rsp:Shell Name=\"lictor:a:b:c\"><rsp:Environment><rsp:Variable Name=\"A&amp;B\">1 &lt; 2</rsp:Variable></rsp:Environment>\
          <rsp:WorkingDirectory>C:\\x</rsp:WorkingDirectory><rsp:IdleTimeOut>PT7200.000S</rsp:IdleTimeOut>\
          <rsp:InputStreams>stdin</rsp:InputStreams><rsp:OutputStreams>stdout stderr</rsp:OutputStreams></rsp:Shell></s:Body></s:Envelope>"
     );
@@ -227,4 +227,52 @@ proptest! {
         message.splice(position..end, [byte]);
         let _ = parse(&message, Some(MESSAGE));
     }
+}
+
+/// Structure after DSP0226 8.4 (optimised) and WS-Enumeration 3.2 (Pull); values as winrs shows them.
+#[test]
+fn listings_of_shells_come_in_one_answer_or_in_many() {
+    let listing = |content: &str| {
+        let envelope = format!(
+            "<s:Envelope xmlns:s=\"{}\" xmlns:a=\"{}\" xmlns:n=\"{}\" xmlns:w=\"{}\" xmlns:rsp=\"{}\"><s:Header>\
+             <a:RelatesTo>uuid:{MESSAGE}</a:RelatesTo></s:Header><s:Body>{content}</s:Body></s:Envelope>",
+            uri::SOAP,
+            uri::ADDRESSING,
+            uri::ENUMERATION,
+            uri::WSMAN,
+            uri::SHELL
+        );
+        match parse(envelope.as_bytes(), Some(MESSAGE)).unwrap() {
+            Response::Listed(listed) => listed,
+            other => panic!("{other:?}"),
+        }
+    };
+    let shell = |id: &str, name: &str| ListedShell {
+        shell_id: id.to_owned(),
+        name: Some(name.to_owned()).filter(|name| !name.is_empty()),
+    };
+    let one = "<rsp:Shell Name=\"first\"><rsp:ShellId>A</rsp:ShellId><rsp:Owner>x</rsp:Owner></rsp:Shell>";
+    let two = "<rsp:Shell><rsp:ShellId>B</rsp:ShellId><rsp:Name>second</rsp:Name></rsp:Shell><rsp:Shell><rsp:Owner/></rsp:Shell>";
+    let whole = listing(&format!(
+        "<n:EnumerateResponse><w:Items>{one}{two}</w:Items><n:EnumerationContext>left over</n:EnumerationContext><w:EndOfSequence/>\
+         </n:EnumerateResponse>"
+    ));
+    assert_eq!(whole, Listed { shells: vec![shell("A", "first"), shell("B", "second")], more: None });
+    let part = listing(&format!(
+        "<n:EnumerateResponse><n:EnumerationContext>uuid:7</n:EnumerationContext><w:Items>{one}</w:Items></n:EnumerateResponse>"
+    ));
+    assert_eq!(part, Listed { shells: vec![shell("A", "first")], more: Some("uuid:7".to_owned()) });
+    let rest = listing(
+        "<n:PullResponse><n:Items><rsp:Shell><rsp:ShellId>C</rsp:ShellId></rsp:Shell></n:Items><n:EndOfSequence/></n:PullResponse>",
+    );
+    assert_eq!(rest, Listed { shells: vec![shell("C", "")], more: None });
+    assert_eq!(listing("<n:PullResponse><n:EndOfSequence/></n:PullResponse>"), Listed::default());
+
+    let request = text(requests().list_shells(MESSAGE).unwrap());
+    assert!(
+        request.contains("windows/shell</wsman:ResourceURI>") && request.contains("<wsman:OptimizeEnumeration/>"),
+        "{request}"
+    );
+    let request = text(requests().list_more_shells(MESSAGE, "uuid:7").unwrap());
+    assert!(request.contains("<wsen:EnumerationContext>uuid:7</wsen:EnumerationContext>"), "{request}");
 }

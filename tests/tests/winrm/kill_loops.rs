@@ -1,0 +1,196 @@
+//! Connections that break at every byte of every exchange, in both directions, sealed and plain.
+//!
+//! Whatever breaks, the host is asked to start the command at most once, the outcome is told as the retry law says, and
+//! nothing stays behind.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use lictor_winrm::error::Error;
+use lictor_winrm::pool::{Pool, PoolSettings};
+use lictor_winrm::shell::{Event, Invocation};
+use lictor_winrm::target::{
+    AuthKind, Credential, Endpoint, MessageEncryption, Scheme, Secret, ShellProperties, Target, Timeouts, TlsPolicy,
+};
+use tokio::time::Instant;
+use uuid::Uuid;
+use winsim::{Handle, Options, User, Winsim};
+
+use crate::cut::{Cut, Direction, Ends, Relay};
+
+const INPUT: &str = "line a\r\nother\r\nline b\r\n";
+const OUTPUT: &str = "line a\r\nline b\r\n";
+
+/// What one run came to.
+#[derive(Debug)]
+enum Outcome {
+    /// The exit code, the output, and whether output may be missing.
+    Done {
+        exit_code: i32,
+        output: Vec<u8>,
+        gap: bool,
+    },
+    NoSession(Error),
+    NotStarted(Error),
+    MayHaveStarted(Error),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Authenticate,
+    Create,
+    Command,
+    Send,
+    Receive,
+    Signal,
+    Delete,
+}
+
+async fn host(auth: AuthKind) -> Result<Handle> {
+    let users = vec![User::new("CORP\\alice", "pässword")];
+    let (schemes, allow_unencrypted) = match auth {
+        AuthKind::Basic => (vec![winsim::Scheme::Basic], true),
+        _ => (vec![winsim::Scheme::Negotiate], false),
+    };
+    Ok(Winsim::start(Options { users, schemes, allow_unencrypted, ..Options::default() }).await?)
+}
+
+async fn run(relay: &Relay, auth: AuthKind) -> Result<Outcome> {
+    let target = Target {
+        endpoint: Endpoint::new(Scheme::Http, "127.0.0.1", Some(relay.address.port()), None)?,
+        auth,
+        credential: Credential { username: "CORP\\alice".to_owned(), password: Secret::new("pässword".to_owned()) },
+        tls: TlsPolicy::default(),
+        message_encryption: MessageEncryption::Auto,
+        send_channel_bindings: true,
+        allow_basic_over_http: true,
+        shell: ShellProperties::default(),
+        timeouts: Timeouts::default(),
+    };
+    let invocation = Invocation::command("findstr line", &[], Some(INPUT.into()))?;
+    let pool = Pool::new(PoolSettings::default());
+    let outcome = follow(&pool, &target, &invocation).await;
+    let left = pool.close(Instant::now() + Duration::from_secs(30)).await;
+    ensure!(left == 0, "{left} shells are not known to be gone");
+    Ok(outcome)
+}
+
+async fn follow(pool: &Pool, target: &Target, invocation: &Invocation) -> Outcome {
+    let mut lease = match pool.lease(target, Instant::now() + Duration::from_secs(30)).await {
+        Ok(lease) => lease,
+        Err(error) => return Outcome::NoSession(error),
+    };
+    let failed = |error: Error| {
+        if error.may_have_started() { Outcome::MayHaveStarted(error) } else { Outcome::NotStarted(error) }
+    };
+    let mut running = match lease.start(invocation, Uuid::new_v4()).await {
+        Ok(running) => running,
+        Err(error) => return failed(error),
+    };
+    let mut output = Vec::new();
+    loop {
+        match running.next().await {
+            Ok(Event::Output { data, .. }) => output.extend_from_slice(&data),
+            Ok(Event::Done { exit_code, output_gap }) => {
+                return Outcome::Done { exit_code, output, gap: output_gap };
+            }
+            Err(error) => return failed(error),
+        }
+    }
+}
+
+/// The exchanges of a run that nothing disturbs.
+async fn undisturbed(windows: &Handle, auth: AuthKind) -> Result<Vec<(Step, Ends)>> {
+    let relay = Relay::start(windows.address(), None).await?;
+    let outcome = run(&relay, auth).await?;
+    ensure!(
+        matches!(&outcome, Outcome::Done { exit_code: 0, output, gap: false } if output == OUTPUT.as_bytes()),
+        "{outcome:?}"
+    );
+    let steps: Vec<Step> = windows
+        .statistics()
+        .exchanges
+        .iter()
+        .map(|exchange| match exchange.operation.as_str() {
+            "Authenticate" => Ok(Step::Authenticate),
+            "Create" => Ok(Step::Create),
+            "Command" => Ok(Step::Command),
+            "Send" => Ok(Step::Send),
+            "Receive" => Ok(Step::Receive),
+            "Signal" => Ok(Step::Signal),
+            "Delete" => Ok(Step::Delete),
+            other => Err(anyhow::anyhow!("unexpected {other}")),
+        })
+        .collect::<Result<_>>()?;
+    let exchanges = relay.exchanges();
+    ensure!(steps.len() == exchanges.len(), "{steps:?} {exchanges:?}");
+    Ok(steps.into_iter().zip(exchanges).collect())
+}
+
+/// Which exchange a cut falls into.
+fn hit(exchanges: &[(Step, Ends)], cut: Cut) -> Option<Step> {
+    let end = |ends: &Ends| match cut.direction {
+        Direction::Request => ends.request,
+        Direction::Answer => ends.answer,
+    };
+    exchanges.iter().find(|(_, ends)| cut.after <= end(ends)).map(|(step, _)| *step)
+}
+
+async fn check(windows: &Handle, auth: AuthKind, exchanges: &[(Step, Ends)], cut: Cut) -> Result<()> {
+    let step = hit(exchanges, cut).context("a cut behind the end")?;
+    windows.reset();
+    let relay = Relay::start(windows.address(), Some(cut)).await?;
+    let outcome = run(&relay, auth).await?;
+    let statistics = windows.statistics();
+    ensure!(statistics.commands.started <= 1, "{} starts", statistics.commands.started);
+    ensure!(statistics.commands.most_requests_per_id <= 1, "Command was repeated");
+    ensure!(statistics.violation_count == 0, "{:?}", statistics.violations);
+    let started = statistics.commands.started == 1;
+    match &outcome {
+        Outcome::Done { exit_code, output, gap } => {
+            ensure!(started && *exit_code == 0);
+            ensure!(*gap || output == OUTPUT.as_bytes(), "output is missing unnoticed: {output:?}");
+            // Nobody can know that a lost answer held nothing.
+            let may_miss = step == Step::Receive;
+            ensure!(may_miss || !gap, "a gap although every answer to Receive arrived");
+        }
+        Outcome::NoSession(error) => {
+            ensure!(matches!(step, Step::Authenticate | Step::Create), "{error:?}");
+            ensure!(!started);
+        }
+        Outcome::NotStarted(error) => {
+            ensure!(!started, "{error:?}");
+        }
+        Outcome::MayHaveStarted(error) => {
+            // Once the host has told that it took the command, only lost input makes the end unknown.
+            let expected = matches!(step, Step::Command | Step::Send);
+            ensure!(expected, "{error:?}");
+        }
+    }
+    ensure!(statistics.shells.open == 0, "{} shells are open", statistics.shells.open);
+    Ok(())
+}
+
+/// Every offset takes some milliseconds, so both kinds of messages take minutes together.
+async fn every_byte(auth: AuthKind) -> Result<()> {
+    let windows = host(auth).await?;
+    let exchanges = undisturbed(&windows, auth).await?;
+    let total = exchanges.last().context("no exchange")?.1;
+    let requests = (0..=total.request).map(|after| Cut { direction: Direction::Request, after });
+    let answers = (0..total.answer).map(|after| Cut { direction: Direction::Answer, after });
+    for cut in requests.chain(answers) {
+        let context = || format!("{cut:?} in {:?}", hit(&exchanges, cut));
+        check(&windows, auth, &exchanges, cut).await.with_context(context)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn plain_connections_break_at_every_byte() -> Result<()> {
+    every_byte(AuthKind::Basic).await
+}
+
+#[tokio::test]
+async fn sealed_connections_break_at_every_byte() -> Result<()> {
+    every_byte(AuthKind::Negotiate).await
+}
