@@ -65,7 +65,7 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
     let store = Store::open(&config.state_dir).map_err(Kind::State)?;
     let metrics = Arc::new(Metrics::default());
     let keyring = Arc::new(Keyring::default());
-    let pool = Pool::new(pool_settings(&config));
+    let pool = Pool::new(pool_settings(&config, store.installation().map_err(Kind::State)?));
     let endpoints = Endpoints::bind(config.http_listen)
         .await
         .map_err(|source| Kind::Listen { address: config.http_listen, source })?;
@@ -122,7 +122,7 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
     Ok(())
 }
 
-fn pool_settings(config: &Config) -> PoolSettings {
+fn pool_settings(config: &Config, installation: String) -> PoolSettings {
     let number = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
     PoolSettings {
         max_sessions: number(config.pool.max_sessions),
@@ -130,7 +130,7 @@ fn pool_settings(config: &Config) -> PoolSettings {
         connection_idle: config.pool.connection_idle,
         shell_idle: config.pool.shell_idle,
         commands_per_shell: config.pool.commands_per_shell,
-        owner: None,
+        owner: Some(installation),
     }
 }
 

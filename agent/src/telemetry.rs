@@ -235,7 +235,9 @@ fn encode_pool(encoder: &mut DescriptorEncoder<'_>, pool: PoolStatistics) -> Res
     encode_counter(encoder, "agent_pool_warm_leases", "Leases that found a warm session", pool.warm_total)?;
     encode_counter(encoder, "agent_pool_connections", "Connections opened", pool.connections_total)?;
     encode_counter(encoder, "agent_pool_shells_created", "Shells created", pool.shells_created_total)?;
-    encode_counter(encoder, "agent_pool_shells_deleted", "Shells deleted", pool.shells_deleted_total)
+    encode_counter(encoder, "agent_pool_shells_deleted", "Shells deleted", pool.shells_deleted_total)?;
+    let orphans = "Shells deleted that a killed agent had left behind";
+    encode_counter(encoder, "agent_pool_orphans_deleted", orphans, pool.orphans_deleted_total)
 }
 
 fn encode_gauge(

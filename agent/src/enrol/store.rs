@@ -1,4 +1,5 @@
-//! The identity on disk: one JSON file, mode 0600, replaced atomically, in a directory of mode 0700.
+//! The identity on disk: one JSON file, mode 0600, replaced atomically, in a directory of mode 0700; and beside it the name
+//! under which this installation opens shells.
 //!
 //! It holds the agent's private keys in the clear, the stated exception to the rule that no secret touches unencrypted
 //! disk. Called by `app` and `link`.
@@ -13,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lictor_proto::sealing::SealingKey;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{EnrolError, Identity, PrivateKeyPem};
@@ -84,20 +86,30 @@ impl Store {
         let text = serde_json::to_vec_pretty(&document)
             .map(Zeroizing::new)
             .map_err(|error| self.storage("encode", std::io::Error::other(error)))?;
-        let new = self.path.with_extension("json.new");
-        let write = || -> std::io::Result<()> {
-            // Left over from a crash, perhaps with another mode.
-            match std::fs::remove_file(&new) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            std::fs::rename(&new, &self.path)?;
-            self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-        };
-        write().map_err(|source| self.storage("write", source))
+        replace(&self.path, &text).map_err(|source| self.storage("write", source))
+    }
+
+    /// What this installation calls itself on hosts, so that after a crash it finds the shells that it left behind. It is
+    /// made once and outlives enrolments; another state directory is another installation.
+    pub(crate) fn installation(&self) -> Result<String, EnrolError> {
+        let path = self.path.with_file_name("installation");
+        let storage = |action, source| EnrolError::Storage { action, path: path.clone(), source };
+        let mut text = Vec::new();
+        match File::open(&path).and_then(|file| file.take(64).read_to_end(&mut text)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(source) => return Err(storage("read", source)),
+        }
+        let stored = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse::<Uuid>().ok());
+        if let Some(id) = stored {
+            return Ok(id.simple().to_string());
+        }
+        if !text.is_empty() {
+            tracing::warn!(path = %path.display(), "File does not hold an installation's name, and is replaced");
+        }
+        let id = Uuid::new_v4().simple().to_string();
+        replace(&path, id.as_bytes()).map_err(|source| storage("write", source))?;
+        Ok(id)
     }
 
     /// Saving did not come to its end.
@@ -108,6 +120,22 @@ impl Store {
     fn storage(&self, action: &'static str, source: std::io::Error) -> EnrolError {
         EnrolError::Storage { action, path: self.path.clone(), source }
     }
+}
+
+/// Writes a private file so that a crash leaves the old content or the new one.
+fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let mut new = path.to_owned().into_os_string();
+    new.push(".new");
+    // Left over from a crash, perhaps with another mode.
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -160,6 +188,19 @@ mod tests {
         assert_eq!(mode(&state), 0o700);
         assert_eq!(mode(&state.join("identity.json")), 0o600);
         assert!(!format!("{loaded:?}").contains("marker-secret"));
+    }
+
+    #[test]
+    fn an_installation_keeps_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let name = store.installation().unwrap();
+        assert_eq!(Store::open(directory.path()).unwrap().installation().unwrap(), name);
+        // What is not a name is replaced: an agent must start even so.
+        std::fs::write(directory.path().join("installation"), "../\u{fffd}").unwrap();
+        let other = store.installation().unwrap();
+        assert!(other != name && other.len() == 32, "{other}");
+        assert_eq!(store.installation().unwrap(), other);
     }
 
     #[test]

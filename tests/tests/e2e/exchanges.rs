@@ -26,6 +26,11 @@ fn a_warm_command_is_one_command_and_one_receive() -> Result<()> {
             })
         };
         signalled(1)?;
+        // Once per host and user, an agent looks whether a killed predecessor left shells behind.
+        eventually("the agent looks for orphans", PATIENCE, || {
+            anyhow::ensure!(windows.count("/operations/Enumerate")? == 1, "{:#}", windows.statistics()?);
+            Ok(())
+        })?;
         windows.reset()?;
         let warm = run()?;
         assert_eq!(warm["result"]["connection"]["reused"], true);

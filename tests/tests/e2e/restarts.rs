@@ -100,6 +100,31 @@ fn after_kill_9_of_the_agent_a_started_task_is_unknown_with_and_without_its_retu
 }
 
 #[test]
+fn shells_of_a_killed_agent_are_deleted_when_it_uses_the_host_again() -> Result<()> {
+    let stack = Stack::start(&[])?;
+    let mut agent = stack.agent("agent-1", &[])?;
+    let windows = ntlm_host(&stack)?;
+    let run =
+        |command: &[&str]| stack.submit(&[&["--host", "127.0.0.1", "--credential", "ntlm", "--"], command].concat());
+    let left_behind = run(&["sim.exe", "sleep", "600000"])?;
+    started(&windows)?;
+    agent.process.kill()?;
+    agent.restart()?;
+    agent.wait_connected()?;
+    let next = run(&["hostname"])?;
+    assert_eq!(stack.task_in(&next, FINAL, PATIENCE)?["state"], "succeeded");
+    eventually("the shell of the killed agent is gone, and its command with it", PATIENCE, || {
+        anyhow::ensure!(windows.count("/shells/open")? == 1, "{:#}", windows.statistics()?);
+        anyhow::ensure!(windows.count("/commands/running")? == 0, "{:#}", windows.statistics()?);
+        Ok(())
+    })?;
+    let (_, metrics) = agent.get("/metrics")?;
+    assert!(metrics.contains("agent_pool_orphans_deleted_total 1"), "{metrics}");
+    assert_eq!(stack.task_in(&left_behind, FINAL, PATIENCE)?["state"], "unknown");
+    Ok(())
+}
+
+#[test]
 fn sigterm_in_mid_command_lets_it_finish_within_the_grace() -> Result<()> {
     let stack = Stack::start(&[])?;
     let mut agent = stack.agent("agent-1", &[])?;

@@ -48,20 +48,21 @@ impl Key {
     }
 
     pub(super) fn user(&self) -> User {
-        User { host: self.endpoint.host().to_owned(), name: self.username.to_lowercase() }
+        User { host: self.endpoint.authority(), name: self.username.to_lowercase() }
     }
 }
 
 /// Whose quota on which host a shell counts towards.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct User {
+    /// With its port: behind one name and several forwarded ports there are several hosts.
     host: String,
     name: String,
 }
 
 impl User {
     pub(super) fn of(target: &Target) -> Self {
-        Self { host: target.endpoint.host().to_owned(), name: target.credential.username.to_lowercase() }
+        Self { host: target.endpoint.authority(), name: target.credential.username.to_lowercase() }
     }
 }
 
