@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -66,12 +67,22 @@ pub async fn dial(endpoint: &Endpoint, addresses: &[SocketAddr], deadline: Insta
             if let Err(error) = socket.stream.set_nodelay(true) {
                 tracing::debug!(%error, "Failed to set TCP_NODELAY");
             }
+            // A host that was switched off says nothing. Asked now and then, a dead idle connection is known before a command
+            // is sent over it.
+            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL).with_retries(3);
+            if let Err(error) = SockRef::from(&socket.stream).set_tcp_keepalive(&keepalive) {
+                tracing::debug!(%error, "Failed to set TCP keep-alive");
+            }
             Ok(socket)
         }
         Ok(None) => Err(connect_error(endpoint, failures)),
         Err(_) => Err(Error::new(Stage::Connect, ErrorKind::ConnectTimeout { peer: endpoint.authority() }).unsent()),
     }
 }
+
+/// How long a connection is silent before the host is asked whether it is still there, and how often it is asked then.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A TCP connection.
 #[derive(Debug)]
