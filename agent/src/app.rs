@@ -127,9 +127,11 @@ fn pool_settings(config: &Config, installation: String) -> PoolSettings {
     PoolSettings {
         max_sessions: number(config.pool.max_sessions),
         max_shells_per_user: number(config.pool.max_shells_per_user),
+        max_shells_per_host: number(config.pool.max_shells_per_host),
         connection_idle: config.pool.connection_idle,
         shell_idle: config.pool.shell_idle,
         commands_per_shell: config.pool.commands_per_shell,
+        commands_per_user: config.pool.commands_per_user,
         owner: Some(installation),
     }
 }

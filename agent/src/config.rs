@@ -55,12 +55,16 @@ pub struct Pool {
     pub max_sessions: u32,
     /// Most shells per (host, user). Default: 10. Range: 1 to 100; Windows allows 30 over all clients unless told otherwise.
     pub max_shells_per_user: u32,
+    /// Most shells per host, over all users. Default: 30. Range: 1 to 1000.
+    pub max_shells_per_host: u32,
     /// How long an idle connection is kept. Default: `60s`. Range: 1 s to 110 s, because HTTP.sys closes at 120 s.
     pub connection_idle: Duration,
     /// How long an idle shell is kept before it is deleted. Default: `60s`. Range: 1 s to 1 h.
     pub shell_idle: Duration,
     /// Commands per shell before it is replaced. Default: 200. Range: 1 to 1400; Windows counts 1500 operations.
     pub commands_per_shell: u32,
+    /// Commands that all shells of one user on one host may have taken together. Default: 1000. Range: 1 to 1000000.
+    pub commands_per_user: u32,
 }
 
 /// Logging.
@@ -272,6 +276,7 @@ fn pool(reader: &mut Reader) -> Pool {
     Pool {
         max_sessions: reader.number("pool.max_sessions", number(default.max_sessions), 1, 10_000),
         max_shells_per_user: reader.number("pool.max_shells_per_user", number(default.max_shells_per_user), 1, 100),
+        max_shells_per_host: reader.number("pool.max_shells_per_host", number(default.max_shells_per_host), 1, 1000),
         connection_idle: reader.duration(
             "pool.connection_idle",
             default.connection_idle,
@@ -280,6 +285,7 @@ fn pool(reader: &mut Reader) -> Pool {
         ),
         shell_idle: reader.duration("pool.shell_idle", default.shell_idle, second, Duration::from_secs(3600)),
         commands_per_shell: reader.number("pool.commands_per_shell", default.commands_per_shell, 1, 1400),
+        commands_per_user: reader.number("pool.commands_per_user", default.commands_per_user, 1, 1_000_000),
     }
 }
 

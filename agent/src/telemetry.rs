@@ -233,6 +233,8 @@ fn encode_pool(encoder: &mut DescriptorEncoder<'_>, pool: PoolStatistics) -> Res
     encode_gauge(encoder, "agent_pool_waiting_tasks", "Tasks that wait for a session", pool.waiting as u64)?;
     encode_counter(encoder, "agent_pool_leases", "Leases given", pool.leases_total)?;
     encode_counter(encoder, "agent_pool_warm_leases", "Leases that found a warm session", pool.warm_total)?;
+    encode_counter(encoder, "agent_pool_waits", "Leases that had to wait for a place", pool.waits_total)?;
+    encode_counter(encoder, "agent_pool_backoffs", "Times that a host put something off", pool.backoffs_total)?;
     encode_counter(encoder, "agent_pool_connections", "Connections opened", pool.connections_total)?;
     encode_counter(encoder, "agent_pool_shells_created", "Shells created", pool.shells_created_total)?;
     encode_counter(encoder, "agent_pool_shells_deleted", "Shells deleted", pool.shells_deleted_total)?;

@@ -149,6 +149,11 @@ impl Connection {
         self.link.is_usable()
     }
 
+    /// Closes it: the host is not to be trusted with another request.
+    pub(crate) fn close(&mut self) {
+        self.link.close();
+    }
+
     /// What is known about this connection.
     #[must_use]
     pub fn info(&self) -> &ConnectionDetails {

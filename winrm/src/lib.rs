@@ -20,6 +20,8 @@ pub mod wsman;
 #[cfg(feature = "client")]
 pub mod connection;
 #[cfg(feature = "client")]
+mod failure;
+#[cfg(feature = "client")]
 pub mod pool;
 #[cfg(feature = "client")]
 pub mod probe;

@@ -9,6 +9,7 @@ mod background;
 mod lease;
 mod orphans;
 mod places;
+mod running;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verdicts;
@@ -21,20 +22,26 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::connection::ConnectionDetails;
 use crate::error::{Error, ErrorKind, Stage};
+use crate::failure::{self, Next};
+use crate::fault::Operation;
 use crate::session::Session;
 use crate::target::Target;
 use background::Inner;
 use places::{Grant, Key, Pooled, User};
 
-pub use lease::{Lease, Running, Stopped};
+pub use lease::Lease;
+pub use running::{Running, Stopped};
 
 /// Bounds of a pool.
 #[derive(Debug, Clone)]
 pub struct PoolSettings {
     /// Most sessions in all.
     pub max_sessions: usize,
-    /// Most shells per (host, user). Windows allows 30 by default over all clients.
+    /// Most shells per (host, user). Windows allows 30 by default over all clients; when a host gives less, the pool asks
+    /// for less.
     pub max_shells_per_user: usize,
+    /// Most shells per host, over all users.
+    pub max_shells_per_host: usize,
     /// How long an idle connection is kept. HTTP.sys closes at 120 s.
     pub connection_idle: Duration,
     /// How long an idle shell is kept before it is deleted.
@@ -42,8 +49,12 @@ pub struct PoolSettings {
     /// Who holds the shells, across restarts: shells that an earlier process of the same owner left behind on a host are
     /// deleted when the host is used again. Nothing: nobody looks for them. Letters, digits, `-`, `_` and `.` count.
     pub owner: Option<String>,
-    /// Commands per shell before it is replaced; Windows counts 1,500 operations per user over all shells.
+    /// Commands per shell before it is replaced.
     pub commands_per_shell: u32,
+    /// Commands that the shells of one user on one host may have taken together. Windows counts 1,500 operations per user
+    /// over all clients, and gives a shell's share back only when the shell is deleted: before this many are reached, shells
+    /// are replaced earlier than after [`commands_per_shell`](Self::commands_per_shell).
+    pub commands_per_user: u32,
 }
 
 impl Default for PoolSettings {
@@ -51,10 +62,12 @@ impl Default for PoolSettings {
         Self {
             max_sessions: 1000,
             max_shells_per_user: 10,
+            max_shells_per_host: 30,
             connection_idle: Duration::from_secs(60),
             shell_idle: Duration::from_secs(60),
             owner: None,
             commands_per_shell: 200,
+            commands_per_user: 1000,
         }
     }
 }
@@ -81,24 +94,23 @@ impl Pool {
         let inner = &self.0;
         inner.watch();
         let key = Arc::new(Key::new(target, inner.verdicts.digest(&target.credential)));
-        let closed = || Error::new(Stage::Connect, ErrorKind::PoolClosed).unsent();
-        let mut ticket = inner.places.queue(&key).ok_or_else(closed)?;
-        let pooled = match timeout_at(deadline, &mut ticket.grant).await {
-            Ok(Ok(Grant::Idle(mut pooled))) => {
-                pooled.session.adopt(target);
-                *pooled
+        let mut queue = Queue::new(inner, &key, deadline);
+        loop {
+            let pooled = match queue.wait(target).await? {
+                Grant::Idle(mut pooled) => {
+                    pooled.session.adopt(target);
+                    *pooled
+                }
+                Grant::New(slot) => {
+                    let key = Arc::clone(&key);
+                    Pooled { session: Session::new(target.clone(), inner.names.prefix()), key, slot }
+                }
+            };
+            match Lease::open(Arc::clone(inner), pooled, deadline).await {
+                Err(error) if failure::next(Operation::Create, &error) == Next::BackOff => queue.put_off(error)?,
+                outcome => return outcome,
             }
-            Ok(Ok(Grant::New(slot))) => {
-                Pooled { session: Session::new(target.clone(), inner.names.prefix()), key, slot }
-            }
-            Ok(Err(_)) => return Err(closed()),
-            Err(_) => {
-                let detail = inner.places.bound(&User::of(target));
-                return Err(Error::new(Stage::Connect, ErrorKind::PoolTimeout { detail }).unsent());
-            }
-        };
-        drop(ticket);
-        Lease::open(Arc::clone(inner), pooled, deadline).await
+        }
     }
 
     /// Figures for metrics.
@@ -116,6 +128,8 @@ impl Pool {
             shells_created_total: figures.shells_created.load(Ordering::Relaxed),
             shells_deleted_total: figures.shells_deleted.load(Ordering::Relaxed),
             orphans_deleted_total: figures.orphans_deleted.load(Ordering::Relaxed),
+            waits_total: figures.waits.load(Ordering::Relaxed),
+            backoffs_total: figures.backoffs.load(Ordering::Relaxed),
         }
     }
 
@@ -125,6 +139,59 @@ impl Pool {
         self.0.places.close();
         self.0.drain(deadline).await;
         self.0.figures.shells_open.load(Ordering::Relaxed)
+    }
+}
+
+/// A caller's way to a place, as often as a host puts it off.
+struct Queue<'a> {
+    inner: &'a Arc<Inner>,
+    key: &'a Arc<Key>,
+    deadline: Instant,
+    /// The place in the queue, kept between attempts.
+    seniority: Option<u64>,
+    /// How the host put the last attempt off, and until when it is left alone.
+    put_off: Option<(Error, Instant)>,
+}
+
+impl<'a> Queue<'a> {
+    fn new(inner: &'a Arc<Inner>, key: &'a Arc<Key>, deadline: Instant) -> Self {
+        Self { inner, key, deadline, seniority: None, put_off: None }
+    }
+
+    async fn wait(&mut self, target: &Target) -> Result<Grant, Error> {
+        let closed = || Error::new(Stage::Connect, ErrorKind::PoolClosed).unsent();
+        let places = &self.inner.places;
+        let mut ticket = places.queue(self.key, self.seniority).ok_or_else(closed)?;
+        if self.seniority.replace(ticket.id).is_none() && !ticket.is_granted() {
+            self.inner.figures.waits.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some((_, until)) = self.put_off {
+            match timeout_at(until.min(self.deadline), &mut ticket.grant).await {
+                Ok(grant) => return grant.map_err(|_| closed()),
+                Err(_) => places.grow(),
+            }
+        }
+        match timeout_at(self.deadline, &mut ticket.grant).await {
+            Ok(grant) => grant.map_err(|_| closed()),
+            Err(_) => Err(match self.put_off.take() {
+                Some((error, _)) => error,
+                None => {
+                    let detail = places.bound(&User::of(target));
+                    Error::new(Stage::Connect, ErrorKind::PoolTimeout { detail }).unsent()
+                }
+            }),
+        }
+    }
+
+    /// The host put the attempt off with `error`, which is what the caller gets when time is up.
+    fn put_off(&mut self, error: Error) -> Result<(), Error> {
+        if Instant::now() >= self.deadline {
+            return Err(error);
+        }
+        self.inner.backed_off();
+        let until = self.inner.places.put_off(&self.key.user());
+        self.put_off = Some((error, until));
+        Ok(())
     }
 }
 
@@ -154,6 +221,10 @@ pub struct PoolStatistics {
     pub shells_deleted_total: u64,
     /// Shells deleted that an earlier process had left behind.
     pub orphans_deleted_total: u64,
+    /// Leases that had to wait for a place.
+    pub waits_total: u64,
+    /// Times that a host put something off, for reasons of quota or because its service was starting.
+    pub backoffs_total: u64,
 }
 
 /// What connection is used.

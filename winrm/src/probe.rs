@@ -271,7 +271,7 @@ struct Outcome {
 }
 
 async fn run(session: &mut Session, command_id: Uuid) -> Result<Outcome, Error> {
-    let invocation = Invocation { command_line: COMMAND.to_owned(), stdin: None };
+    let invocation = Invocation { command_line: COMMAND.to_owned(), stdin: None, streamed: false };
     let mut execution = Execution::new(&invocation, command_id, session.send_budget());
     let mut output = Vec::new();
     loop {
@@ -288,14 +288,13 @@ async fn run(session: &mut Session, command_id: Uuid) -> Result<Outcome, Error> 
                 }
             }
         }
-        let response = match execution.turn() {
+        let turn = execution.turn();
+        let response = match &turn {
             Turn::Command => session.command(command_id, COMMAND, false).await?,
-            turn => session.turn(command_id, &turn).await?,
+            turn => session.turn(command_id, turn).await?,
         };
-        execution.answer(response).map_err(|trouble| match trouble {
-            Trouble::NeedsNewShell(fault) | Trouble::NotStarted(fault) | Trouble::MayHaveStarted(fault) => {
-                fault_error(Stage::Run, fault)
-            }
+        execution.answer(&turn, response).map_err(|trouble| match trouble {
+            Trouble::Fault(fault) => fault_error(Stage::Run, fault),
             Trouble::Unexpected(detail) => Error::new(Stage::Run, ErrorKind::SoapMalformed { detail }),
         })?;
     }

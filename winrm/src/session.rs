@@ -4,6 +4,7 @@
 //! retries: whether something may be repeated is for the pool and the probe, which call this, to say. The shell may outlive
 //! its connection, and the connection its shell.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,14 +36,27 @@ pub(crate) struct Session {
     unconfirmed: Option<String>,
     /// Exchanges of connections that are gone.
     carried: u32,
+    /// Exchanges of the connection that was taken out with a request.
+    taken_out: u32,
+}
+
+/// A request under way on a connection of its own. It can be waited for in pieces. An error says that there is no connection
+/// to send it over; nothing was written.
+pub(crate) type UnderWay = Pin<Box<dyn Future<Output = Result<Returned, Error>> + Send>>;
+
+/// What comes back of a request under way.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    /// To be given back to the session; usable or not.
+    pub(crate) connection: Connection,
+    /// The answer to the request.
+    pub(crate) result: Result<Response, Error>,
 }
 
 /// A remote shell.
 #[derive(Debug, Clone)]
 pub(crate) struct Shell {
     pub(crate) id: String,
-    /// Commands that it has run.
-    pub(crate) commands: u32,
     /// A command that ended and is still to be signalled ([MS-WSMV] 3.1.4.14).
     pub(crate) ended: Option<Uuid>,
 }
@@ -51,7 +65,7 @@ impl Session {
     /// `naming` is what the names of its shells begin with.
     pub(crate) fn new(target: Target, naming: Arc<str>) -> Self {
         let requests = Requests::new(target.endpoint.to_string(), Uuid::new_v4(), target.timeouts.operation);
-        Self { target, requests, connection: None, shell: None, naming, unconfirmed: None, carried: 0 }
+        Self { target, requests, connection: None, shell: None, naming, unconfirmed: None, carried: 0, taken_out: 0 }
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -98,9 +112,37 @@ impl Session {
         self.shell.take()
     }
 
-    /// HTTP exchanges of this session in all.
+    /// HTTP exchanges of this session in all, one under way not included.
     pub(crate) fn exchanges(&self) -> u32 {
-        self.carried.saturating_add(self.connection.as_ref().map_or(0, Connection::exchanges))
+        let current = self.connection.as_ref().map_or(0, Connection::exchanges);
+        self.carried.saturating_add(self.taken_out).saturating_add(current)
+    }
+
+    /// Counts the exchanges of a connection that served this session and is gone.
+    pub(crate) fn account(&mut self, connection: &Connection) {
+        self.carried = self.carried.saturating_add(connection.exchanges());
+    }
+
+    /// Takes the connection out, and asks over it for what the command machine wants next: Send or Receive.
+    pub(crate) fn take_out(&mut self, command_id: Uuid, turn: &Turn) -> Result<UnderWay, Error> {
+        let request = self.request(command_id, turn)?;
+        let Some(connection) = self.connection.take() else {
+            return Err(Error::new(request.stage, ErrorKind::ConnectionClosed).unsent());
+        };
+        // One that was taken out before is gone.
+        self.carried = self.carried.saturating_add(std::mem::replace(&mut self.taken_out, connection.exchanges()));
+        Ok(Box::pin(async move { Ok(request.over(connection).await) }))
+    }
+
+    /// Gives back what [`Session::take_out`] took, or a connection that was opened in its place. One that is of no use any
+    /// more, or that the session has no use for, is closed.
+    pub(crate) fn put_back(&mut self, connection: Connection) {
+        self.taken_out = 0;
+        if self.is_connected() || !connection.is_usable() {
+            self.account(&connection);
+        } else {
+            self.connect(connection);
+        }
     }
 
     /// Creates a shell.
@@ -122,7 +164,7 @@ impl Session {
         }
         match answer? {
             Response::Created(created) => {
-                self.shell = Some(Shell { id: created.shell_id, commands: 0, ended: None });
+                self.shell = Some(Shell { id: created.shell_id, ended: None });
                 Ok(())
             }
             Response::Fault(fault) => Err(fault_error(Stage::OpenShell, fault)),
@@ -180,8 +222,13 @@ impl Session {
 
     /// Sends what the command machine asks for next, Command and the end apart.
     pub(crate) async fn turn(&mut self, command_id: Uuid, turn: &Turn) -> Result<Response, Error> {
-        let id = Uuid::new_v4();
-        let stage = if matches!(turn, Turn::Receive { .. }) { Stage::Receive } else { Stage::Run };
+        let request = self.request(command_id, turn)?;
+        self.call(request.stage, request.id, request.envelope, request.wait).await
+    }
+
+    /// The request for what the command machine asks for next, to be sent over any connection of the same user.
+    pub(crate) fn request(&mut self, command_id: Uuid, turn: &Turn) -> Result<Prepared, Error> {
+        let (id, stage) = (Uuid::new_v4(), stage_of(turn));
         let shell_id = self.shell_id(stage)?;
         let command = CommandRef { shell_id: &shell_id, command_id };
         let (envelope, patience) = match turn {
@@ -193,7 +240,7 @@ impl Session {
         // What the read timeout exceeds the operation timeout by is for the way there and back.
         let timeouts = self.target.timeouts;
         let limit = timeouts.read.saturating_sub(timeouts.operation).saturating_add(patience).min(timeouts.read);
-        self.call(stage, id, envelope, Wait { limit, by_deadline: false }).await
+        Ok(Prepared { stage, id, envelope, wait: Wait { limit, by_deadline: false } })
     }
 
     /// Signals a command. A command that is gone already is a success.
@@ -239,21 +286,7 @@ impl Session {
         let Some(connection) = &mut self.connection else {
             return Err(Error::new(stage, ErrorKind::ConnectionClosed).unsent());
         };
-        let answer = match connection.exchange(Bytes::from(envelope), wait.limit).await {
-            Ok(answer) => answer,
-            Err(error) if wait.by_deadline && matches!(error.kind(), ErrorKind::ReadTimeout { .. }) => {
-                return Err(Error::new(stage, ErrorKind::DeadlinePassed));
-            }
-            Err(error) => return Err(error.at(stage)),
-        };
-        match parse(&answer.body, Some(id)) {
-            Ok(response) => Ok(response),
-            Err(error) => {
-                // Whoever answers like this cannot be trusted with the next request.
-                drop(self.disconnect());
-                Err(soap_error(stage, error))
-            }
-        }
+        exchange(connection, Prepared { stage, id, envelope, wait }).await
     }
 
     fn unexpected(&mut self, stage: Stage, response: &Response) -> Error {
@@ -269,6 +302,11 @@ impl Session {
         }
     }
 
+    /// Until when a new connection and one exchange over it may take.
+    pub(crate) fn soon(&self) -> Instant {
+        Instant::now() + self.target.timeouts.connect + self.target.timeouts.read
+    }
+
     fn wait(&self, deadline: Instant) -> Wait {
         let left = deadline.saturating_duration_since(Instant::now());
         let read = self.target.timeouts.read;
@@ -276,7 +314,46 @@ impl Session {
     }
 }
 
+/// A request that is ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    stage: Stage,
+    id: Uuid,
+    envelope: Vec<u8>,
+    wait: Wait,
+}
+
+impl Prepared {
+    /// Sends it over `connection`.
+    pub(crate) async fn over(self, mut connection: Connection) -> Returned {
+        let result = exchange(&mut connection, self).await;
+        Returned { connection, result }
+    }
+}
+
+async fn exchange(connection: &mut Connection, request: Prepared) -> Result<Response, Error> {
+    let Prepared { stage, id, envelope, wait } = request;
+    let answer = match connection.exchange(Bytes::from(envelope), wait.limit).await {
+        Ok(answer) => answer,
+        Err(error) if wait.by_deadline && matches!(error.kind(), ErrorKind::ReadTimeout { .. }) => {
+            return Err(Error::new(stage, ErrorKind::DeadlinePassed));
+        }
+        Err(error) => return Err(error.at(stage)),
+    };
+    let response = parse(&answer.body, Some(id));
+    if response.is_err() {
+        // Whoever answers like this cannot be trusted with the next request.
+        connection.close();
+    }
+    response.map_err(|error| soap_error(stage, error))
+}
+
+fn stage_of(turn: &Turn) -> Stage {
+    if matches!(turn, Turn::Receive { .. }) { Stage::Receive } else { Stage::Run }
+}
+
 /// How long an answer may take, and whether that is the caller's deadline.
+#[derive(Debug)]
 struct Wait {
     limit: Duration,
     by_deadline: bool,

@@ -18,8 +18,10 @@ pub const MAX_COMMAND_LINE: usize = 8191;
 pub struct Invocation {
     /// Command line for cmd.exe, arguments included.
     pub command_line: String,
-    /// Standard input, ended after the last byte. Nothing: no input.
+    /// Standard input, ended after the last byte unless more is streamed. Nothing: no input, unless it is streamed.
     pub stdin: Option<Bytes>,
+    /// More input is fed while the command runs.
+    pub streamed: bool,
 }
 
 impl Invocation {
@@ -51,7 +53,20 @@ impl Invocation {
         if length > MAX_COMMAND_LINE {
             return Err(InvocationError::TooLong { length, limit: MAX_COMMAND_LINE });
         }
-        Ok(Self { command_line, stdin })
+        Ok(Self { command_line, stdin, streamed: false })
+    }
+
+    /// The same with input that is fed while the command runs, after what it has already.
+    #[must_use]
+    pub fn with_streamed_input(mut self) -> Self {
+        self.streamed = true;
+        self
+    }
+
+    /// Whether the command gets any input: `WINRS_CONSOLEMODE_STDIN` of Command.
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        self.streamed || self.stdin.is_some()
     }
 }
 

@@ -39,12 +39,22 @@ pub(crate) struct State {
     pub(crate) create_takes: Duration,
     /// The command of the connection test does not end.
     pub(crate) names_hang: bool,
+    /// Shells, and commands over all shells, that the host gives; its faults when asked for more.
+    pub(crate) quota_shells: Option<usize>,
+    pub(crate) quota_commands: Option<usize>,
+    pub(crate) refusals: usize,
+    /// The next so many requests are answered with 503, as HTTP.sys does while the service starts.
+    pub(crate) starting: usize,
+    /// The next so many requests are throttled.
+    pub(crate) throttled: usize,
 }
 
 #[derive(Debug, Default)]
 struct Command {
+    shell: String,
     line: String,
     input: Vec<u8>,
+    input_ended: bool,
     ended: bool,
     receives: usize,
 }
@@ -190,6 +200,12 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: &Mutex<St
             stream.write_all(answer.as_bytes()).await.unwrap();
             continue;
         }
+        let starting = state.lock().unwrap().starting;
+        if starting > 0 {
+            state.lock().unwrap().starting = starting - 1;
+            stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            continue;
+        }
         let Some((status, content)) = answer(&body, state).await else { return };
         let message = between(&body, "<wsa:MessageID>", "</wsa:MessageID>");
         let envelope = format!(
@@ -230,6 +246,22 @@ async fn answer(body: &str, state: &Mutex<State>) -> Option<(u16, String)> {
     if action != "Create" && !state.lock().unwrap().shells.contains(&shell) {
         return Some((500, fault(2_150_858_843)));
     }
+    {
+        let mut state = state.lock().unwrap();
+        let count = match action.as_str() {
+            _ if state.throttled > 0 => {
+                state.throttled -= 1;
+                Some((2_150_859_175, true))
+            }
+            "Create" => state.quota_shells.map(|most| (2_150_859_173, state.shells.len() >= most)),
+            "Command" => state.quota_commands.map(|most| (2_150_859_174, state.commands.len() >= most)),
+            _ => None,
+        };
+        if let Some((code, true)) = count {
+            state.refusals += 1;
+            return Some((500, fault(code)));
+        }
+    }
     let content = match action.as_str() {
         "Create" => {
             let takes = state.lock().unwrap().create_takes;
@@ -244,7 +276,10 @@ async fn answer(body: &str, state: &Mutex<State>) -> Option<(u16, String)> {
             )
         }
         "Delete" => {
-            state.lock().unwrap().shells.remove(&shell);
+            let mut state = state.lock().unwrap();
+            state.shells.remove(&shell);
+            // It gives back its share of the quota.
+            state.commands.retain(|_, command| command.shell != shell);
             String::new()
         }
         "Command" => {
@@ -252,8 +287,11 @@ async fn answer(body: &str, state: &Mutex<State>) -> Option<(u16, String)> {
             if line == "refuse" {
                 return Some((500, fault(5)));
             }
+            if line == "swallow" {
+                return None;
+            }
             let broken = line == "vanish";
-            state.lock().unwrap().commands.insert(id.clone(), Command { line, ..Command::default() });
+            state.lock().unwrap().commands.insert(id.clone(), Command { shell, line, ..Command::default() });
             if broken {
                 return None;
             }
@@ -263,13 +301,16 @@ async fn answer(body: &str, state: &Mutex<State>) -> Option<(u16, String)> {
             let data =
                 between(body, if body.contains("End=\"true\"") { "End=\"true\">" } else { "\">" }, "</rsp:Stream>");
             let data = STANDARD.decode(data.rsplit('>').next().unwrap()).unwrap();
-            state.lock().unwrap().commands.get_mut(&id).unwrap().input.extend(data);
+            let mut state = state.lock().unwrap();
+            let command = state.commands.get_mut(&id).unwrap();
+            command.input.extend(data);
+            command.input_ended |= body.contains("End=\"true\"");
             "<r:SendResponse/>".to_owned()
         }
         "Signal" => {
             let code = between(body, "signal/", "<").to_owned();
             if let Some(command) = state.lock().unwrap().commands.get_mut(&id)
-                && (code == "terminate" || command.line == "polite")
+                && (code == "terminate" || matches!(command.line.as_str(), "polite" | "quiet"))
             {
                 command.ended = true;
             }
@@ -284,10 +325,13 @@ async fn answer(body: &str, state: &Mutex<State>) -> Option<(u16, String)> {
 async fn receive(id: &str, state: &Mutex<State>) -> Option<(u16, String)> {
     let (line, input, receives, ended) = {
         let mut state = state.lock().unwrap();
-        let command = state.commands.get_mut(id).unwrap();
+        let Some(command) = state.commands.get_mut(id) else { return Some((500, fault(2_150_858_843))) };
         command.receives += 1;
         (command.line.clone(), command.input.clone(), command.receives, command.ended)
     };
+    if matches!(line.as_str(), "echo" | "quiet") {
+        return long_poll(id, state).await;
+    }
     let hangs = line != "hostname" || state.lock().unwrap().names_hang;
     let (output, code) = match line.as_str() {
         "cat" => (input, Some(0)),
@@ -301,6 +345,30 @@ async fn receive(id: &str, state: &Mutex<State>) -> Option<(u16, String)> {
         "slow" if receives < 3 => (format!("{receives}").into_bytes(), None),
         line => (line.as_bytes().to_vec(), Some(0)),
     };
+    Some((200, received(id, &output, code)))
+}
+
+/// A Receive as hosts do it: it waits for output or the end. `echo` gives its input out, `quiet` does nothing.
+async fn long_poll(id: &str, state: &Mutex<State>) -> Option<(u16, String)> {
+    for _ in 0..2000 {
+        {
+            let mut state = state.lock().unwrap();
+            let Some(command) = state.commands.get_mut(id) else { return Some((500, fault(995))) };
+            let output = if command.line == "echo" { std::mem::take(&mut command.input) } else { Vec::new() };
+            let ended = command.ended || command.input_ended && output.is_empty();
+            if !output.is_empty() {
+                return Some((200, received(id, &output, None)));
+            }
+            if ended {
+                return Some((200, received(id, &[], Some(if command.ended { -1_073_741_510 } else { 0 }))));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Some((500, fault(2_150_858_793)))
+}
+
+fn received(id: &str, output: &[u8], code: Option<i32>) -> String {
     let stream = format!("<r:Stream Name='stdout' CommandId='{id}'>{}</r:Stream>", STANDARD.encode(output));
     let (word, code) = match code {
         Some(code) => ("Done", format!("<r:ExitCode>{code}</r:ExitCode>")),
@@ -308,7 +376,7 @@ async fn receive(id: &str, state: &Mutex<State>) -> Option<(u16, String)> {
     };
     let command_state =
         format!("<r:CommandState CommandId='{id}' State='{}/CommandState/{word}'>{code}</r:CommandState>", uri::SHELL);
-    Some((200, format!("<r:ReceiveResponse>{stream}{command_state}</r:ReceiveResponse>")))
+    format!("<r:ReceiveResponse>{stream}{command_state}</r:ReceiveResponse>")
 }
 
 fn fault(code: u32) -> String {

@@ -18,7 +18,8 @@ use super::verdicts::{Attempt, Verdicts};
 use super::{PoolSettings, lock};
 use crate::connection::{Candidate, Connection};
 use crate::error::{Error, ErrorKind, Stage};
-use crate::fault::Class;
+use crate::failure::{self, Next};
+use crate::fault::{Class, Operation};
 use crate::session::Session;
 use crate::target::{AuthKind, Target};
 use crate::wsman::Signal;
@@ -53,6 +54,8 @@ pub(super) struct Figures {
     pub(super) shells_created: AtomicU64,
     pub(super) shells_deleted: AtomicU64,
     pub(super) orphans_deleted: AtomicU64,
+    pub(super) waits: AtomicU64,
+    pub(super) backoffs: AtomicU64,
     /// Shells that are not known to be gone.
     pub(super) shells_open: AtomicUsize,
 }
@@ -165,28 +168,39 @@ impl Inner {
         Ok(attempt)
     }
 
-    /// Creates a shell. When the user has too many on the host, idle ones of ours make room first.
+    /// Creates a shell. When the user has too many on the host, fewer are asked for from now on, and idle ones of ours go.
     async fn create(&self, session: &mut Session, deadline: Instant) -> Result<(), Error> {
-        let mut pauses = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)].into_iter();
-        loop {
-            let by = deadline.max(Instant::now() + session.target().timeouts.read);
-            let error = match session.create(by).await {
-                Ok(()) => {
-                    self.figures.shells_created.fetch_add(1, Ordering::Relaxed);
-                    self.figures.shells_open.fetch_add(1, Ordering::Relaxed);
-                    return Ok(());
-                }
-                Err(error) => error,
-            };
-            let quota = error.fault().is_some_and(|fault| fault.class() == Class::QuotaShells);
-            match pauses.next() {
-                Some(pause) if quota && Instant::now() + pause < deadline => {
-                    self.places.evict(&User::of(session.target()));
-                    sleep(pause).await;
-                }
-                _ => return Err(error),
+        let by = deadline.max(Instant::now() + session.target().timeouts.read);
+        let created = session.create(by).await;
+        match &created {
+            Ok(()) => {
+                self.figures.shells_created.fetch_add(1, Ordering::Relaxed);
+                self.figures.shells_open.fetch_add(1, Ordering::Relaxed);
+                self.places.opened(&User::of(session.target()));
             }
+            Err(error) if failure::next(Operation::Create, error) == Next::BackOff => {
+                if error.fault().is_some_and(|fault| fault.class() == Class::QuotaShells) {
+                    let user = User::of(session.target());
+                    self.places.refused(&user);
+                    self.places.evict(&user);
+                }
+                // Without a connection the session is of no use to anybody, and its place is free for the next attempt.
+                drop(session.disconnect());
+            }
+            Err(_) => {}
         }
+        created
+    }
+
+    /// Waits because a host puts something off.
+    pub(super) async fn back_off(&self, pause: Duration) {
+        self.backed_off();
+        sleep(pause).await;
+    }
+
+    /// Counts a wait because a host puts something off.
+    pub(super) fn backed_off(&self) {
+        self.figures.backoffs.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Deletes the shell of `session`, if it has one.
@@ -219,6 +233,7 @@ impl Inner {
 
     /// Deletes what is due for it, in the background.
     pub(super) fn retire(self: &Arc<Self>, runtime: &Handle) {
+        self.places.grow();
         let (doomed, connections) = self.places.due(Instant::now());
         drop(connections);
         for pooled in doomed {
@@ -229,7 +244,7 @@ impl Inner {
     /// Makes a session ready for its next use: the final Signal, then back to the idle ones.
     pub(super) fn give_back(self: &Arc<Self>, mut pooled: Pooled, runtime: &Handle) {
         let ended = pooled.session.shell_mut().and_then(|shell| shell.ended.take());
-        let spent = pooled.session.shell().is_some_and(|shell| shell.commands >= self.settings.commands_per_shell);
+        let spent = pooled.session.shell().is_some() && pooled.slot.is_spent();
         if self.places.is_closed() || pooled.session.is_unconfirmed() {
             return self.dispose(pooled, ended, runtime);
         }
@@ -379,6 +394,9 @@ impl Returning {
         }
         if spent && result.is_ok() {
             result = self.inner.delete(session, deadline).await;
+            if result.is_ok() {
+                pooled.slot.refund();
+            }
         }
         if sweep
             && result.is_ok()

@@ -1,4 +1,4 @@
-//! Sessions that are lent, and the commands that run in them.
+//! Sessions that are lent, and how a command is started in one: at most once.
 //!
 //! INVARIANT: whenever a future of these types is dropped half-way, what is left says so: a command that may run marks the
 //! lease as in doubt before anything is sent and clears the mark when its end is known. Dropping a lease in doubt ends its
@@ -10,38 +10,34 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::background::{Inner, settle};
-use super::places::Pooled;
-use super::{ConnectionInfo, Exchanges};
+use super::ConnectionInfo;
+use super::background::Inner;
+use super::places::{Pooled, User};
+use super::running::Running;
 use crate::error::{Error, ErrorKind, Stage};
+use crate::failure::{self, Next, Pauses};
+use crate::fault::{Class, Meaning, Operation};
 use crate::session::{Session, fault_error};
-use crate::shell::{Event, Execution, Invocation, Trouble, Turn};
+use crate::shell::{Execution, Invocation, Trouble, Turn};
 use crate::wsman::{Response, Signal};
-
-/// Pauses before each attempt to reach a host again whose connection broke while a command ran.
-const REATTACH_PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4)];
-/// How often in a row a command is received again without hearing anything of it.
-const REATTACH_LIMIT: u32 = 3;
-/// How long a host may take to confirm that a command was stopped, beside the grace.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A lent session. Dropping it gives the session back, or ends it when its state is in doubt; the clean-up runs in the
 /// background.
 #[derive(Debug)]
 pub struct Lease {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     /// Present until the lease is dropped.
-    pooled: Option<Pooled>,
+    pub(super) pooled: Option<Pooled>,
     runtime: Handle,
-    reused: bool,
+    pub(super) reused: bool,
     counted: bool,
     /// The session's exchanges before this lease.
-    before: u32,
+    pub(super) before: u32,
     /// A command that may run on the host while nobody follows it.
-    in_doubt: Option<Uuid>,
+    pub(super) in_doubt: Option<Uuid>,
 }
 
 impl Lease {
@@ -114,33 +110,38 @@ impl Lease {
         self.pooled.as_ref().and_then(|pooled| pooled.session.shell()).map_or("", |shell| shell.id.as_str())
     }
 
-    /// Sends Command, and the standard input if there is any. `command_id` is ours, so that an ambiguous failure can still
-    /// be signalled; journal it before calling.
+    /// Sends Command. Input, if there is any, is sent while the command is followed. `command_id` is ours, so that an
+    /// ambiguous failure can still be signalled; journal it before calling.
+    ///
+    /// When the answer to Command gets lost, the host is asked whether it has the command, and if so it is followed. What a
+    /// host puts off for reasons of quota is tried again for a minute; dropping the future ends that.
     ///
     /// # Errors
     /// [`Error`]; `may_have_started` tells whether the host may have taken the command. A shell that proves to be gone is
-    /// replaced once, when the command surely did not start.
+    /// replaced, when the command surely did not start.
     pub async fn start(&mut self, invocation: &Invocation, command_id: Uuid) -> Result<Running<'_>, Error> {
         if self.in_doubt.is_some() {
             return Err(Error::new(Stage::Run, ErrorKind::SessionInDoubt).unsent());
         }
-        self.make_ready().await?;
+        let mut patience = Patience::new();
+        self.make_ready(&mut patience).await?;
         let budget = self.session()?.send_budget();
         let mut execution = Execution::new(invocation, command_id, budget);
-        let critical_from = self.send_command(invocation, &mut execution).await?;
-        let mut running = Running { lease: self, execution, critical_from, critical: None, unheard: 0 };
-        while matches!(running.execution.turn(), Turn::Send { .. }) {
-            running.step().await?;
-        }
-        Ok(running)
+        let critical_from = self.send_command(invocation, &mut execution, &mut patience).await?;
+        Ok(Running::new(self, execution, critical_from))
     }
 
-    /// The final Signal of a command before this one, and whatever an earlier failure left missing.
-    async fn make_ready(&mut self) -> Result<(), Error> {
+    /// The final Signal of a command before this one, another shell for one that is spent, and whatever an earlier failure
+    /// left missing.
+    async fn make_ready(&mut self, patience: &mut Patience) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
+        let spent = self.pooled.as_ref().is_some_and(|pooled| pooled.slot.is_spent());
         let session = self.session()?;
-        let deadline = Instant::now() + session.target().timeouts.connect + session.target().timeouts.read;
-        if let Some(ended) = session.shell().and_then(|shell| shell.ended) {
+        let deadline = session.soon();
+        if spent && session.shell().is_some() {
+            // It ends the command before this one as well.
+            self.give_up_shell(deadline).await;
+        } else if let Some(ended) = session.shell().and_then(|shell| shell.ended) {
             match inner.signal(session, ended, Signal::Terminate, deadline).await {
                 Err(error) if error.fault().is_none() => {
                     // It stays noted, and is signalled when the session is given back.
@@ -154,76 +155,136 @@ impl Lease {
             }
         }
         self.reused &= self.is_ready();
-        self.open_session(deadline).await
+        self.open_patiently(patience).await
     }
 
     /// Sends Command until the host has taken it, which is once: it is sent again only when the host surely has not taken
     /// it. Returns the session's exchanges before the one that counted.
-    async fn send_command(&mut self, invocation: &Invocation, execution: &mut Execution) -> Result<u32, Error> {
+    async fn send_command(
+        &mut self,
+        invocation: &Invocation,
+        execution: &mut Execution,
+        patience: &mut Patience,
+    ) -> Result<u32, Error> {
         let command_id = execution.command_id();
         let inner = Arc::clone(&self.inner);
-        let (mut reconnected, mut replaced) = (false, false);
+        let (mut reconnected, mut replaced) = (false, 0);
         loop {
-            let session = self.session()?;
-            let deadline = Instant::now() + session.target().timeouts.connect + session.target().timeouts.read;
-            let from = session.exchanges();
+            let from = self.session()?.exchanges();
             self.in_doubt = Some(command_id);
+            if let Some(pooled) = &mut self.pooled {
+                pooled.slot.charge();
+            }
             let session = self.session()?;
-            let result = session.command(command_id, &invocation.command_line, invocation.stdin.is_some()).await;
-            let response = match inner.heard(session, result) {
-                Ok(response) => response,
-                Err(error) if error.is_unsent() && !session.is_connected() && !reconnected => {
-                    self.in_doubt = None;
-                    self.reused = false;
-                    reconnected = true;
-                    // A credential that is judged with the first request was accepted when the shell was created.
-                    drop(inner.reconnect(self.session()?, deadline).await?);
-                    continue;
-                }
-                Err(error) => return Err(self.failed_to_start(error)),
+            let result = session.command(command_id, &invocation.command_line, invocation.has_input()).await;
+            let error = match inner.heard(session, result) {
+                Ok(Response::Fault(fault)) => fault_error(Stage::Run, fault),
+                Ok(response) => match execution.answer(&Turn::Command, response) {
+                    Ok(()) => return Ok(from),
+                    Err(trouble) => return Err(trouble_error(Stage::Run, trouble)),
+                },
+                Err(error) => error,
             };
-            if let Some(shell) = session.shell_mut() {
-                shell.commands = shell.commands.saturating_add(1);
-            }
-            match execution.answer(response) {
-                Ok(()) => return Ok(from),
-                Err(Trouble::NeedsNewShell(_)) if !replaced => {
-                    self.in_doubt = None;
-                    self.reused = false;
-                    replaced = true;
-                    self.replace_shell(deadline).await?;
-                    execution.restart();
+            let next = failure::next(Operation::Command, &error);
+            match next {
+                Next::Ask => {
+                    self.ask(execution, error).await?;
+                    return Ok(from);
                 }
-                Err(Trouble::NeedsNewShell(fault) | Trouble::NotStarted(fault)) => {
-                    self.in_doubt = None;
-                    return Err(fault_error(Stage::Run, fault));
-                }
-                Err(trouble) => return Err(trouble_error(Stage::Run, trouble)),
+                Next::Unknown => return Err(error.after_start()),
+                Next::Again | Next::NewShell | Next::BackOff | Next::Fail => self.in_doubt = None,
             }
+            self.reused = false;
+            match next {
+                Next::Again if !reconnected => {
+                    reconnected = true;
+                    let session = self.session()?;
+                    // A credential that is judged with the first request was accepted when the shell was created.
+                    drop(inner.reconnect(session, session.soon()).await?);
+                }
+                Next::NewShell => {
+                    let full = error.fault().is_some_and(|fault| fault.class() == Class::QuotaOperations);
+                    replaced += 1;
+                    if full {
+                        // Idle shells hold a share of the user's quota as well.
+                        inner.places.evict(&User::of(self.session()?.target()));
+                    }
+                    match patience.pause() {
+                        // Whoever else fills the quota may give something back.
+                        Some(pause) if full && replaced > 1 => inner.back_off(pause).await,
+                        Some(_) if full || replaced < REPLACEMENTS => {}
+                        _ => return Err(error),
+                    }
+                    let deadline = self.session()?.soon();
+                    self.give_up_shell(deadline).await;
+                    self.open_patiently(patience).await?;
+                }
+                Next::BackOff => match patience.pause() {
+                    Some(pause) => inner.back_off(pause).await,
+                    None => return Err(error),
+                },
+                _ => return Err(error),
+            }
+            execution.restart();
         }
     }
 
-    /// Deletes the shell, which gives back its share of the host's quota, and takes another one.
-    async fn replace_shell(&mut self, deadline: Instant) -> Result<(), Error> {
+    /// The answer to Command is lost: asks the host whether it has the command, by receiving from it. What the host does not
+    /// know, it may have known before it was started anew: then nobody can tell any more.
+    async fn ask(&mut self, execution: &mut Execution, lost: Error) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
+        tracing::debug!(error = %lost.report(), "Answer to a command lost, asking the host whether it has it");
+        self.reused = false;
         let session = self.session()?;
-        if let Err(error) = inner.delete(session, deadline).await {
+        let unknown = |lost: Error, why: String| Err(lost.with_source(Unresolved(why)).after_start());
+        if !session.is_connected()
+            && let Err(error) = inner.reconnect(session, session.soon()).await
+        {
+            return unknown(lost, error.report().to_string());
+        }
+        let turn = Turn::Receive { patience: ASK_PATIENCE };
+        let result = session.turn(execution.command_id(), &turn).await;
+        match inner.heard(session, result) {
+            Ok(Response::Fault(fault)) if fault.meaning(Operation::Receive) != Meaning::PollAgain => {
+                unknown(lost, fault.to_string())
+            }
+            Ok(response) => {
+                execution.found();
+                execution.answer(&turn, response).map_err(|trouble| trouble_error(Stage::Receive, trouble))
+            }
+            Err(error) => unknown(lost, error.report().to_string()),
+        }
+    }
+
+    /// Deletes the shell, which gives back its share of the host's quota.
+    async fn give_up_shell(&mut self, deadline: Instant) {
+        let inner = Arc::clone(&self.inner);
+        let Some(pooled) = &mut self.pooled else { return };
+        if let Err(error) = inner.delete(&mut pooled.session, deadline).await {
             tracing::debug!(error = %error.report(), "Failed to delete a shell that is of no more use");
-            session.forget_shell();
+            pooled.session.forget_shell();
         }
-        self.open_session(deadline).await
+        pooled.slot.refund();
     }
 
-    /// The host rejected the request before it could look at it, or may have taken it.
-    fn failed_to_start(&mut self, error: Error) -> Error {
-        if error.credential_rejected() || error.is_unsent() {
-            self.in_doubt = None;
-            return error;
+    /// Gives the session what it lacks, even if the host puts it off for a while.
+    async fn open_patiently(&mut self, patience: &mut Patience) -> Result<(), Error> {
+        loop {
+            let deadline = self.session()?.soon();
+            let error = match self.open_session(deadline).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            match patience.pause() {
+                Some(pause) if failure::next(Operation::Create, &error) == Next::BackOff => {
+                    self.inner.back_off(pause).await;
+                }
+                _ => return Err(error),
+            }
         }
-        error.after_start()
     }
 
-    fn session(&mut self) -> Result<&mut Session, Error> {
+    pub(super) fn session(&mut self) -> Result<&mut Session, Error> {
         match &mut self.pooled {
             Some(pooled) => Ok(&mut pooled.session),
             None => Err(Error::new(Stage::Run, ErrorKind::SessionInDoubt).unsent()),
@@ -245,198 +306,37 @@ impl Drop for Lease {
     }
 }
 
-/// A command that runs. Dropping it before its end ends the session; the command is signalled and the shell deleted in
-/// the background, over a new connection when the old one cannot be used.
-#[derive(Debug)]
-pub struct Running<'a> {
-    lease: &'a mut Lease,
-    execution: Execution,
-    critical_from: u32,
-    /// Known when the command is done.
-    critical: Option<u32>,
-    /// Connections in a row that broke without an answer.
-    unheard: u32,
+/// How long a host is tried that puts off what was asked for.
+struct Patience {
+    until: Instant,
+    pauses: Pauses,
 }
 
-impl Running<'_> {
-    /// Waits for output or the end. Not calling it stops receiving: the host then holds the command's output back.
-    ///
-    /// Dropping the future before it is ready leaves the connection in doubt: afterwards only [`Running::stop`] and drop
-    /// are of use.
-    ///
-    /// # Errors
-    /// [`Error`] of stage `receive`; the command may have run on.
-    pub async fn next(&mut self) -> Result<Event, Error> {
-        loop {
-            if let Some(event) = self.execution.event() {
-                return Ok(event);
-            }
-            if self.execution.turn() == Turn::Finished {
-                return Err(Error::new(Stage::Receive, ErrorKind::SessionInDoubt).after_start());
-            }
-            self.step().await?;
-        }
+impl Patience {
+    fn new() -> Self {
+        Self { until: Instant::now() + failure::PATIENCE, pauses: Pauses::default() }
     }
 
-    /// Stops the command: ctrl_c, `grace`, terminate, then deletes the shell. Says what the host confirmed. Also right
-    /// after a dropped [`Running::next`].
-    pub async fn stop(mut self, grace: Duration) -> Stopped {
-        self.execution.abandon_input();
-        match self.end(grace).await {
-            Ok(exit_code) => {
-                self.lease.in_doubt = None;
-                Stopped::Confirmed { exit_code }
-            }
-            Err(error) => Stopped::Unconfirmed(error.at(Stage::Close).after_start()),
-        }
-    }
-
-    /// Exchanges so far.
-    #[must_use]
-    pub fn exchanges(&self) -> Exchanges {
-        let now = self.lease.pooled.as_ref().map_or(0, |pooled| pooled.session.exchanges());
-        Exchanges {
-            critical: self.critical.unwrap_or_else(|| now.saturating_sub(self.critical_from)),
-            total: now.saturating_sub(self.lease.before),
-        }
-    }
-
-    /// One exchange.
-    async fn step(&mut self) -> Result<(), Error> {
-        let turn = self.execution.turn();
-        let command_id = self.execution.command_id();
-        let stage = if matches!(turn, Turn::Receive { .. }) { Stage::Receive } else { Stage::Run };
-        let inner = Arc::clone(&self.lease.inner);
-        let session = self.lease.session()?;
-        inner.allowed(session).map_err(Error::after_start)?;
-        let result = session.turn(command_id, &turn).await;
-        let response = match inner.heard(session, result) {
-            Ok(response) => response,
-            Err(error) if matches!(turn, Turn::Receive { .. }) && is_lost(&error) => return self.reattach(error).await,
-            Err(error) => return Err(error.after_start()),
-        };
-        self.unheard = 0;
-        self.execution.answer(response).map_err(|trouble| trouble_error(stage, trouble))?;
-        if self.execution.turn() == Turn::Finished {
-            self.finished();
-        }
-        Ok(())
-    }
-
-    fn finished(&mut self) {
-        self.critical = Some(self.exchanges().critical);
-        self.lease.in_doubt = None;
-        if let Ok(session) = self.lease.session()
-            && let Some(shell) = session.shell_mut()
-        {
-            shell.ended = Some(self.execution.command_id());
-        }
-    }
-
-    /// The socket died, not the shell: the command is received again over another connection. What the lost answer held
-    /// is lost.
-    async fn reattach(&mut self, lost: Error) -> Result<(), Error> {
-        self.unheard += 1;
-        if self.unheard > REATTACH_LIMIT {
-            return Err(lost.after_start());
-        }
-        // A request that was never written cannot have taken output with it.
-        if !lost.is_unsent() {
-            self.execution.lost_answer();
-        }
-        tracing::debug!(error = %lost.report(), "Connection lost while receiving, attaching to the command again");
-        let inner = Arc::clone(&self.lease.inner);
-        self.lease.reused = false;
-        let mut failure = lost;
-        for pause in REATTACH_PAUSES {
-            sleep(pause).await;
-            let session = self.lease.session()?;
-            let deadline = Instant::now() + session.target().timeouts.connect + session.target().timeouts.read;
-            match inner.reconnect(session, deadline).await {
-                // Receive is sent next. Basic was accepted when the shell was created.
-                Ok(_) => return Ok(()),
-                Err(error) if error.credential_rejected() => return Err(error.after_start()),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure.at(Stage::Receive).after_start())
-    }
-
-    async fn end(&mut self, grace: Duration) -> Result<Option<i32>, Error> {
-        let inner = Arc::clone(&self.lease.inner);
-        let command_id = self.execution.command_id();
-        let deadline = Instant::now() + grace + STOP_PATIENCE;
-        let session = self.lease.session()?;
-        let attempt = if session.is_connected() { None } else { inner.reconnect(session, deadline).await? };
-        let interrupted = inner.signal(session, command_id, Signal::CtrlC, deadline).await;
-        settle(attempt, &interrupted);
-        interrupted?;
-        let mut exit_code = self.exit_code_until(Instant::now() + grace).await;
-        let session = self.lease.session()?;
-        if !session.is_connected() {
-            drop(inner.reconnect(session, deadline).await?);
-        }
-        inner.signal(session, command_id, Signal::Terminate, deadline).await?;
-        if exit_code.is_none() {
-            exit_code = self.exit_code_until(Instant::now() + Duration::from_secs(1)).await;
-            let session = self.lease.session()?;
-            if !session.is_connected() {
-                drop(inner.reconnect(session, deadline).await?);
-            }
-        }
-        inner.delete(self.lease.session()?, deadline).await?;
-        Ok(exit_code)
-    }
-
-    /// Receives until the command tells its exit code, or ends in another way, or `until`. Output is no longer wanted.
-    async fn exit_code_until(&mut self, until: Instant) -> Option<i32> {
-        let command_id = self.execution.command_id();
-        loop {
-            while let Some(event) = self.execution.event() {
-                if let Event::Done { exit_code, .. } = event {
-                    return Some(exit_code);
-                }
-            }
-            let patience = until.saturating_duration_since(Instant::now());
-            if patience.is_zero() || !matches!(self.execution.turn(), Turn::Receive { .. }) {
-                return None;
-            }
-            let turn = Turn::Receive { patience };
-            let response: Response = self.lease.session().ok()?.turn(command_id, &turn).await.ok()?;
-            self.execution.answer(response).ok()?;
-        }
+    /// The pause before the next attempt; nothing when enough was tried.
+    fn pause(&mut self) -> Option<Duration> {
+        (Instant::now() < self.until).then(|| self.pauses.next())
     }
 }
 
-/// How stopping a command went.
-#[derive(Debug)]
-pub enum Stopped {
-    /// The host confirmed: the command is gone. Its exit code, if it told one.
-    Confirmed {
-        /// Exit code that the host told.
-        exit_code: Option<i32>,
-    },
-    /// The host could not be reached, or did not confirm in time.
-    Unconfirmed(Error),
-}
+/// Why a host could not tell whether it had taken a command.
+#[derive(Debug, thiserror::Error)]
+#[error("whether the host took the command could not be found out: {0}")]
+struct Unresolved(String);
 
-/// Whether an answer got lost together with its connection, while the shell may live on.
-fn is_lost(error: &Error) -> bool {
-    error.is_unsent()
-        || matches!(
-            error.kind(),
-            ErrorKind::ConnectionClosed
-                | ErrorKind::ConnectionUnusable
-                | ErrorKind::HttpProtocol { .. }
-                | ErrorKind::ReadTimeout { .. }
-                | ErrorKind::AuthLost
-        )
-}
-
-fn trouble_error(stage: Stage, trouble: Trouble) -> Error {
+pub(super) fn trouble_error(stage: Stage, trouble: Trouble) -> Error {
     match trouble {
-        Trouble::NeedsNewShell(fault) | Trouble::NotStarted(fault) => fault_error(stage, fault),
-        Trouble::MayHaveStarted(fault) => fault_error(stage, fault).after_start(),
-        Trouble::Unexpected(detail) => Error::new(stage, ErrorKind::SoapMalformed { detail }).after_start(),
+        Trouble::Fault(fault) => fault_error(stage, fault),
+        Trouble::Unexpected(detail) => Error::new(stage, ErrorKind::SoapMalformed { detail }),
     }
+    .after_start()
 }
+
+/// How often in a row a shell that proves to be gone is replaced.
+const REPLACEMENTS: u32 = 3;
+/// OperationTimeout of the Receive that finds out whether a host has a command: one that runs in silence is told by it.
+const ASK_PATIENCE: Duration = Duration::from_millis(500);

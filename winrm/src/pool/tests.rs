@@ -6,6 +6,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+mod limits;
+mod running;
+
 use super::*;
 use crate::shell::{Event, Invocation};
 use crate::simulated::{Host, PASSWORD};
@@ -25,16 +28,16 @@ pub(crate) fn target(host: &str, user: &str, password: &str) -> Target {
     }
 }
 
-fn soon() -> Instant {
+pub(super) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
-fn invocation(line: &str) -> Invocation {
+pub(super) fn invocation(line: &str) -> Invocation {
     Invocation::command(line, &[], None).unwrap()
 }
 
 /// Output, exit code, gap and exchanges of one command.
-async fn run(lease: &mut Lease, invocation: &Invocation) -> Result<(String, i32, bool, Exchanges), Error> {
+pub(super) async fn run(lease: &mut Lease, invocation: &Invocation) -> Result<(String, i32, bool, Exchanges), Error> {
     let mut running = lease.start(invocation, Uuid::new_v4()).await?;
     let mut output = Vec::new();
     loop {
@@ -105,7 +108,7 @@ async fn bounds_hold_and_the_wait_ends_at_the_deadline() {
     assert_eq!(error.code(), "pool.timeout");
     assert_eq!(
         error.to_string(),
-        "no session became free before the deadline: all 1 sessions of alice on in-memory.invalid are in use"
+        "no session became free before the deadline: all 1 sessions of alice on in-memory.invalid:1 are in use"
     );
     let (waiting, ()) = tokio::join!(pool.lease(&target, soon()), async {
         assert_eq!(pool.statistics().waiting, 1);
@@ -162,17 +165,32 @@ async fn a_connection_that_broke_while_receiving_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_command_whose_answer_was_lost_is_not_sent_again() {
+async fn a_command_whose_answer_was_lost_is_found_and_followed() {
     let host = Host::in_memory();
     let pool = Pool::new(PoolSettings::default());
     let mut lease = pool.lease(&host.target(PASSWORD), soon()).await.unwrap();
-    let error = run(&mut lease, &invocation("vanish")).await.unwrap_err();
+    let (output, code, gap, _) = run(&mut lease, &invocation("vanish")).await.unwrap();
+    assert_eq!((output.as_str(), code, gap), ("vanish", 0, false));
+    drop(lease);
+    assert_eq!(pool.close(soon()).await, 0);
+    let state = host.state();
+    assert_eq!(state.actions, ["Create", "Command", "Receive", "Signal", "Delete"]);
+    assert_eq!(state.connections, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_the_host_does_not_know_is_not_sent_again() {
+    let host = Host::in_memory();
+    let pool = Pool::new(PoolSettings::default());
+    let mut lease = pool.lease(&host.target(PASSWORD), soon()).await.unwrap();
+    let error = run(&mut lease, &invocation("swallow")).await.unwrap_err();
     assert_eq!((error.stage(), error.code()), (Stage::Run, "connection.closed"));
     assert!(error.may_have_started());
+    assert!(error.report().to_string().contains("2150858843"), "{}", error.report());
     assert_eq!(run(&mut lease, &invocation("next")).await.unwrap_err().code(), "pool.session_in_doubt");
     drop(lease);
     assert_eq!(pool.close(soon()).await, 0);
-    assert_eq!(host.state().actions, ["Create", "Command", "Signal", "Delete"]);
+    assert_eq!(host.state().actions, ["Create", "Command", "Receive", "Signal", "Delete"]);
 }
 
 #[tokio::test(start_paused = true)]

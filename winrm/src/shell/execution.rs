@@ -16,12 +16,26 @@ const INPUT_PATIENCE: Duration = Duration::from_secs(5);
 /// Smallest piece of input that is tried when a host calls pieces too large.
 const SMALLEST_PIECE: usize = 1024;
 
+/// Input waiting in an [`Execution`] beyond which [`Execution::wants_input`] says no.
+const MOST_INPUT: usize = 256 * 1024;
+
 /// Follows one command. Ask [`Execution::turn`] what to send, hand the answer to [`Execution::answer`], take events.
+///
+/// Requests may be sent one after the other over one connection. While a Receive waits for output, input may also be sent
+/// over a second connection: ask [`Execution::input_turn`].
 #[derive(Debug)]
 pub struct Execution {
     command_id: Uuid,
     /// Input not yet taken by the host.
-    input: Option<Bytes>,
+    input: VecDeque<Bytes>,
+    /// Bytes in there.
+    waiting: usize,
+    /// Nothing is added to it any more.
+    complete: bool,
+    /// The host was told that the input ended, or nobody reads it any more.
+    ended: bool,
+    /// The host is busy with the input it has: see to output before the next piece.
+    stalled: bool,
     piece: usize,
     phase: Phase,
     gap: bool,
@@ -32,12 +46,8 @@ pub struct Execution {
 enum Phase {
     /// Command is to be sent.
     Start,
-    /// Input is to be sent.
-    Input,
-    /// The host is busy with the input it has: see to output before the next piece.
-    InputStalled,
-    /// Output is to be received.
-    Output,
+    /// The command runs.
+    Running,
     /// The exit code is known.
     Done,
     /// It failed; nothing more is to be sent but Signal and Delete.
@@ -70,12 +80,9 @@ pub enum Turn {
 /// Why a command cannot be followed any further.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// The command surely did not start, for the shell is of no more use: another shell may take it.
-    NeedsNewShell(Fault),
-    /// The command surely did not start.
-    NotStarted(Fault),
-    /// A fault after the command may have started.
-    MayHaveStarted(Fault),
+    /// The host answered with a fault. Whether the command may have started is told by what the fault means for the
+    /// operation: after Command was accepted, it has.
+    Fault(Fault),
     /// An answer that does not belong here; the command may have started.
     Unexpected(String),
 }
@@ -84,9 +91,14 @@ impl Execution {
     /// For `invocation` under the identifier `command_id`. `piece` is how many bytes of input fit into one Send.
     #[must_use]
     pub fn new(invocation: &Invocation, command_id: Uuid, piece: usize) -> Self {
+        let complete = !invocation.streamed;
         Self {
             command_id,
-            input: invocation.stdin.clone(),
+            waiting: invocation.stdin.as_ref().map_or(0, Bytes::len),
+            input: invocation.stdin.iter().filter(|input| !input.is_empty()).cloned().collect(),
+            complete,
+            ended: complete && invocation.stdin.is_none(),
+            stalled: false,
             piece: piece.max(SMALLEST_PIECE),
             phase: Phase::Start,
             gap: false,
@@ -100,45 +112,87 @@ impl Execution {
         self.command_id
     }
 
-    /// What to send next.
+    /// What to send next, when nothing else is under way.
     #[must_use]
     pub fn turn(&self) -> Turn {
-        match (self.phase, &self.input) {
-            (Phase::Start, _) => Turn::Command,
-            (Phase::Input, Some(input)) => {
-                let length = input.len().min(self.piece);
-                Turn::Send { data: input.slice(..length), end: length == input.len(), patience: INPUT_PATIENCE }
-            }
-            (Phase::InputStalled, _) => Turn::Receive { patience: INPUT_PATIENCE },
-            (Phase::Input | Phase::Output, _) => Turn::Receive { patience: Duration::MAX },
-            (Phase::Done | Phase::Failed, _) => Turn::Finished,
+        match self.phase {
+            Phase::Start => Turn::Command,
+            Phase::Running => self.input_turn().unwrap_or_else(|| Turn::Receive {
+                patience: if self.has_input() { INPUT_PATIENCE } else { Duration::MAX },
+            }),
+            Phase::Done | Phase::Failed => Turn::Finished,
         }
     }
 
-    /// Takes the answer to the request that [`Execution::turn`] asked for.
+    /// The Send that may go out now, beside a Receive that waits. One at a time.
+    #[must_use]
+    pub fn input_turn(&self) -> Option<Turn> {
+        if self.phase != Phase::Running || self.stalled || !self.has_input() {
+            return None;
+        }
+        let data = self.input.front().map_or_else(Bytes::new, |front| front.slice(..front.len().min(self.piece)));
+        let end = self.complete && data.len() == self.waiting;
+        Some(Turn::Send { data, end, patience: INPUT_PATIENCE })
+    }
+
+    /// Whether the host is to be given time, [`Execution::input_pause`], before the next piece of input.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.stalled && self.phase == Phase::Running && self.has_input()
+    }
+
+    /// How long to wait before [`Execution::retry_input`] when no Receive is answered meanwhile.
+    #[must_use]
+    pub fn input_pause() -> Duration {
+        INPUT_PATIENCE
+    }
+
+    /// The host was given time to read.
+    pub fn retry_input(&mut self) {
+        self.stalled = false;
+    }
+
+    /// Adds input of an invocation whose input is streamed. What comes after its end is ignored.
+    pub fn feed(&mut self, data: Bytes) {
+        if !self.complete && !data.is_empty() {
+            self.waiting += data.len();
+            self.input.push_back(data);
+        }
+    }
+
+    /// No more input comes: the command sees the end after what it was fed.
+    pub fn end_input(&mut self) {
+        self.complete = true;
+    }
+
+    /// Whether more input should be fed now. Otherwise enough of it waits, or nobody reads it.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        !self.complete && self.waiting < MOST_INPUT && matches!(self.phase, Phase::Start | Phase::Running)
+    }
+
+    /// Takes the answer to `turn`, which [`Execution::turn`] or [`Execution::input_turn`] asked for.
     ///
     /// # Errors
     /// [`Trouble`] when the command cannot be followed any further.
-    pub fn answer(&mut self, response: Response) -> Result<(), Trouble> {
-        let turn = self.turn();
+    pub fn answer(&mut self, turn: &Turn, response: Response) -> Result<(), Trouble> {
         let result = match (turn, response) {
+            // It was over before the answer to another request arrived.
+            (Turn::Send { .. }, Response::Sent | Response::Fault(_)) if self.phase == Phase::Done => Ok(()),
             (Turn::Command, Response::CommandStarted(id)) => self.started(&id),
-            (Turn::Command, Response::Fault(fault)) => Err(match fault.meaning(Operation::Command) {
-                Meaning::NeedsNewShell => Trouble::NeedsNewShell(fault),
-                Meaning::Ambiguous | Meaning::Accepted => Trouble::MayHaveStarted(fault),
-                _ => Trouble::NotStarted(fault),
-            }),
-            (Turn::Send { data, .. }, Response::Sent) => {
-                self.taken(data.len(), Phase::Input);
+            (Turn::Command, Response::Fault(fault)) => Err(Trouble::Fault(fault)),
+            (Turn::Send { data, end, .. }, Response::Sent) => {
+                self.taken(data.len(), *end);
                 Ok(())
             }
-            (Turn::Send { data, .. }, Response::Fault(fault)) => match fault.meaning(Operation::Send) {
+            (Turn::Send { data, end, .. }, Response::Fault(fault)) => match fault.meaning(Operation::Send) {
                 Meaning::Accepted => {
-                    self.taken(data.len(), Phase::InputStalled);
+                    self.taken(data.len(), *end);
+                    self.stalled = true;
                     Ok(())
                 }
                 Meaning::InputBusy => {
-                    self.phase = Phase::InputStalled;
+                    self.stalled = true;
                     Ok(())
                 }
                 Meaning::SplitSmaller if self.piece > SMALLEST_PIECE => {
@@ -147,21 +201,20 @@ impl Execution {
                 }
                 // The command may have ended without reading all its input: Receive tells.
                 Meaning::Ambiguous | Meaning::AlreadyGone => {
-                    self.input = None;
-                    self.phase = Phase::Output;
+                    self.abandon_input();
                     Ok(())
                 }
-                _ => Err(Trouble::MayHaveStarted(fault)),
+                _ => Err(Trouble::Fault(fault)),
             },
             (Turn::Receive { .. }, Response::Received(received)) => self.received(received),
             (Turn::Receive { .. }, Response::Fault(fault)) => match fault.meaning(Operation::Receive) {
                 Meaning::PollAgain => {
-                    self.resume();
+                    self.stalled = false;
                     Ok(())
                 }
-                _ => Err(Trouble::MayHaveStarted(fault)),
+                _ => Err(Trouble::Fault(fault)),
             },
-            (turn, response) => Err(Trouble::Unexpected(format!("{} to {}", response.name(), name_turn(&turn)))),
+            (turn, response) => Err(Trouble::Unexpected(format!("{} to {}", response.name(), name_turn(turn)))),
         };
         if result.is_err() {
             self.phase = Phase::Failed;
@@ -174,9 +227,14 @@ impl Execution {
         self.events.pop_front()
     }
 
-    /// Another shell takes the command after [`Trouble::NeedsNewShell`].
+    /// The command is to be sent once more: the host surely has not taken it.
     pub fn restart(&mut self) {
         self.phase = Phase::Start;
+    }
+
+    /// The answer to Command was lost, and the host turned out to have taken it.
+    pub fn found(&mut self) {
+        self.phase = Phase::Running;
     }
 
     /// The answer to a Receive was lost, and with it perhaps output. Receiving may go on.
@@ -184,12 +242,18 @@ impl Execution {
         self.gap = true;
     }
 
-    /// No more input is sent: the command is being stopped.
+    /// No more input is sent: nobody reads it, or the command is being stopped.
     pub fn abandon_input(&mut self) {
-        self.input = None;
-        if matches!(self.phase, Phase::Input | Phase::InputStalled) {
-            self.phase = Phase::Output;
-        }
+        self.input.clear();
+        self.waiting = 0;
+        self.complete = true;
+        self.ended = true;
+        self.stalled = false;
+    }
+
+    /// Whether something of the input, if only its end, is still to be sent.
+    fn has_input(&self) -> bool {
+        !self.ended && (self.waiting > 0 || self.complete)
     }
 
     fn started(&mut self, id: &str) -> Result<(), Trouble> {
@@ -198,19 +262,18 @@ impl Execution {
         if id.parse::<Uuid>().ok() != Some(self.command_id) {
             return Err(Trouble::Unexpected("another CommandId than the one sent in the answer to Command".to_owned()));
         }
-        self.phase = if self.input.is_some() { Phase::Input } else { Phase::Output };
+        self.phase = Phase::Running;
         Ok(())
     }
 
-    fn taken(&mut self, length: usize, phase: Phase) {
-        self.input =
-            self.input.take().map(|input| input.slice(length.min(input.len())..)).filter(|rest| !rest.is_empty());
-        self.phase = if self.input.is_some() { phase } else { Phase::Output };
-    }
-
-    fn resume(&mut self) {
-        if self.phase == Phase::InputStalled {
-            self.phase = Phase::Input;
+    fn taken(&mut self, length: usize, end: bool) {
+        self.waiting = self.waiting.saturating_sub(length);
+        self.ended |= end;
+        if let Some(front) = self.input.front_mut() {
+            *front = front.slice(length.min(front.len())..);
+            if front.is_empty() {
+                self.input.pop_front();
+            }
         }
     }
 
@@ -224,11 +287,11 @@ impl Execution {
         match (received.state, received.exit_code) {
             (Some(State::Done), Some(exit_code)) => {
                 self.events.push_back(Event::Done { exit_code, output_gap: self.gap });
-                self.input = None;
+                self.abandon_input();
                 self.phase = Phase::Done;
             }
             (Some(State::Done), None) => return Err(Trouble::Unexpected("Done without an exit code".to_owned())),
-            _ => self.resume(),
+            _ => self.stalled = false,
         }
         Ok(())
     }

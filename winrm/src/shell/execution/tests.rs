@@ -4,13 +4,18 @@ use crate::shell::OutputStream;
 const ID: Uuid = Uuid::from_u128(0xB097_3E54);
 
 fn execution(stdin: Option<&'static [u8]>, piece: usize) -> Execution {
-    let invocation = Invocation { command_line: "sort".into(), stdin: stdin.map(Bytes::from_static) };
+    let invocation = Invocation { command_line: "sort".into(), stdin: stdin.map(Bytes::from_static), streamed: false };
     Execution::new(&invocation, ID, piece)
 }
 
 fn accept(execution: &mut Execution) {
     assert_eq!(execution.turn(), Turn::Command);
-    execution.answer(Response::CommandStarted(ID.to_string().to_uppercase())).unwrap();
+    answer(execution, Response::CommandStarted(ID.to_string().to_uppercase())).unwrap();
+}
+
+fn answer(execution: &mut Execution, response: Response) -> Result<(), Trouble> {
+    let turn = execution.turn();
+    execution.answer(&turn, response)
 }
 
 fn output(data: &'static str) -> Received {
@@ -40,7 +45,7 @@ fn a_short_command_is_one_command_and_one_receive() {
     let mut execution = execution(None, 4096);
     accept(&mut execution);
     assert_eq!(execution.turn(), Turn::Receive { patience: Duration::MAX });
-    execution.answer(Response::Received(Received { output: output("hi\n").output, ..done(-1) })).unwrap();
+    answer(&mut execution, Response::Received(Received { output: output("hi\n").output, ..done(-1) })).unwrap();
     assert_eq!(
         execution.event(),
         Some(Event::Output { stream: OutputStream::Stdout, data: Bytes::from_static(b"hi\n") })
@@ -56,10 +61,10 @@ fn an_operation_timeout_polls_again_without_end() {
     accept(&mut execution);
     for _ in 0..1000 {
         assert!(matches!(execution.turn(), Turn::Receive { .. }));
-        execution.answer(fault(TIMED_OUT)).unwrap();
+        answer(&mut execution, fault(TIMED_OUT)).unwrap();
         assert_eq!(execution.event(), None);
     }
-    execution.answer(Response::Received(done(0))).unwrap();
+    answer(&mut execution, Response::Received(done(0))).unwrap();
     assert_eq!(execution.event(), Some(Event::Done { exit_code: 0, output_gap: false }));
 }
 
@@ -75,7 +80,7 @@ fn input_is_split_and_ended_once() {
                 assert!(data.len() <= 1024);
                 sent.extend_from_slice(&data);
                 assert_eq!(end, sent.len() == input.len());
-                execution.answer(Response::Sent).unwrap();
+                answer(&mut execution, Response::Sent).unwrap();
             }
             Turn::Receive { .. } => break,
             other => panic!("{other:?}"),
@@ -89,7 +94,7 @@ fn empty_input_is_ended_at_once() {
     let mut execution = execution(Some(b""), 1024);
     accept(&mut execution);
     assert!(matches!(execution.turn(), Turn::Send { data, end: true, .. } if data.is_empty()));
-    execution.answer(Response::Sent).unwrap();
+    answer(&mut execution, Response::Sent).unwrap();
     assert!(matches!(execution.turn(), Turn::Receive { .. }));
 }
 
@@ -97,10 +102,10 @@ fn empty_input_is_ended_at_once() {
 fn a_send_that_timed_out_is_not_repeated() {
     let mut execution = execution(Some(&[1; 1500]), 1024);
     accept(&mut execution);
-    execution.answer(fault(TIMED_OUT)).unwrap();
+    answer(&mut execution, fault(TIMED_OUT)).unwrap();
     // Output first, for the command may wait until somebody takes it.
     assert_eq!(execution.turn(), Turn::Receive { patience: INPUT_PATIENCE });
-    execution.answer(Response::Received(output("x"))).unwrap();
+    answer(&mut execution, Response::Received(output("x"))).unwrap();
     assert!(matches!(execution.turn(), Turn::Send { data, end: true, .. } if data.len() == 476));
 }
 
@@ -110,11 +115,11 @@ fn a_busy_input_is_repeated_after_a_look_at_the_output() {
     accept(&mut execution);
     for _ in 0..3 {
         assert!(matches!(execution.turn(), Turn::Send { data, end: true, .. } if data == "abc"));
-        execution.answer(fault(BUSY)).unwrap();
+        answer(&mut execution, fault(BUSY)).unwrap();
         assert_eq!(execution.turn(), Turn::Receive { patience: INPUT_PATIENCE });
-        execution.answer(fault(TIMED_OUT)).unwrap();
+        answer(&mut execution, fault(TIMED_OUT)).unwrap();
     }
-    execution.answer(Response::Sent).unwrap();
+    answer(&mut execution, Response::Sent).unwrap();
     assert_eq!(execution.turn(), Turn::Receive { patience: Duration::MAX });
 }
 
@@ -122,8 +127,8 @@ fn a_busy_input_is_repeated_after_a_look_at_the_output() {
 fn a_command_that_ends_without_reading_its_input_is_done() {
     let mut execution = execution(Some(&[1; 4000]), 1024);
     accept(&mut execution);
-    execution.answer(fault(BUSY)).unwrap();
-    execution.answer(Response::Received(done(3))).unwrap();
+    answer(&mut execution, fault(BUSY)).unwrap();
+    answer(&mut execution, Response::Received(done(3))).unwrap();
     assert_eq!(execution.turn(), Turn::Finished);
     assert_eq!(execution.event(), Some(Event::Done { exit_code: 3, output_gap: false }));
 }
@@ -133,31 +138,78 @@ fn pieces_shrink_to_what_the_host_takes() {
     let mut execution = execution(Some(&[1; 8000]), 8000);
     accept(&mut execution);
     for expected in [4000, 2000, 1024] {
-        execution.answer(fault(TOO_LARGE)).unwrap();
+        answer(&mut execution, fault(TOO_LARGE)).unwrap();
         assert!(matches!(execution.turn(), Turn::Send { data, .. } if data.len() == expected));
     }
-    assert!(matches!(execution.answer(fault(TOO_LARGE)), Err(Trouble::MayHaveStarted(_))));
+    assert!(matches!(answer(&mut execution, fault(TOO_LARGE)), Err(Trouble::Fault(_))));
+}
+
+#[test]
+fn streamed_input_is_sent_beside_a_receive_that_waits() {
+    let invocation = Invocation { command_line: "sort".into(), stdin: None, streamed: true };
+    let mut execution = Execution::new(&invocation, ID, 1024);
+    assert!(invocation.has_input() && execution.wants_input());
+    accept(&mut execution);
+    let receive = execution.turn();
+    assert_eq!(receive, Turn::Receive { patience: Duration::MAX });
+    assert_eq!(execution.input_turn(), None);
+    execution.feed(Bytes::from_static(b"one"));
+    execution.feed(Bytes::from_static(b"two"));
+    for expected in ["one", "two"] {
+        let send = execution.input_turn().unwrap();
+        assert!(matches!(&send, Turn::Send { data, end: false, .. } if data == expected), "{send:?}");
+        execution.answer(&send, Response::Sent).unwrap();
+    }
+    assert_eq!(execution.input_turn(), None);
+    execution.end_input();
+    let end = execution.input_turn().unwrap();
+    assert!(matches!(&end, Turn::Send { data, end: true, .. } if data.is_empty()), "{end:?}");
+    execution.answer(&end, Response::Sent).unwrap();
+    assert_eq!((execution.input_turn(), execution.wants_input()), (None, false));
+    execution.answer(&receive, Response::Received(done(0))).unwrap();
+    assert_eq!(execution.turn(), Turn::Finished);
+}
+
+#[test]
+fn streamed_input_waits_when_enough_of_it_waits() {
+    let invocation = Invocation { command_line: "sort".into(), stdin: None, streamed: true };
+    let mut execution = Execution::new(&invocation, ID, 64 * 1024);
+    accept(&mut execution);
+    while execution.wants_input() {
+        execution.feed(Bytes::from_static(&[1; 100_000]));
+    }
+    assert_eq!(execution.waiting, 300_000);
+    // A command that does not read stalls input, until a pause or an answered Receive.
+    let send = execution.input_turn().unwrap();
+    execution.answer(&send, fault(BUSY)).unwrap();
+    assert!(execution.is_stalled() && execution.input_turn().is_none());
+    execution.retry_input();
+    assert_eq!(execution.input_turn(), Some(send.clone()));
+    // The end of the command may overtake the answer to a Send.
+    execution.answer(&Turn::Receive { patience: Duration::MAX }, Response::Received(done(0))).unwrap();
+    execution.answer(&send, fault(NOT_THERE)).unwrap();
+    assert_eq!(execution.turn(), Turn::Finished);
 }
 
 #[test]
 fn a_command_that_surely_did_not_start_says_so() {
     let mut lost = execution(None, 1024);
-    assert!(matches!(lost.answer(fault(NOT_THERE)), Err(Trouble::NeedsNewShell(_))));
+    assert!(matches!(answer(&mut lost, fault(NOT_THERE)), Err(Trouble::Fault(_))));
     assert_eq!(lost.turn(), Turn::Finished);
     lost.restart();
     accept(&mut lost);
 
     let mut refused = execution(None, 1024);
-    assert!(matches!(refused.answer(fault(5)), Err(Trouble::NotStarted(_))));
+    assert!(matches!(answer(&mut refused, fault(5)), Err(Trouble::Fault(_))));
     let mut ambiguous = execution(None, 1024);
-    assert!(matches!(ambiguous.answer(fault(TIMED_OUT)), Err(Trouble::MayHaveStarted(_))));
+    assert!(matches!(answer(&mut ambiguous, fault(TIMED_OUT)), Err(Trouble::Fault(_))));
 }
 
 #[test]
 fn a_shell_lost_while_receiving_leaves_the_outcome_open() {
     let mut execution = execution(None, 1024);
     accept(&mut execution);
-    assert!(matches!(execution.answer(fault(NOT_THERE)), Err(Trouble::MayHaveStarted(_))));
+    assert!(matches!(answer(&mut execution, fault(NOT_THERE)), Err(Trouble::Fault(_))));
     assert_eq!(execution.turn(), Turn::Finished);
 }
 
@@ -166,7 +218,7 @@ fn a_lost_answer_is_told_with_the_exit_code() {
     let mut execution = execution(None, 1024);
     accept(&mut execution);
     execution.lost_answer();
-    execution.answer(Response::Received(done(0))).unwrap();
+    answer(&mut execution, Response::Received(done(0))).unwrap();
     assert_eq!(execution.event(), Some(Event::Done { exit_code: 0, output_gap: true }));
 }
 
@@ -174,19 +226,19 @@ fn a_lost_answer_is_told_with_the_exit_code() {
 fn answers_that_do_not_belong_are_not_believed() {
     let other = Uuid::from_u128(1);
     let mut started = execution(None, 1024);
-    assert!(matches!(started.answer(Response::CommandStarted(other.to_string())), Err(Trouble::Unexpected(_))));
+    assert!(matches!(answer(&mut started, Response::CommandStarted(other.to_string())), Err(Trouble::Unexpected(_))));
     let mut mixed = execution(None, 1024);
     accept(&mut mixed);
-    assert!(matches!(mixed.answer(Response::Sent), Err(Trouble::Unexpected(_))));
+    assert!(matches!(answer(&mut mixed, Response::Sent), Err(Trouble::Unexpected(_))));
     let mut foreign = execution(None, 1024);
     accept(&mut foreign);
     let received = Received { command_id: Some(other.to_string()), ..output("x") };
-    assert!(matches!(foreign.answer(Response::Received(received)), Err(Trouble::Unexpected(_))));
+    assert!(matches!(answer(&mut foreign, Response::Received(received)), Err(Trouble::Unexpected(_))));
     assert_eq!(foreign.event(), None);
     let mut codeless = execution(None, 1024);
     accept(&mut codeless);
     assert!(matches!(
-        codeless.answer(Response::Received(Received { exit_code: None, ..done(0) })),
+        answer(&mut codeless, Response::Received(Received { exit_code: None, ..done(0) })),
         Err(Trouble::Unexpected(_))
     ));
 }
