@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 /// What a simulated host cannot answer, or what an ordinary run leaves out.
 const NOT_TOLD: &[(&str, &str)] = &[
+    ("command.arguments", "could not tell"),
     ("signal.terminate_kills", "could not tell"),
     ("limits.operations", "skipped"),
     ("limits.shells", "skipped"),
@@ -172,6 +173,8 @@ async fn checks_fail_when_a_host_answers_otherwise() -> Result<()> {
         (Replace("Stream Name=\"stderr\"", "Stream Name=\"stdout\""), "output.streams"),
         (Replace("2150858805", "2150858806"), "output.envelope_too_small"),
         (Replace("<rsp:ExitCode>37<", "<rsp:ExitCode>00<"), "powershell.exit"),
+        (Replace("<rsp:ExitCode>0<", "<rsp:ExitCode>1<"), "input.end"),
+        (Replace("eHh4eHh4eHh4eHh4", "eHh4eHh4DQp4eHh4"), "powershell.width"),
         (OneAtATime, "connection.second"),
     ] {
         let relay = Relay::start(host.address(), falsification).await?;
@@ -215,6 +218,20 @@ async fn an_interrupted_run_leaves_no_shell() -> Result<()> {
     let statistics = host.statistics();
     assert_eq!((statistics.shells.open, statistics.commands.running), (0, 0), "{lines:?}");
     assert!(statistics.shells.opened > 0);
+    host.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shells_whose_creation_was_never_confirmed_are_found_and_deleted() -> Result<()> {
+    let host = Winsim::start(open_options()).await?;
+    let relay = Relay::start(host.address(), Falsification::Lose("ResourceCreated")).await?;
+    let directory = TempDir::new()?;
+    let mut command = kit(directory.path(), relay.address, &["--auth", "basic", "--allow-basic-over-http"])?;
+    let output = tokio::task::spawn_blocking(move || Output::of(&mut command, PATIENCE)).await??;
+    assert_eq!(output.code, 3, "{}", output.text());
+    let shells = host.statistics().shells;
+    assert_eq!((shells.opened, shells.deleted, shells.open), (1, 1, 0), "{}", output.text());
     host.stop().await;
     Ok(())
 }

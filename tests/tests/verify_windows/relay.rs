@@ -16,6 +16,8 @@ use tokio::task::JoinSet;
 pub(crate) enum Falsification {
     /// The first text becomes the second, which is as long.
     Replace(&'static str, &'static str),
+    /// The answer that holds this text is lost, and its connection with it.
+    Lose(&'static str),
     /// No request is passed on while another connection waits for its answer.
     OneAtATime,
 }
@@ -66,6 +68,9 @@ async fn serve(mut client: TcpStream, host: SocketAddr, falsification: Falsifica
                 answer[at..at + to.len()].copy_from_slice(to.as_bytes());
                 at += to.len();
             }
+        }
+        if let Falsification::Lose(text) = falsification {
+            ensure!(!answer.windows(text.len()).any(|window| window == text.as_bytes()), "lost on purpose");
         }
         client.write_all(&answer).await?;
     }

@@ -93,7 +93,8 @@ impl Lab {
     pub(crate) fn new(target: Target) -> Self {
         let session = Uuid::new_v4();
         let requests = Requests::new(target.endpoint.to_string(), session, OPERATION);
-        let prefix = format!("Lictor verify {} ", &session.simple().to_string()[..12]);
+        // Of the form and length that the product gives its shells.
+        let prefix = format!("lictor:verify:{}:", session.simple());
         let (made, spare, names) = (Mutex::default(), tokio::sync::Mutex::default(), Mutex::default());
         Self { target, requests, session, prefix, made, spare, rejected: AtomicBool::new(false), names }
     }
@@ -120,6 +121,11 @@ impl Lab {
     /// Whether the host has rejected the credential: then nothing more can be found out.
     pub(crate) fn is_rejected(&self) -> bool {
         self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether a shell of this run may exist.
+    pub(crate) fn may_have_shells(&self) -> bool {
+        !self.made().is_empty()
     }
 
     /// A connection and an ordinary shell.

@@ -67,7 +67,7 @@ struct Arguments {
     /// Also use quotas up: up to 1,600 commands in a shell and 40 shells. Disturbs other sessions of the user
     #[arg(long)]
     with_quotas: bool,
-    /// Also wait for what the host does to idle connections and shells: about seven minutes more
+    /// Also wait for what the host does to idle connections and shells: three to five minutes more
     #[arg(long)]
     with_idle: bool,
     /// Make only checks whose names begin with this. May be repeated
@@ -126,6 +126,7 @@ async fn run(arguments: &Arguments) -> Result<u8> {
     ensure!(!selected.is_empty(), "no check's name begins with {:?}", arguments.only);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let begin = Instant::now();
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     say(&format!("Examining {} as {}", target.endpoint, target.credential.username));
@@ -135,7 +136,10 @@ async fn run(arguments: &Arguments) -> Result<u8> {
         Ok(host) => host,
         Err(error) => {
             say(&format!("The host could not be examined: {error:#}"));
-            return Ok(exit::NO_ACCESS);
+            // A shell may have been made all the same, when the answer to Create got lost.
+            let clean =
+                !lab.may_have_shells() || matches!(tokio::time::timeout(CLEAN_UP, lab.close()).await, Ok(Ok(0)));
+            return Ok(if clean { exit::NO_ACCESS } else { exit::LEFT_BEHIND });
         }
     };
     say(&format!("Host: {host}\n"));
@@ -144,6 +148,7 @@ async fn run(arguments: &Arguments) -> Result<u8> {
         () = examine(&lab, arguments, &selected, &mut rows) => false,
         _ = interrupt.recv() => true,
         _ = terminate.recv() => true,
+        _ = hangup.recv() => true,
     };
     if interrupted {
         say("\nInterrupted: deleting shells; once more ends at once, and leaves them behind");

@@ -7,7 +7,7 @@ use lictor_winrm::auth::ntlm::NtlmContext;
 use lictor_winrm::auth::{Handshake, Step, basic};
 use lictor_winrm::fault::{Class, Meaning, Operation};
 use lictor_winrm::target::AuthKind;
-use lictor_winrm::wsman::Signal;
+use lictor_winrm::wsman::{Response, Signal};
 use uuid::Uuid;
 
 use super::{Check, Finding, check};
@@ -134,7 +134,14 @@ async fn shells(lab: &Lab) -> Result<Finding> {
         let (shell, reply) = lab.create_with(&mut line, |name| Custom::create(name, Duration::from_secs(300))).await?;
         if shell.is_none() {
             let understood = reply.fault().is_some_and(|fault| fault.class() == Class::QuotaShells);
-            return Ok(Finding::judge(understood, [format!("refused after {made} shells: {}", reply.brief())]));
+            let listing = lab.list(&mut line).await?;
+            let told = match &listing.response {
+                Response::Listed(listed) => {
+                    format!("{} shells in the listing, more to come: {}", listed.shells.len(), listed.more.is_some())
+                }
+                _ => listing.brief(),
+            };
+            return Ok(Finding::judge(understood, [format!("refused after {made} shells: {}", reply.brief()), told]));
         }
     }
     Ok(Finding::judge(false, [format!("{MOST} shells were made, none was refused")]))

@@ -29,6 +29,13 @@ pub(super) fn checks() -> Vec<Check> {
         ),
         check!(
             Always,
+            "output.large",
+            "2 MiB of output of a program that does not wait arrive whole",
+            "notes 4; winrm/src/wsman/response.rs",
+            large
+        ),
+        check!(
+            Always,
             "output.envelope_size",
             "answers keep to the MaxEnvelopeSize of the request, and to the host's own when that is smaller",
             "notes 3, [MS-WSMV] 3.1.4.1.7; winrm/src/wsman.rs",
@@ -85,6 +92,24 @@ async fn while_running(lab: &Lab) -> Result<Finding> {
     let held = first + Duration::from_secs(1) < all;
     let told = format!("first after {} ms, all after {} ms", first.as_millis(), all.as_millis());
     Ok(Finding::judge(held, [told, format!("{} Receives", ended.receives)]))
+}
+
+async fn large(lab: &Lab) -> Result<Finding> {
+    const LINES: usize = 32_768;
+    const WIDTH: usize = 62;
+    let mut bench = lab.bench().await?;
+    let begin = std::time::Instant::now();
+    let script = format!("$x = '{}'; 1..{LINES} | ForEach-Object {{ Write-Output $x }}", "x".repeat(WIDTH));
+    let line = format!("powershell.exe -NoLogo -NoProfile -NonInteractive -OutputFormat Text -Command \"{script}\"");
+    let ended = lab.run(&mut bench, &line, None).await?;
+    let expected = format!("{}\r\n", "x".repeat(WIDTH)).into_bytes();
+    let whole = ended.stdout.chunks(WIDTH + 2).filter(|chunk| *chunk == expected).count();
+    let held = whole == LINES && ended.stdout.len() == LINES * (WIDTH + 2);
+    let (bytes, receives, took) = (ended.stdout.len(), ended.receives, begin.elapsed().as_millis());
+    Ok(Finding::judge(
+        held,
+        [format!("{whole} of {LINES} lines whole, {bytes} bytes in {receives} Receives, {took} ms")],
+    ))
 }
 
 async fn envelope_size(lab: &Lab) -> Result<Finding> {

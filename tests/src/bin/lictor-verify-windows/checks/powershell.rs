@@ -65,6 +65,13 @@ pub(super) fn checks() -> Vec<Check> {
         ),
         check!(
             Always,
+            "powershell.width",
+            "text of 300 characters is one line: it is not broken at the width of the console",
+            "notes 9, which say so of tables only",
+            width
+        ),
+        check!(
+            Always,
             "powershell.large",
             "a script of 300 KiB arrives whole through standard input",
             "notes 9; docs/decisions/0003",
@@ -175,6 +182,14 @@ async fn arguments(lab: &Lab) -> Result<Finding> {
     let ended = script(lab, "$args | ForEach-Object { Write-Output ('<' + $_ + '>') }", &given).await?;
     let expected: String = given.iter().map(|argument| format!("<{argument}>\r\n")).collect();
     Ok(Finding::judge(ended.stdout == expected.as_bytes(), [told("arguments", &ended), format!("wanted {expected:?}")]))
+}
+
+async fn width(lab: &Lab) -> Result<Finding> {
+    let line = "x".repeat(300);
+    let ended = script(lab, &format!("Write-Output '{line}'"), &[]).await?;
+    let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let lengths: Vec<usize> = text.lines().map(str::len).collect();
+    Ok(Finding::judge(text == format!("{line}\r\n"), [format!("lines of {lengths:?} characters")]))
 }
 
 async fn large(lab: &Lab) -> Result<Finding> {

@@ -10,7 +10,7 @@ use lictor_winrm::wsman::{Response, State};
 
 use super::{Check, Finding, check};
 use crate::envelope::Custom;
-use crate::lab::{Lab, properties};
+use crate::lab::{Bench, Lab, properties};
 use crate::reply::{Reply, clip, shown};
 
 pub(super) fn checks() -> Vec<Check> {
@@ -78,6 +78,13 @@ pub(super) fn checks() -> Vec<Check> {
             "Delete ends a running command; what is asked of the shell afterwards is answered with 'not there'",
             "notes 4 and 6; winrm/src/fault.rs",
             delete
+        ),
+        check!(
+            Always,
+            "shell.outlives_connection",
+            "a shell outlives the connection that made it: another logon of the user runs commands in it and deletes it",
+            "notes 4, 6 (2150859177); winrm/src/session.rs",
+            outlives_connection
         ),
         check!(
             Always,
@@ -270,6 +277,18 @@ async fn delete(lab: &Lab) -> Result<Finding> {
             format!("Delete again: {}", again.brief()),
         ],
     ))
+}
+
+async fn outlives_connection(lab: &Lab) -> Result<Finding> {
+    let Bench { line, shell } = lab.bench().await?;
+    drop(line);
+    let mut bench = Bench { line: lab.connect().await?, shell };
+    let ended = lab.run(&mut bench, "echo lictor", None).await;
+    let ran = ended.as_ref().is_ok_and(|ended| ended.stdout == b"lictor\r\n");
+    let told = ended.map_or_else(|error| format!("{error:#}"), |ended| shown(&ended.stdout));
+    let shell = bench.shell.id.clone();
+    let deleted = lab.delete(&mut bench.line, &shell).await?;
+    Ok(Finding::judge(ran && deleted.fault().is_none(), [told, format!("Delete: {}", deleted.brief())]))
 }
 
 async fn unknown(lab: &Lab) -> Result<Finding> {
