@@ -1,0 +1,245 @@
+//! Scripts: the product's wrappers for PowerShell and cmd, as the product starts them.
+//!
+//! Nothing of the wrapper is repeated here: [`run`] is the one place that knows how an invocation is made.
+
+use anyhow::{Result, anyhow};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use lictor_winrm::Invocation;
+use lictor_winrm::powershell::{cmd_script, powershell_script};
+
+use super::{Check, Finding, check};
+use crate::lab::{Ended, Lab};
+use crate::reply::shown;
+
+pub(super) fn checks() -> Vec<Check> {
+    vec![
+        check!(
+            Always,
+            "powershell.exit",
+            "exit 37 ends with 37, exit -5 with -5, a script without exit with 0",
+            "notes 9; winrm/src/powershell.rs",
+            exit
+        ),
+        check!(
+            Always,
+            "powershell.throw",
+            "throw ends with 1, and its message is on standard error as plain text",
+            "notes 9; winrm/src/powershell.rs",
+            throw
+        ),
+        check!(
+            Always,
+            "powershell.native",
+            "a native command that fails last gives its exit code; one that fails earlier gives 0",
+            "notes 9; winrm/src/powershell.rs",
+            native
+        ),
+        check!(
+            Always,
+            "powershell.parser_error",
+            "a script that cannot be parsed runs nothing, ends with 1 and says why on standard error",
+            "notes 9; winrm/src/powershell.rs",
+            parser_error
+        ),
+        check!(
+            Always,
+            "powershell.write_error",
+            "an error that does not terminate, at the end, gives 1",
+            "notes 9; winrm/src/powershell.rs",
+            write_error
+        ),
+        check!(
+            Always,
+            "powershell.text",
+            "letters beyond ASCII in script and arguments arrive, and come back as UTF-8 without a mark",
+            "notes 9; docs/decisions/0003",
+            text
+        ),
+        check!(
+            Always,
+            "powershell.arguments",
+            "arguments arrive as they are: blanks, quotes, dollar signs, empty ones",
+            "docs/decisions/0003",
+            arguments
+        ),
+        check!(
+            Always,
+            "powershell.width",
+            "text of 300 characters is one line: it is not broken at the width of the console",
+            "notes 9, which say so of tables only",
+            width
+        ),
+        check!(
+            Always,
+            "powershell.large",
+            "a script of 300 KiB arrives whole through standard input",
+            "notes 9; docs/decisions/0003",
+            large
+        ),
+        check!(
+            Always,
+            "powershell.profile",
+            "without -NoProfile a script runs as well",
+            "notes 4 and 9; winrm/src/powershell.rs",
+            profile
+        ),
+        check!(
+            Always,
+            "powershell.clixml",
+            "errors of -EncodedCommand are CLIXML on standard error; with -OutputFormat Text they are not",
+            "notes 9; winrm/src/powershell.rs",
+            clixml
+        ),
+        check!(
+            Always,
+            "cmd.script",
+            "lines through standard input run without banner, prompt or echo; the exit code is that of exit or of the last",
+            "winrm/src/powershell.rs",
+            cmd
+        ),
+    ]
+}
+
+/// Starts an invocation as the product does. Input goes out on a connection of its own, so that its size does not matter.
+async fn run(lab: &Lab, invocation: &Invocation) -> Result<Ended> {
+    let mut bench = lab.bench().await?;
+    let mut other = lab.connect().await?;
+    match invocation.stdin.as_deref() {
+        Some(input) => Ok(lab.run_apart(&mut bench, &mut other, &invocation.command_line, input).await?.0),
+        None => lab.run(&mut bench, &invocation.command_line, None).await,
+    }
+}
+
+async fn script(lab: &Lab, text: &str, arguments: &[&str]) -> Result<Ended> {
+    let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    let invocation = powershell_script(text, &arguments, true).map_err(|error| anyhow!("{error}"))?;
+    run(lab, &invocation).await
+}
+
+fn told(what: &str, ended: &Ended) -> String {
+    format!("{what}: exit code {}, {}, error {}", ended.exit_text, shown(&ended.stdout), shown(&ended.stderr))
+}
+
+/// Text without the differences that consoles make.
+fn words(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Runs scripts and compares exit codes and output.
+async fn compare(lab: &Lab, cases: &[(&str, i32, &str)]) -> Result<Finding> {
+    let mut evidence = Vec::new();
+    let mut held = true;
+    for (text, exit_code, output) in cases {
+        let ended = script(lab, text, &[]).await?;
+        held &= ended.exit_code == *exit_code && words(&ended.stdout) == *output;
+        evidence.push(told(&text.replace('\n', " / "), &ended));
+    }
+    Ok(Finding::judge(held, evidence))
+}
+
+async fn exit(lab: &Lab) -> Result<Finding> {
+    let cases = [("Write-Output one\nexit 37", 37, "one"), ("exit -5", -5, ""), ("Write-Output two", 0, "two")];
+    compare(lab, &cases).await
+}
+
+async fn throw(lab: &Lab) -> Result<Finding> {
+    let ended = script(lab, "Write-Output before\nthrow 'lictor-message'\nWrite-Output after", &[]).await?;
+    let plain = words(&ended.stderr);
+    let held = ended.exit_code == 1
+        && words(&ended.stdout) == "before"
+        && plain.contains("lictor-message")
+        && !plain.contains("CLIXML");
+    Ok(Finding::judge(held, [told("throw", &ended)]))
+}
+
+async fn native(lab: &Lab) -> Result<Finding> {
+    let cases = [("cmd.exe /c exit 5", 5, ""), ("cmd.exe /c exit 5\nWrite-Output after", 0, "after")];
+    compare(lab, &cases).await
+}
+
+async fn parser_error(lab: &Lab) -> Result<Finding> {
+    let ended = script(lab, "Write-Output before\nif (", &[]).await?;
+    let held = ended.exit_code == 1 && ended.stdout.is_empty() && !ended.stderr.is_empty();
+    Ok(Finding::judge(held, [told("if (", &ended)]))
+}
+
+async fn write_error(lab: &Lab) -> Result<Finding> {
+    let ended = script(lab, "Write-Output before\nWrite-Error 'lictor-message'", &[]).await?;
+    let plain = words(&ended.stderr);
+    let held = ended.exit_code == 1 && plain.contains("lictor-message") && !plain.contains("CLIXML");
+    Ok(Finding::judge(held, [told("Write-Error", &ended)]))
+}
+
+async fn text(lab: &Lab) -> Result<Finding> {
+    let ended = script(lab, "Write-Output 'é日本😀'\nWrite-Output $args[0]", &["ü€"]).await?;
+    let held = ended.stdout == "é日本😀\r\nü€\r\n".as_bytes();
+    Ok(Finding::judge(held, [told("text", &ended), format!("{:02x?}", &ended.stdout[..ended.stdout.len().min(40)])]))
+}
+
+async fn arguments(lab: &Lab) -> Result<Finding> {
+    let given = ["a b", "", "\"q\"", "$HOME", "it's", "`x", "50% & more", "-Name"];
+    let ended = script(lab, "$args | ForEach-Object { Write-Output ('<' + $_ + '>') }", &given).await?;
+    let expected: String = given.iter().map(|argument| format!("<{argument}>\r\n")).collect();
+    Ok(Finding::judge(ended.stdout == expected.as_bytes(), [told("arguments", &ended), format!("wanted {expected:?}")]))
+}
+
+async fn width(lab: &Lab) -> Result<Finding> {
+    let line = "x".repeat(300);
+    let ended = script(lab, &format!("Write-Output '{line}'"), &[]).await?;
+    let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let lengths: Vec<usize> = text.lines().map(str::len).collect();
+    Ok(Finding::judge(text == format!("{line}\r\n"), [format!("lines of {lengths:?} characters")]))
+}
+
+async fn large(lab: &Lab) -> Result<Finding> {
+    let mut text = String::from("Write-Output first\n");
+    while text.len() < 300 * 1024 {
+        text.push_str("# lictor lictor lictor lictor lictor lictor lictor lictor lictor\n");
+    }
+    text.push_str("Write-Output last\nexit 9");
+    let begin = std::time::Instant::now();
+    let ended = script(lab, &text, &[]).await?;
+    let held = ended.exit_code == 9 && words(&ended.stdout) == "first last";
+    let told = told(&format!("{} bytes, {} ms", text.len(), begin.elapsed().as_millis()), &ended);
+    Ok(Finding::judge(held, [told]))
+}
+
+async fn profile(lab: &Lab) -> Result<Finding> {
+    let text = "Write-Output ('PowerShell ' + $PSVersionTable.PSVersion)\nexit 3";
+    let invocation = powershell_script(text, &[], false).map_err(|error| anyhow!("{error}"))?;
+    let ended = run(lab, &invocation).await?;
+    let held = ended.exit_code == 3 && words(&ended.stdout).contains("PowerShell ");
+    Ok(Finding::judge(held, [told("with profile", &ended)]))
+}
+
+async fn clixml(lab: &Lab) -> Result<Finding> {
+    let utf16: Vec<u8> = "Write-Error 'lictor-message'".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let encoded = STANDARD.encode(utf16);
+    let mut evidence = Vec::new();
+    let mut held = true;
+    for (format, marked) in [("", true), ("-OutputFormat Text ", false)] {
+        let mut bench = lab.bench().await?;
+        let line = format!("powershell.exe -NoLogo -NoProfile -NonInteractive {format}-EncodedCommand {encoded}");
+        let ended = lab.run(&mut bench, &line, None).await?;
+        let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+        held &= text.starts_with("#< CLIXML") == marked && text.contains("lictor-message");
+        evidence.push(told(if format.is_empty() { "as it is" } else { format.trim() }, &ended));
+    }
+    Ok(Finding::judge(held, evidence))
+}
+
+async fn cmd(lab: &Lab) -> Result<Finding> {
+    let mut evidence = Vec::new();
+    let mut held = true;
+    for (text, arguments, exit_code, output) in [
+        ("echo one\r\necho two\r\nexit 9", vec![], 9, "one\r\ntwo\r\n"),
+        ("echo [%1%]\r\ncmd.exe /c exit 4", vec!["a b".to_owned()], 4, "[a b]\r\n"),
+    ] {
+        let invocation = cmd_script(text, &arguments).map_err(|error| anyhow!("{error}"))?;
+        let ended = run(lab, &invocation).await?;
+        held &= ended.exit_code == exit_code && ended.stdout == output.as_bytes();
+        evidence.push(told(&text.replace("\r\n", " / "), &ended));
+    }
+    Ok(Finding::judge(held, evidence))
+}
