@@ -3,9 +3,12 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use super::*;
-use crate::envelope::Message;
-use crate::soap::Element;
+use crate::envelope::{Message, guid};
+use crate::soap::{Element, escape, namespace};
 
 fn host(change: impl FnOnce(&mut Options)) -> Host {
     let mut options = Options { hostname: "WEB01".to_owned(), ..Options::default() };
