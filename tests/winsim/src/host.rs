@@ -4,12 +4,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
+use crate::clock::Clock;
+use crate::conditions::Conditions;
 use crate::envelope::{self, Operation, Request};
 use crate::fault::Fault;
+use crate::lines::Lines;
 use crate::options::Options;
 use crate::process::Stream;
 use crate::programs::Machine;
@@ -33,6 +38,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(7200);
 pub(crate) struct Host {
     pub(crate) options: Arc<Options>,
     pub(crate) recorder: Recorder,
+    pub(crate) clock: Clock,
+    pub(crate) lines: Arc<Lines>,
+    pub(crate) conditions: Conditions,
+    /// Whether the listener listens, once there is one.
+    pub(crate) listening: watch::Sender<Option<bool>>,
     machine: Arc<Machine>,
     state: Mutex<State>,
 }
@@ -77,7 +87,19 @@ pub struct CommandInfo {
 impl Host {
     pub(crate) fn new(options: Arc<Options>) -> Self {
         let machine = Arc::new(Machine::new(&options.hostname));
-        Self { options, recorder: Recorder::default(), machine, state: Mutex::default() }
+        let clock = Clock::default();
+        let lines = Arc::new(Lines::new(clock.clone()));
+        let conditions = Conditions::new(&options, clock.now());
+        Self {
+            options,
+            recorder: Recorder::default(),
+            clock,
+            lines,
+            conditions,
+            listening: watch::Sender::new(None),
+            machine,
+            state: Mutex::default(),
+        }
     }
 
     /// Does what a request asks for and returns the envelope of the answer.
@@ -88,6 +110,10 @@ impl Host {
         }
         if self.options.denied_users.iter().any(|user| user.eq_ignore_ascii_case(&caller.user)) {
             return Err(Fault::access_denied());
+        }
+        let ordered = self.conditions.take_fault(request.operation.name());
+        if let Some((fault, false)) = ordered {
+            return Err(fault);
         }
         let body = match (request.resource.as_str(), request.operation) {
             (CONFIG, Operation::Get) => self.config(),
@@ -106,6 +132,9 @@ impl Host {
             }
             _ => return Err(Fault::resource_not_found(&request.resource)),
         };
+        if let Some((fault, true)) = ordered {
+            return Err(fault);
+        }
         let action = format!("{}Response", request.action);
         Ok(envelope::response(&action, Some(&request.message_id), &body))
     }
@@ -148,7 +177,7 @@ impl Host {
     pub(crate) fn sweep(&self) {
         let mut state = self.lock();
         let before = state.shells.len();
-        state.shells.retain(|_, shell| shell.active.elapsed() < shell.idle_timeout);
+        state.shells.retain(|_, shell| self.clock.since(shell.active) < shell.idle_timeout);
         let expired = (before - state.shells.len()) as u64;
         drop(state);
         if expired > 0 {
@@ -159,11 +188,14 @@ impl Host {
         }
     }
 
-    /// Removes everything, as the end of the service does.
-    pub(crate) fn clear(&self) {
-        let shells = std::mem::take(&mut self.lock().shells);
-        self.recorder.count(|statistics| statistics.shells.open = 0);
-        drop(shells);
+    /// Forgets every shell with its commands and every listing, as the end of the service does. What was written to disk stays.
+    pub(crate) fn forget(&self) {
+        let state = std::mem::take(&mut *self.lock());
+        self.recorder.count(|statistics| {
+            statistics.shells.lost += state.shells.len() as u64;
+            statistics.shells.open = 0;
+        });
+        drop(state);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -173,12 +205,12 @@ impl Host {
 }
 
 impl State {
-    fn shell(&mut self, id: &str, caller: &Caller) -> Result<&mut Shell, Fault> {
+    fn shell(&mut self, id: &str, caller: &Caller, now: Instant) -> Result<&mut Shell, Fault> {
         let shell = self.shells.get_mut(id).ok_or_else(Fault::shell_not_found)?;
         if shell.owner != caller.user {
             return Err(Fault::other_owner());
         }
-        shell.active = Instant::now();
+        shell.active = now;
         Ok(shell)
     }
 }

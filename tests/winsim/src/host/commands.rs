@@ -4,7 +4,6 @@
 //! deleted, whatever becomes of it: Windows does not give them back earlier.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -50,12 +49,18 @@ impl Host {
         };
         let shell_id = self.shell_id(request)?;
         self.recorder.command_requested(&shell_id, &id);
+        let quotas = self.conditions.quotas();
+        let now = self.clock.now();
         let mut state = self.lock();
         let operations: usize =
             state.shells.values().filter(|shell| shell.owner == caller.user).map(|shell| shell.operations).sum();
-        let shell = state.shell(&shell_id, caller)?;
-        if operations >= self.options.max_operations_per_user {
-            return Err(Fault::too_many_operations(self.options.max_operations_per_user));
+        let shell = state.shell(&shell_id, caller, now)?;
+        if operations >= quotas.max_operations_per_user {
+            return Err(Fault::too_many_operations(quotas.max_operations_per_user));
+        }
+        let running = shell.commands.values().filter(|command| command.process.is_running()).count();
+        if running >= quotas.max_processes_per_shell {
+            return Err(Fault::too_many_processes());
         }
         if shell.commands.contains_key(&id) {
             drop(state);
@@ -65,7 +70,7 @@ impl Host {
             (Arc::clone(&self.machine), caller.user.clone(), shell.environment(&self.machine.hostname));
         let directory = shell.directory.clone().unwrap_or_else(|| profile(&caller.user));
         let (code_page, started) = (shell.code_page, line.clone());
-        let process = Process::start(|pipes| async move {
+        let process = Process::start_on(self.clock.clone(), |pipes| async move {
             let session = Session::new(machine, &user, environment, &directory, code_page, pipes);
             if started.encode_utf16().count() > COMMAND_LINE {
                 session.print_error("The command line is too long.\r\n").await;
@@ -174,8 +179,9 @@ impl Host {
             .attribute("CommandId")
             .ok_or_else(|| self.against(request, Fault::schema(), "no CommandId"))?;
         let id = self.id(request, id)?;
+        let now = self.clock.now();
         let mut state = self.lock();
-        let shell = state.shell(&shell_id, caller)?;
+        let shell = state.shell(&shell_id, caller, now)?;
         let command = shell.commands.get(&id).ok_or_else(Fault::command_not_found)?;
         let backlog = command.process.largest_backlog() as u64;
         if signal != "terminate" && command.process.is_running() {
@@ -195,15 +201,17 @@ impl Host {
     fn pipes(&self, request: &Request, shell_id: &str, command: Option<&str>, caller: &Caller) -> Result<Pipes, Fault> {
         let id = command.ok_or_else(|| self.against(request, Fault::schema(), "no CommandId"))?;
         let id = self.id(request, id)?;
+        let now = self.clock.now();
         let mut state = self.lock();
-        let shell = state.shell(shell_id, caller)?;
+        let shell = state.shell(shell_id, caller, now)?;
         shell.commands.get(&id).map(|command| command.process.pipes()).ok_or_else(Fault::command_not_found)
     }
 
     fn note_activity(&self, shell_id: &str, command_id: &str) {
+        let now = self.clock.now();
         let mut state = self.lock();
         let Some(shell) = state.shells.get_mut(shell_id) else { return };
-        shell.active = Instant::now();
+        shell.active = now;
         let backlog = shell.commands.get(command_id).map_or(0, |command| command.process.largest_backlog()) as u64;
         drop(state);
         self.recorder.count(|statistics| {

@@ -13,12 +13,13 @@ impl Host {
         if !request.selectors.is_empty() {
             return Err(self.against(request, Fault::unexpected_selectors(), "selectors"));
         }
+        let now = self.clock.now();
         let mut state = self.lock();
         let items: Vec<String> = state
             .shells
             .values()
             .filter(|shell| shell.owner == caller.user)
-            .map(|shell| shell.element(Some("Connected")))
+            .map(|shell| shell.element(Some("Connected"), now))
             .collect();
         if request.body.child(namespace::MANAGEMENT, "OptimizeEnumeration").is_some() {
             return Ok(format!(

@@ -2,8 +2,7 @@
 //!
 //! Called by the host with requests whose header is in order. What is against the protocol is refused and noted.
 
-use std::collections::HashMap;
-use std::time::Instant;
+use std::collections::{BTreeSet, HashMap};
 
 use super::shell::Shell;
 use super::{Caller, Host, IDLE_TIMEOUT, SHELL_CMD, streams};
@@ -18,6 +17,7 @@ impl Host {
             return Err(self.against(request, Fault::unexpected_selectors(), "selectors"));
         }
         let code_page = self.create_options(request)?;
+        let now = self.clock.now();
         let mut shell = Shell {
             id: guid(),
             name: request.body.attribute("Name").map(str::to_owned),
@@ -29,8 +29,8 @@ impl Host {
             input_streams: String::new(),
             output_streams: String::new(),
             code_page,
-            created: Instant::now(),
-            active: Instant::now(),
+            created: now,
+            active: now,
             commands: HashMap::new(),
             operations: 0,
         };
@@ -75,10 +75,15 @@ impl Host {
         {
             return Err(self.against(request, Fault::invalid_parameter(), "unknown streams"));
         }
+        let quotas = self.conditions.quotas();
         let mut state = self.lock();
-        if state.shells.values().filter(|other| other.owner == caller.user).count() >= self.options.max_shells_per_user
-        {
-            return Err(Fault::too_many_shells(self.options.max_shells_per_user));
+        let own = state.shells.values().filter(|other| other.owner == caller.user).count();
+        if own >= quotas.max_shells_per_user {
+            return Err(Fault::too_many_shells(quotas.max_shells_per_user));
+        }
+        let users: BTreeSet<_> = state.shells.values().map(|other| &other.owner).collect();
+        if own == 0 && users.len() >= quotas.max_concurrent_users {
+            return Err(Fault::too_many_users());
         }
         if state.shells.contains_key(&shell.id) {
             drop(state);
@@ -89,7 +94,7 @@ impl Host {
              <w:SelectorSet><w:Selector Name=\"ShellId\">{}</w:Selector></w:SelectorSet></a:ReferenceParameters></x:ResourceCreated>{}",
             escape(&request.to),
             shell.id,
-            shell.element(None),
+            shell.element(None, now),
         );
         state.shells.insert(shell.id.clone(), shell);
         drop(state);
@@ -121,7 +126,7 @@ impl Host {
     pub(super) fn delete(&self, request: &Request, caller: &Caller) -> Result<String, Fault> {
         let shell_id = self.shell_id(request)?;
         let mut state = self.lock();
-        state.shell(&shell_id, caller)?;
+        state.shell(&shell_id, caller, self.clock.now())?;
         let shell = state.shells.remove(&shell_id);
         drop(state);
         // Its processes end here.
@@ -135,6 +140,7 @@ impl Host {
 
     pub(super) fn get(&self, request: &Request, caller: &Caller) -> Result<String, Fault> {
         let shell_id = self.shell_id(request)?;
-        Ok(self.lock().shell(&shell_id, caller)?.element(Some("Connected")))
+        let now = self.clock.now();
+        Ok(self.lock().shell(&shell_id, caller, now)?.element(Some("Connected"), now))
     }
 }

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::*;
 use crate::envelope::{Message, guid};
+use crate::fault::Style;
 use crate::soap::{Element, escape, namespace};
 
 fn host(change: impl FnOnce(&mut Options)) -> Host {
@@ -355,7 +356,11 @@ async fn the_recordings_of_real_hosts_are_answered_alike() {
             }
             let answer = match host.perform(&request, &caller("vagrant")).await {
                 Ok(answer) => answer,
-                Err(fault) => envelope::response(fault.action(), Some(&request.message_id), &fault.body("WEB01")),
+                Err(fault) => envelope::response(
+                    fault.action(),
+                    Some(&request.message_id),
+                    &fault.body("WEB01", Style::default()),
+                ),
             };
             let answer = Element::parse(&answer).expect("well-formed");
             for name in ["ShellId", "CommandId"] {
