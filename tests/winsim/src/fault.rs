@@ -35,6 +35,8 @@ pub(crate) struct Fault {
     role: Role,
     subcode: &'static str,
     detail: Option<&'static str>,
+    /// The text of the fault where it is not that of its detail.
+    reason: Option<&'static str>,
     message: String,
     /// Provider and path of the `ProviderFault`, for faults that come from the shell plug-in.
     provider: Option<&'static str>,
@@ -52,13 +54,33 @@ enum Role {
 const ADDRESSING: &str = "http://schemas.xmlsoap.org/ws/2004/08/addressing/fault";
 const MANAGEMENT: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/fault";
 
+const INVALID_SELECTORS: &str = "The WS-Management service cannot process the request because the request contained invalid selectors for the resource. ";
+
 impl Fault {
     fn sender(code: u32, subcode: &'static str, detail: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { code, role: Role::Sender, subcode, detail, message: message.into(), provider: None, style: None }
+        Self {
+            code,
+            role: Role::Sender,
+            subcode,
+            detail,
+            reason: None,
+            message: message.into(),
+            provider: None,
+            style: None,
+        }
     }
 
     fn receiver(code: u32, subcode: &'static str, message: impl Into<String>) -> Self {
-        Self { code, role: Role::Receiver, subcode, detail: None, message: message.into(), provider: None, style: None }
+        Self {
+            code,
+            role: Role::Receiver,
+            subcode,
+            detail: None,
+            reason: None,
+            message: message.into(),
+            provider: None,
+            style: None,
+        }
     }
 
     pub(crate) fn timed_out() -> Self {
@@ -69,32 +91,27 @@ impl Fault {
         )
     }
 
-    pub(crate) fn shell_not_found() -> Self {
-        Self::sender(
-            2_150_858_843,
-            "w:InvalidSelectors",
-            Some("UnexpectedSelectors"),
-            "The request for the Windows Remote Shell with ShellId was not found on the server. Use a different shell identifier. ",
-        )
+    pub(crate) fn shell_not_found(id: &str) -> Self {
+        Self::not_there(format!(
+            "The request for the Windows Remote Shell with ShellId {id} failed because the shell was not found on the server. \
+             Possible causes are: the specified ShellId is incorrect or the shell no longer exists on the server. Provide the \
+             correct ShellId or create a new shell and retry the operation. "
+        ))
     }
 
     pub(crate) fn command_not_found() -> Self {
-        Self::sender(
-            2_150_858_843,
-            "w:InvalidSelectors",
-            Some("UnexpectedSelectors"),
+        Self::not_there(
             "The Windows Remote Shell received a request to perform an operation on a command identifier that does not exist. \
              Either the command has completed execution or the client specified an invalid command identifier. ",
         )
     }
 
+    fn not_there(message: impl Into<String>) -> Self {
+        Self { message: message.into(), reason: Some(INVALID_SELECTORS), ..Self::unexpected_selectors() }
+    }
+
     pub(crate) fn unexpected_selectors() -> Self {
-        Self::sender(
-            2_150_858_843,
-            "w:InvalidSelectors",
-            Some("UnexpectedSelectors"),
-            "The WS-Management service cannot process the request because the request contained invalid selectors for the resource. ",
-        )
+        Self::sender(2_150_858_843, "w:InvalidSelectors", Some("UnexpectedSelectors"), INVALID_SELECTORS)
     }
 
     pub(crate) fn insufficient_selectors() -> Self {
@@ -162,6 +179,7 @@ impl Fault {
             role: Role::MustUnderstand,
             subcode: "",
             detail: None,
+            reason: None,
             message: format!(
                 "The WS-Management service cannot process a SOAP header in the request that is marked as mustUnderstand by the client: {name}. "
             ),
@@ -351,7 +369,7 @@ impl Fault {
             232 => Self::pipe_closed(),
             995 => Self::aborted(),
             2_150_858_793 => Self::timed_out(),
-            2_150_858_843 => Self::shell_not_found(),
+            2_150_858_843 => Self::shell_not_found("00000000-0000-0000-0000-000000000000"),
             2_150_859_177 => Self::other_owner(),
             2_150_858_815 => Self::too_many_processes(),
             2_150_859_173 => Self::too_many_shells(30),
@@ -422,12 +440,13 @@ impl Fault {
         };
         let code = if style.signed { self.code.cast_signed().to_string() } else { self.code.to_string() };
         let text = escape(&self.message);
+        let reason = self.reason.map_or_else(|| text.clone(), escape);
         let detail = match style.form {
             Form::WsmanFault => self.wsman_fault(&code, &text, &escape(machine)),
             Form::WmiError => wmi_error(&code, self.code, &text),
         };
         format!(
-            "<s:Fault><s:Code><s:Value>{role}</s:Value>{subcode}</s:Code><s:Reason><s:Text xml:lang=\"en-US\">{text}</s:Text></s:Reason>\
+            "<s:Fault><s:Code><s:Value>{role}</s:Value>{subcode}</s:Code><s:Reason><s:Text xml:lang=\"en-US\">{reason}</s:Text></s:Reason>\
              <s:Detail>{detail}</s:Detail></s:Fault>"
         )
     }

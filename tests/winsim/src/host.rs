@@ -206,7 +206,7 @@ impl Host {
 
 impl State {
     fn shell(&mut self, id: &str, caller: &Caller, now: Instant) -> Result<&mut Shell, Fault> {
-        let shell = self.shells.get_mut(id).ok_or_else(Fault::shell_not_found)?;
+        let shell = self.shells.get_mut(id).ok_or_else(|| Fault::shell_not_found(id))?;
         if shell.owner != caller.user {
             return Err(Fault::other_owner());
         }

@@ -308,3 +308,6 @@ fn is_soap(content_type: &str) -> bool {
     parts.next().as_deref() == Some("application/soap+xml")
         && parts.next().is_some_and(|part| matches!(part.as_str(), "charset=utf-8" | "charset=\"utf-8\""))
 }
+
+#[cfg(test)]
+mod recordings;

@@ -1,8 +1,9 @@
 //! Enumerate, Pull and Release over the caller's shells, and the configuration of the service.
 
-use super::{CONFIG, Caller, Host};
+use super::{CONFIG, Caller, Host, IDLE_TIMEOUT};
 use crate::envelope::{Request, guid};
 use crate::fault::Fault;
+use crate::options::{ChannelBindings, Scheme};
 use crate::soap::namespace;
 
 /// Results of Enumerate that nobody has pulled yet.
@@ -51,23 +52,81 @@ impl Host {
         context.and_then(|context| self.lock().enumerations.remove(context)).ok_or_else(Fault::invalid_parameter)
     }
 
-    /// `winrm get winrm/config`, as far as clients look at it.
+    /// `winrm get winrm/config`. What winsim has no settings for is as on a host that nobody has configured.
     pub(super) fn config(&self) -> String {
-        let options = &self.options;
+        let (options, quotas) = (&self.options, self.conditions.quotas());
+        let tag = |name: &str, value: &str| format!("<cfg:{name}>{value}</cfg:{name}>");
+        let group = |name: &str, members: &[String]| tag(name, &members.concat());
+        let offers = |scheme| options.schemes.contains(&scheme).to_string();
+        let ports = || group("DefaultPorts", &[tag("HTTP", "5985"), tag("HTTPS", "5986")]);
+        let client = [
+            tag("NetworkDelayms", "5000"),
+            tag("URLPrefix", "wsman"),
+            tag("AllowUnencrypted", "false"),
+            group(
+                "Auth",
+                &[
+                    tag("Basic", "true"),
+                    tag("Digest", "true"),
+                    tag("Kerberos", "true"),
+                    tag("Negotiate", "true"),
+                    tag("Certificate", "true"),
+                    tag("CredSSP", "false"),
+                ],
+            ),
+            ports(),
+            tag("TrustedHosts", ""),
+        ];
+        let level = match options.channel_bindings {
+            ChannelBindings::None => "None",
+            ChannelBindings::Relaxed => "Relaxed",
+            ChannelBindings::Strict => "Strict",
+        };
+        let service = [
+            tag("RootSDDL", "O:NSG:BAD:P(A;;GA;;;BA)(A;;GR;;;IU)S:P(AU;FA;GA;;;WD)(AU;SA;GXGW;;;WD)"),
+            tag("MaxConcurrentOperations", "4294967295"),
+            tag("MaxConcurrentOperationsPerUser", &quotas.max_operations_per_user.to_string()),
+            tag("EnumerationTimeoutms", "240000"),
+            tag("MaxConnections", &quotas.max_connections.to_string()),
+            tag("MaxPacketRetrievalTimeSeconds", "120"),
+            tag("AllowUnencrypted", &options.allow_unencrypted.to_string()),
+            group(
+                "Auth",
+                &[
+                    tag("Basic", &offers(Scheme::Basic)),
+                    tag("Kerberos", "false"),
+                    tag("Negotiate", &offers(Scheme::Negotiate)),
+                    tag("Certificate", "false"),
+                    tag("CredSSP", "false"),
+                    tag("CbtHardeningLevel", level),
+                ],
+            ),
+            ports(),
+            tag("IPv4Filter", "*"),
+            tag("IPv6Filter", "*"),
+            tag("EnableCompatibilityHttpListener", "false"),
+            tag("EnableCompatibilityHttpsListener", "false"),
+            tag("CertificateThumbprint", ""),
+            tag("AllowRemoteAccess", "true"),
+        ];
+        let shells = [
+            tag("AllowRemoteShellAccess", "true"),
+            tag("IdleTimeout", &IDLE_TIMEOUT.as_millis().to_string()),
+            tag("MaxConcurrentUsers", &quotas.max_concurrent_users.to_string()),
+            tag("MaxShellRunTime", "2147483647"),
+            tag("MaxProcessesPerShell", &quotas.max_processes_per_shell.to_string()),
+            tag("MaxMemoryPerShellMB", "1024"),
+            tag("MaxShellsPerUser", &quotas.max_shells_per_user.to_string()),
+        ];
         format!(
-            "<cfg:Config xmlns:cfg=\"{CONFIG}\"><cfg:MaxEnvelopeSizekb>{}</cfg:MaxEnvelopeSizekb><cfg:MaxTimeoutms>{}</cfg:MaxTimeoutms>\
-             <cfg:MaxBatchItems>32000</cfg:MaxBatchItems><cfg:MaxProviderRequests>4294967295</cfg:MaxProviderRequests>\
-             <cfg:Service><cfg:MaxConcurrentOperationsPerUser>{}</cfg:MaxConcurrentOperationsPerUser>\
-             <cfg:EnumerationTimeoutms>240000</cfg:EnumerationTimeoutms><cfg:MaxConnections>300</cfg:MaxConnections>\
-             <cfg:MaxPacketRetrievalTimeSeconds>120</cfg:MaxPacketRetrievalTimeSeconds>\
-             <cfg:AllowUnencrypted>{}</cfg:AllowUnencrypted></cfg:Service>\
-             <cfg:Winrs><cfg:AllowRemoteShellAccess>true</cfg:AllowRemoteShellAccess><cfg:IdleTimeout>7200000</cfg:IdleTimeout>\
-             <cfg:MaxShellsPerUser>{}</cfg:MaxShellsPerUser></cfg:Winrs></cfg:Config>",
-            options.max_envelope_size / 1024,
-            options.max_operation_timeout.as_millis(),
-            options.max_operations_per_user,
-            options.allow_unencrypted,
-            options.max_shells_per_user,
+            "<cfg:Config xmlns:cfg=\"{CONFIG}\">{}{}{}{}{}{}{}</cfg:Config>",
+            tag("MaxEnvelopeSizekb", &(options.max_envelope_size / 1024).to_string()),
+            tag("MaxTimeoutms", &options.max_operation_timeout.as_millis().to_string()),
+            tag("MaxBatchItems", "32000"),
+            tag("MaxProviderRequests", "4294967295"),
+            group("Client", &client),
+            group("Service", &service),
+            group("Winrs", &shells),
         )
     }
 }
