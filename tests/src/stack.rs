@@ -418,12 +418,32 @@ impl Windows {
         }
         Ok(())
     }
+
+    /// Makes something happen to it; `winsim --help` lists what there is. It has happened when this returns.
+    ///
+    /// # Errors
+    /// When it does not take the order.
+    pub fn order(&self, order: &Value) -> Result<()> {
+        let (status, body) = http_with("POST", &self.admin, "/control", &order.to_string())?;
+        if status != 200 {
+            bail!("{order} answered {status}: {body}");
+        }
+        Ok(())
+    }
 }
 
 fn http(method: &str, address: &str, path: &str) -> Result<(u16, String)> {
+    http_with(method, address, path, "")
+}
+
+fn http_with(method: &str, address: &str, path: &str, body: &str) -> Result<(u16, String)> {
     let mut socket = TcpStream::connect(address).with_context(|| format!("failed to connect to {address}"))?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(socket, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+    let length = body.len();
+    write!(
+        socket,
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
     let mut bytes = Vec::new();
     socket.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

@@ -1,4 +1,9 @@
-//! `lictor-winrm` against simulated Windows hosts in this process: what happens when connections break.
+//! `lictor-winrm` against simulated Windows hosts in this process: what happens when connections break, time passes and hosts
+//! restart.
 
 mod cut;
+mod hosts;
+mod idle;
 mod kill_loops;
+mod not_yet;
+mod outages;

@@ -2,7 +2,30 @@
 //!
 //! The texts and the element tree are those of the recordings where there is one; codes and subcodes are those of `wsmerror.h`.
 
+use serde::{Deserialize, Serialize};
+
 use crate::soap::escape;
+
+/// How a fault is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Style {
+    /// The element that carries the code. Default `wsman-fault`.
+    pub form: Form,
+    /// Codes above 2^31 are negative numbers, as some hosts write them. Default false.
+    pub signed: bool,
+}
+
+/// The element in the detail of a fault that carries its code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// `WSManFault`.
+    #[default]
+    WsmanFault,
+    /// `MSFT_WmiError`, as newer hosts report quotas.
+    WmiError,
+}
 
 /// A fault on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,9 +35,13 @@ pub(crate) struct Fault {
     role: Role,
     subcode: &'static str,
     detail: Option<&'static str>,
+    /// The text of the fault where it is not that of its detail.
+    reason: Option<&'static str>,
     message: String,
     /// Provider and path of the `ProviderFault`, for faults that come from the shell plug-in.
     provider: Option<&'static str>,
+    /// How it is to be written, when that was ordered.
+    style: Option<Style>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +54,33 @@ enum Role {
 const ADDRESSING: &str = "http://schemas.xmlsoap.org/ws/2004/08/addressing/fault";
 const MANAGEMENT: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/fault";
 
+const INVALID_SELECTORS: &str = "The WS-Management service cannot process the request because the request contained invalid selectors for the resource. ";
+
 impl Fault {
     fn sender(code: u32, subcode: &'static str, detail: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { code, role: Role::Sender, subcode, detail, message: message.into(), provider: None }
+        Self {
+            code,
+            role: Role::Sender,
+            subcode,
+            detail,
+            reason: None,
+            message: message.into(),
+            provider: None,
+            style: None,
+        }
     }
 
     fn receiver(code: u32, subcode: &'static str, message: impl Into<String>) -> Self {
-        Self { code, role: Role::Receiver, subcode, detail: None, message: message.into(), provider: None }
+        Self {
+            code,
+            role: Role::Receiver,
+            subcode,
+            detail: None,
+            reason: None,
+            message: message.into(),
+            provider: None,
+            style: None,
+        }
     }
 
     pub(crate) fn timed_out() -> Self {
@@ -44,32 +91,27 @@ impl Fault {
         )
     }
 
-    pub(crate) fn shell_not_found() -> Self {
-        Self::sender(
-            2_150_858_843,
-            "w:InvalidSelectors",
-            Some("UnexpectedSelectors"),
-            "The request for the Windows Remote Shell with ShellId was not found on the server. Use a different shell identifier. ",
-        )
+    pub(crate) fn shell_not_found(id: &str) -> Self {
+        Self::not_there(format!(
+            "The request for the Windows Remote Shell with ShellId {id} failed because the shell was not found on the server. \
+             Possible causes are: the specified ShellId is incorrect or the shell no longer exists on the server. Provide the \
+             correct ShellId or create a new shell and retry the operation. "
+        ))
     }
 
     pub(crate) fn command_not_found() -> Self {
-        Self::sender(
-            2_150_858_843,
-            "w:InvalidSelectors",
-            Some("UnexpectedSelectors"),
+        Self::not_there(
             "The Windows Remote Shell received a request to perform an operation on a command identifier that does not exist. \
              Either the command has completed execution or the client specified an invalid command identifier. ",
         )
     }
 
+    fn not_there(message: impl Into<String>) -> Self {
+        Self { message: message.into(), reason: Some(INVALID_SELECTORS), ..Self::unexpected_selectors() }
+    }
+
     pub(crate) fn unexpected_selectors() -> Self {
-        Self::sender(
-            2_150_858_843,
-            "w:InvalidSelectors",
-            Some("UnexpectedSelectors"),
-            "The WS-Management service cannot process the request because the request contained invalid selectors for the resource. ",
-        )
+        Self::sender(2_150_858_843, "w:InvalidSelectors", Some("UnexpectedSelectors"), INVALID_SELECTORS)
     }
 
     pub(crate) fn insufficient_selectors() -> Self {
@@ -137,10 +179,12 @@ impl Fault {
             role: Role::MustUnderstand,
             subcode: "",
             detail: None,
+            reason: None,
             message: format!(
                 "The WS-Management service cannot process a SOAP header in the request that is marked as mustUnderstand by the client: {name}. "
             ),
             provider: None,
+            style: None,
         }
     }
 
@@ -293,14 +337,55 @@ impl Fault {
         Self::quota(
             2_150_859_174,
             format!(
-                "The WS-Management service cannot process the request. The maximum number of concurrent operations for this user \
-                 has been exceeded. Close existing operations for this user, or raise the quota for this user. The current quota is {limit}. "
+                "The WS-Management service cannot process the request. This user is allowed a maximum number of {limit} concurrent \
+                 operations, which has been exceeded. Close existing operations for this user, or raise the quota for this user. "
             ),
         )
     }
 
+    pub(crate) fn too_many_users() -> Self {
+        Self::quota(
+            2_150_859_179,
+            "The WS-Management service cannot process the request. The maximum number of users executing shell operations has been \
+             exceeded. Retry after sometime or raise the quota for concurrent shell users. "
+                .to_owned(),
+        )
+    }
+
+    /// No source tells which code a host gives here; this is the one for quotas that have none of their own.
+    pub(crate) fn too_many_processes() -> Self {
+        Self::quota(
+            2_150_858_815,
+            "The WS-Management service cannot process the request. The maximum number of processes of this shell has been exceeded. "
+                .to_owned(),
+        )
+    }
+
+    /// The fault with this code, as the host would give it where it knows it.
+    pub(crate) fn ordered(code: u32, style: Option<Style>) -> Self {
+        let fault = match code {
+            5 => Self::access_denied(),
+            170 => Self::busy(),
+            232 => Self::pipe_closed(),
+            995 => Self::aborted(),
+            2_150_858_793 => Self::timed_out(),
+            2_150_858_843 => Self::shell_not_found("00000000-0000-0000-0000-000000000000"),
+            2_150_859_177 => Self::other_owner(),
+            2_150_858_815 => Self::too_many_processes(),
+            2_150_859_173 => Self::too_many_shells(30),
+            2_150_859_174 => Self::too_many_operations(1500),
+            2_150_859_179 => Self::too_many_users(),
+            2_150_859_175 | 2_150_859_176 | 2_150_859_236..=2_150_859_242 => Self::quota(
+                code,
+                "The WS-Management service cannot process the request. A quota is exceeded. ".to_owned(),
+            ),
+            _ => Self::receiver(code, "w:InternalError", format!("The request failed with error {code}. ")),
+        };
+        Self { style, ..fault }
+    }
+
     fn quota(code: u32, message: String) -> Self {
-        Self { provider: Some("Shell cmd plugin"), ..Self::receiver(code, "w:QuotaLimit", message) }
+        Self::receiver(code, "w:QuotaLimit", message)
     }
 
     pub(crate) fn access_denied() -> Self {
@@ -339,27 +424,43 @@ impl Fault {
         if self.subcode.starts_with("a:") { ADDRESSING } else { MANAGEMENT }
     }
 
-    /// The `s:Fault` element.
-    pub(crate) fn body(&self, machine: &str) -> String {
+    /// The `s:Fault` element. `style` is the host's way of writing faults.
+    pub(crate) fn body(&self, machine: &str, style: Style) -> String {
+        let style = self.style.unwrap_or(style);
         let role = match self.role {
             Role::Sender => "s:Sender",
             Role::Receiver => "s:Receiver",
             Role::MustUnderstand => "s:MustUnderstand",
         };
-        let subcode = match self.subcode {
-            "" => String::new(),
-            subcode => format!("<s:Subcode><s:Value>{subcode}</s:Value></s:Subcode>"),
+        let subcode = match (self.subcode, style.form) {
+            ("", _) => String::new(),
+            // Seen with quotas in this form.
+            ("w:QuotaLimit", Form::WmiError) => subcode("w:InternalError"),
+            (name, _) => subcode(name),
         };
-        let detail = self
+        let code = if style.signed { self.code.cast_signed().to_string() } else { self.code.to_string() };
+        let text = escape(&self.message);
+        let reason = self.reason.map_or_else(|| text.clone(), escape);
+        let detail = match style.form {
+            Form::WsmanFault => self.wsman_fault(&code, &text, &escape(machine)),
+            Form::WmiError => wmi_error(&code, self.code, &text),
+        };
+        format!(
+            "<s:Fault><s:Code><s:Value>{role}</s:Value>{subcode}</s:Code><s:Reason><s:Text xml:lang=\"en-US\">{reason}</s:Text></s:Reason>\
+             <s:Detail>{detail}</s:Detail></s:Fault>"
+        )
+    }
+
+    fn wsman_fault(&self, code: &str, text: &str, machine: &str) -> String {
+        let uri = self
             .detail
             .map(|name| {
                 format!("<w:FaultDetail>http://schemas.dmtf.org/wbem/wsman/1/wsman/faultDetail/{name}</w:FaultDetail>")
             })
             .unwrap_or_default();
-        let (text, machine, code) = (escape(&self.message), escape(machine), self.code);
         // The plug-in's own fault is nested as the service reports it: with its path below System32.
         let message = match self.provider {
-            None => text.clone(),
+            None => text.to_owned(),
             Some(provider) => format!(
                 "<f:ProviderFault provider=\"{provider}\" path=\"%systemroot%\\system32\\winrscmd.dll\">\
                  <f:WSManFault xmlns:f=\"http://schemas.microsoft.com/wbem/wsman/1/wsmanfault\" Code=\"{code}\" Machine=\"{machine}\">\
@@ -367,9 +468,30 @@ impl Fault {
             ),
         };
         format!(
-            "<s:Fault><s:Code><s:Value>{role}</s:Value>{subcode}</s:Code><s:Reason><s:Text xml:lang=\"en-US\">{text}</s:Text></s:Reason>\
-             <s:Detail>{detail}<f:WSManFault xmlns:f=\"http://schemas.microsoft.com/wbem/wsman/1/wsmanfault\" Code=\"{code}\" \
-             Machine=\"{machine}\"><f:Message>{message}</f:Message></f:WSManFault></s:Detail></s:Fault>"
+            "{uri}<f:WSManFault xmlns:f=\"http://schemas.microsoft.com/wbem/wsman/1/wsmanfault\" Code=\"{code}\" \
+             Machine=\"{machine}\"><f:Message>{message}</f:Message></f:WSManFault>"
         )
     }
+}
+
+fn subcode(name: &str) -> String {
+    format!("<s:Subcode><s:Value>{name}</s:Value></s:Subcode>")
+}
+
+/// The error object of WMI, with the members that clients look at and their neighbours.
+fn wmi_error(code: &str, number: u32, text: &str) -> String {
+    format!(
+        "<p:MSFT_WmiError b:IsCIM_Error=\"true\" xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" \
+         xmlns:b=\"http://schemas.dmtf.org/wbem/wsman/1/cimbinding.xsd\" \
+         xmlns:p=\"http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/MSFT_WmiError\" \
+         xmlns:cim=\"http://schemas.dmtf.org/wbem/wscim/1/common\" xsi:type=\"p:MSFT_WmiError_Type\">\
+         <p:CIMStatusCode xsi:type=\"cim:cimUnsignedInt\">27</p:CIMStatusCode>\
+         <p:CIMStatusCodeDescription xsi:type=\"cim:cimString\" xsi:nil=\"true\"/>\
+         <p:Message xsi:type=\"cim:cimString\">{text}</p:Message>\
+         <p:MessageID xsi:type=\"cim:cimString\">HRESULT 0x{number:08x}</p:MessageID>\
+         <p:error_Category xsi:type=\"cim:cimUnsignedInt\">30</p:error_Category>\
+         <p:error_Code xsi:type=\"cim:cimUnsignedInt\">{code}</p:error_Code>\
+         <p:error_Type xsi:type=\"cim:cimString\">HRESULT</p:error_Type>\
+         <p:error_WindowsErrorMessage xsi:type=\"cim:cimString\">{text}</p:error_WindowsErrorMessage></p:MSFT_WmiError>"
+    )
 }

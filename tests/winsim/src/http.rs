@@ -9,13 +9,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, SERVER, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
+use crate::answer_body::AnswerBody;
 use crate::authentication::{Authentication, Verdict, seal};
 use crate::envelope::{self, Message};
 use crate::fault::Fault;
 use crate::host::{Caller, Host};
+use crate::lines::{Expiry, Line};
 use crate::statistics::Exchange;
 
 const SOAP: &str = "application/soap+xml;charset=UTF-8";
@@ -27,7 +29,7 @@ const BODY_DEADLINE: Duration = Duration::from_secs(120);
 /// One connection of a client.
 pub(crate) struct Connection {
     host: Arc<Host>,
-    id: u64,
+    line: Arc<Line>,
     client: String,
     tls: bool,
     authentication: Mutex<Authentication>,
@@ -45,31 +47,45 @@ struct Answer {
 }
 
 impl Connection {
-    pub(crate) fn new(host: Arc<Host>, id: u64, client: String, channel_bindings: Option<[u8; 16]>) -> Self {
+    pub(crate) fn new(host: Arc<Host>, line: Arc<Line>, client: String, channel_bindings: Option<[u8; 16]>) -> Self {
         let authentication = Mutex::new(Authentication::new(Arc::clone(&host.options), channel_bindings));
         let tls = host.options.tls.is_some();
-        Self { host, id, client, tls, authentication }
+        Self { host, line, client, tls, authentication }
     }
 
     /// Answers one request.
-    pub(crate) async fn serve(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(crate) async fn serve(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+        let busy = self.line.exchange();
+        let mut changes = self.host.conditions.changes();
+        while self.host.conditions.restarting() {
+            // The sender lives as long as the host.
+            let _ = changes.changed().await;
+        }
+        let unavailable = self.host.conditions.take_unavailable(self.host.clock.now());
         let (parts, body) = request.into_parts();
         let mut answer = match self.admit(&parts.method, parts.uri.path(), &parts.headers) {
             Some(answer) => answer,
-            None => match tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY).collect()).await {
-                Ok(Ok(body)) => self.answer(&parts.headers, body.to_bytes()).await,
-                Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            None => match self.host.clock.timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY).collect()).await {
+                // HTTP.sys itself: nobody has looked at the request.
+                Some(Ok(_)) if unavailable => Answer { close: true, ..self.plain(StatusCode::SERVICE_UNAVAILABLE) },
+                Some(Ok(body)) => self.answer(&parts.headers, body.to_bytes()).await,
+                Some(Err(error)) if error.is::<LengthLimitError>() => {
                     self.refused(StatusCode::PAYLOAD_TOO_LARGE, "a body that is too large")
                 }
                 // The connection broke: nobody's fault, and nobody is there to read the answer.
-                Ok(Err(_)) => self.plain(StatusCode::BAD_REQUEST),
-                Err(_) => self.refused(StatusCode::REQUEST_TIMEOUT, "a body that does not come"),
+                Some(Err(_)) => self.plain(StatusCode::BAD_REQUEST),
+                None => self.refused(StatusCode::REQUEST_TIMEOUT, "a body that does not come"),
             },
         };
-        answer.exchange.connection = self.id;
+        let delay = self.host.conditions.delay(&answer.exchange.operation);
+        if !delay.is_zero() {
+            self.host.clock.sleep(delay).await;
+        }
+        answer.exchange.connection = self.line.id;
         answer.exchange.status = answer.status.as_u16();
         self.host.recorder.exchange(answer.exchange);
-        let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+        let trickle = self.host.conditions.trickle();
+        let mut response = Response::new(AnswerBody::new(Bytes::from(answer.body), trickle, &self.host.clock, busy));
         *response.status_mut() = answer.status;
         let headers = response.headers_mut();
         headers.insert(SERVER, HeaderValue::from_static("Microsoft-HTTPAPI/2.0"));
@@ -111,6 +127,17 @@ impl Connection {
         let content_type = text(&CONTENT_TYPE).unwrap_or_default();
         let sealed = seal::announced(content_type);
         let authorization = text(&AUTHORIZATION);
+        if let Some(expiry) = self.line.take_expiry() {
+            let mut authentication = self.lock();
+            if authentication.established() {
+                authentication.forget();
+                drop(authentication);
+                return match expiry {
+                    Expiry::Unauthorized => self.unauthorized(),
+                    Expiry::BadRequest => self.plain(StatusCode::BAD_REQUEST),
+                };
+            }
+        }
         let verdict = self.lock().judge(authorization);
         let (user, header) = match verdict {
             Verdict::Anonymous => {
@@ -204,7 +231,8 @@ impl Connection {
     async fn message(&self, body: &[u8], user: &str) -> Answer {
         let machine = &self.host.options.hostname;
         let failed = |fault: &Fault, message_id: Option<&str>, operation: &str| {
-            let body = envelope::response(fault.action(), message_id, &fault.body(machine));
+            let body = fault.body(machine, self.host.conditions.style());
+            let body = envelope::response(fault.action(), message_id, &body);
             self.soap(StatusCode::INTERNAL_SERVER_ERROR, body, Some(user), operation, Some(fault.code))
         };
         if body.len() > self.host.options.max_envelope_size {
@@ -280,3 +308,6 @@ fn is_soap(content_type: &str) -> bool {
     parts.next().as_deref() == Some("application/soap+xml")
         && parts.next().is_some_and(|part| matches!(part.as_str(), "charset=utf-8" | "charset=\"utf-8\""))
 }
+
+#[cfg(test)]
+mod recordings;

@@ -16,11 +16,16 @@
 //! # }
 //! ```
 
+mod answer_body;
 mod authentication;
+mod clock;
+mod conditions;
+mod control;
 mod envelope;
 mod fault;
 mod host;
 mod http;
+mod lines;
 mod options;
 mod process;
 mod programs;
@@ -28,7 +33,11 @@ mod server;
 mod soap;
 mod statistics;
 
+pub use conditions::{Delay, Lasting, OrderedFault, QuotaChange, Service, Slow, Trickle};
+pub use control::{Condition, Order, Reboot, RestartService};
+pub use fault::{Form, Style};
 pub use host::{CommandInfo, ShellInfo};
-pub use options::{ChannelBindings, Options, Scheme, Tls, User};
+pub use lines::{Cut, Expiry};
+pub use options::{ChannelBindings, Options, Quotas, Scheme, Tls, User};
 pub use server::{Handle, StartError, Winsim};
 pub use statistics::{AuthenticationCounts, CommandCounts, Connections, Exchange, ShellCounts, Statistics};

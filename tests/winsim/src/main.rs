@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use winsim::{ChannelBindings, Options, Scheme, Tls, User, Winsim};
+use winsim::{ChannelBindings, Form, Options, Order, Scheme, Style, Tls, User, Winsim};
 
 /// A simulated Windows host that speaks WinRM, for tests and demonstrations.
 ///
@@ -20,7 +20,7 @@ struct Arguments {
     /// Where WinRM listens; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Where GET /statistics, GET /shells and POST /reset are answered, without authentication
+    /// Where GET /statistics, GET /shells, POST /reset and orders on /control are answered, without authentication
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     admin_listen: SocketAddr,
     /// Certificate chain in PEM; makes the listener speak HTTPS
@@ -53,6 +53,21 @@ struct Arguments {
     /// MaxConcurrentOperationsPerUser; a command counts until its shell is deleted
     #[arg(long, value_name = "COUNT", default_value_t = 1500)]
     max_operations_per_user: usize,
+    /// MaxProcessesPerShell: commands of a shell that run at the same time
+    #[arg(long, value_name = "COUNT", default_value_t = 25)]
+    max_processes_per_shell: usize,
+    /// MaxConcurrentUsers: users that have a shell
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    max_concurrent_users: usize,
+    /// MaxConnections; more wait until one is closed
+    #[arg(long, value_name = "COUNT", default_value_t = 300)]
+    max_connections: usize,
+    /// The element of a fault that carries its code
+    #[arg(long, value_name = "FORM", value_enum, default_value = "wsman-fault")]
+    fault_form: Form,
+    /// Write codes of faults as signed numbers
+    #[arg(long)]
+    signed_faults: bool,
     /// MaxEnvelopeSizekb
     #[arg(long, value_name = "KIB", default_value_t = 500)]
     max_envelope_size: usize,
@@ -68,12 +83,34 @@ struct Arguments {
     /// An account that can log on but may not use WinRM (fault 5). May be repeated
     #[arg(long, value_name = "NAME")]
     deny_user: Vec<String>,
+    /// An order that is carried out at the start, see below. May be repeated
+    #[arg(long, value_name = "JSON", value_parser = order)]
+    order: Vec<Order>,
     /// Written once both ports are open: {"address": ..., "admin_address": ...}
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
 
+fn order(text: &str) -> serde_json::Result<Order> {
+    serde_json::from_str(text)
+}
+
 const PROGRAMS: &str = "\
+Orders, to --order or as POST /control on the administration address; GET /control tells how things are:
+  {\"advance\": \"120s\"}      move the host's clock: idle connections are closed at 120 s, shells expire,
+                           timeouts and sleeping programs come to their end
+  {\"reboot\": {\"cut\": \"close\"|\"reset\", \"refuse\": \"30s\"|\"until-ready\", \"unavailable\": \"10s\"|\"until-ready\"}}
+                           connections are cut, shells and quotas gone, connections refused, then 503
+  {\"restart-service\": {\"cut\": ..., \"unavailable\": ...}}   the same, but HTTP.sys goes on listening
+  {\"unavailable\": 3}       503 for the next 3 requests
+  \"ready\"                  every outage ends
+  {\"slow\": {\"delays\": {\"Command\": \"2s\", \"*\": \"10ms\"}, \"trickle\": {\"bytes\": 10, \"every\": \"100ms\"}}}
+  {\"expire-authentication\": \"unauthorized\"|\"bad-request\"}   on every connection that is open now
+  {\"quotas\": {\"max_shells_per_user\": 2, ...}}   named as the options, with underscores
+  {\"fault\": {\"operation\": \"Command\", \"code\": 2150859174, \"times\": 1, \"done\": false,
+             \"style\": {\"form\": \"wsman-fault\"|\"wmi-error\", \"signed\": false}}}   instead of an answer
+  {\"fault-style\": {\"form\": \"wmi-error\", \"signed\": true}}   of all faults
+
 Programs that every shell knows:
   cmd builtins      echo, set, cd, type, ver, exit, rem; & && || | ( ) > >> < 2>&1 %NAME%
   hostname, whoami, ping -n N HOST, findstr, more, chcp, cmd, powershell (a few cmdlets)
@@ -128,6 +165,10 @@ async fn run(arguments: Arguments) -> Result<()> {
         hostname: arguments.hostname,
         max_shells_per_user: arguments.max_shells_per_user,
         max_operations_per_user: arguments.max_operations_per_user,
+        max_processes_per_shell: arguments.max_processes_per_shell,
+        max_concurrent_users: arguments.max_concurrent_users,
+        max_connections: arguments.max_connections,
+        fault_style: Style { form: arguments.fault_form, signed: arguments.signed_faults },
         max_envelope_size: arguments.max_envelope_size * 1024,
         max_operation_timeout: Duration::from_secs(arguments.max_operation_timeout),
         min_idle_timeout: Duration::from_secs(arguments.min_idle_timeout),
@@ -135,6 +176,9 @@ async fn run(arguments: Arguments) -> Result<()> {
         denied_users: arguments.deny_user,
     })
     .await?;
+    for order in arguments.order {
+        host.order(order).await;
+    }
     tracing::info!(
         endpoint = format!("{scheme}://{}/wsman", host.address()),
         statistics = format!("http://{}/statistics", host.admin_address()),

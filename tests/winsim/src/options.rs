@@ -1,10 +1,15 @@
 //! What a simulated host is like: its addresses, users, authentication schemes and limits.
 //!
-//! The defaults are those of a Windows Server 2016 that nobody has tuned. Nothing here changes after the start.
+//! The defaults are those of a Windows Server 2016 that nobody has tuned. Nothing here changes after the start;
+//! the quotas are where they begin.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Style;
 
 /// Everything that [`Winsim::start`](crate::Winsim::start) needs to know.
 #[derive(Clone, Debug)]
@@ -29,6 +34,14 @@ pub struct Options {
     pub max_shells_per_user: usize,
     /// `MaxConcurrentOperationsPerUser`. A command counts until its shell is deleted, as on Windows. Default 1500.
     pub max_operations_per_user: usize,
+    /// `MaxProcessesPerShell`: commands of a shell that run at the same time. Default 25.
+    pub max_processes_per_shell: usize,
+    /// `MaxConcurrentUsers`: users that have a shell. Default 10.
+    pub max_concurrent_users: usize,
+    /// `MaxConnections`: more wait until one is closed. Default 300.
+    pub max_connections: usize,
+    /// How faults are written. Default in WSManFault, unsigned.
+    pub fault_style: Style,
     /// `MaxEnvelopeSizekb` in bytes: of requests and of responses. Default 500 KiB.
     pub max_envelope_size: usize,
     /// `MaxTimeoutms`: a longer OperationTimeout is cut to this. Default 60 s.
@@ -55,6 +68,10 @@ impl Default for Options {
             hostname: "WINSIM".to_owned(),
             max_shells_per_user: 30,
             max_operations_per_user: 1500,
+            max_processes_per_shell: 25,
+            max_concurrent_users: 10,
+            max_connections: 300,
+            fault_style: Style::default(),
             max_envelope_size: 500 * 1024,
             max_operation_timeout: Duration::from_secs(60),
             min_idle_timeout: Duration::from_secs(60),
@@ -62,6 +79,34 @@ impl Default for Options {
             denied_users: Vec::new(),
         }
     }
+}
+
+impl Options {
+    /// The quotas at the start.
+    pub(crate) fn quotas(&self) -> Quotas {
+        Quotas {
+            max_shells_per_user: self.max_shells_per_user,
+            max_processes_per_shell: self.max_processes_per_shell,
+            max_operations_per_user: self.max_operations_per_user,
+            max_concurrent_users: self.max_concurrent_users,
+            max_connections: self.max_connections,
+        }
+    }
+}
+
+/// The quotas that hold at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quotas {
+    /// `MaxShellsPerUser`.
+    pub max_shells_per_user: usize,
+    /// `MaxProcessesPerShell`: commands of a shell that run at the same time.
+    pub max_processes_per_shell: usize,
+    /// `MaxConcurrentOperationsPerUser`: commands that were started in shells that are still there.
+    pub max_operations_per_user: usize,
+    /// `MaxConcurrentUsers`: users that have a shell.
+    pub max_concurrent_users: usize,
+    /// `MaxConnections`: more wait until one is closed.
+    pub max_connections: usize,
 }
 
 /// The server certificate with its chain, and the private key, both PEM.

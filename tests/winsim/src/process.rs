@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::clock::Clock;
+
 /// Output that a process may be ahead of its client. Several envelopes of 500 KiB fit in.
 pub(crate) const OUTPUT_CAPACITY: usize = 2 * 1024 * 1024;
 /// Input that may wait for the process. One more Send than this is taken, the next is refused as busy.
@@ -51,6 +53,7 @@ pub(crate) struct Pipes(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    clock: Clock,
 }
 
 #[derive(Default)]
@@ -87,13 +90,23 @@ pub(crate) enum Unavailable {
 }
 
 impl Process {
-    /// Starts `program` with its pipes.
+    /// Starts `program` with its pipes, on the real clock.
+    #[cfg(test)]
     pub(crate) fn start<F, P>(program: F) -> Self
     where
         F: FnOnce(Pipes) -> P,
         P: Future<Output = u32> + Send + 'static,
     {
-        let pipes = Pipes(Arc::new(Shared { state: Mutex::default(), changed: watch::Sender::new(()) }));
+        Self::start_on(Clock::default(), program)
+    }
+
+    /// Starts `program` with its pipes on a host's clock.
+    pub(crate) fn start_on<F, P>(clock: Clock, program: F) -> Self
+    where
+        F: FnOnce(Pipes) -> P,
+        P: Future<Output = u32> + Send + 'static,
+    {
+        let pipes = Pipes(Arc::new(Shared { state: Mutex::default(), changed: watch::Sender::new(()), clock }));
         let (own, run) = (pipes.clone(), program(pipes.clone()));
         let task = tokio::spawn(async move {
             let exit = run.await;
@@ -112,7 +125,7 @@ impl Process {
         done_alone: bool,
     ) -> Result<Output, Unavailable> {
         let mut changed = pipes.0.changed.subscribe();
-        let deadline = tokio::time::sleep(time);
+        let deadline = pipes.0.clock.sleep(time);
         tokio::pin!(deadline);
         let mut late = false;
         loop {
@@ -160,7 +173,7 @@ impl Process {
                 }
             }
         };
-        tokio::time::timeout(time, consumed).await.map_err(|_| Unavailable::TimedOut)
+        pipes.0.clock.timeout(time, consumed).await.ok_or(Unavailable::TimedOut)
     }
 
     pub(crate) fn pipes(&self) -> Pipes {
@@ -269,7 +282,7 @@ impl Pipes {
     pub(crate) async fn sleep(&self, time: Duration) {
         if !time.is_zero() {
             self.change(|state| state.waiting = true);
-            tokio::time::sleep(time).await;
+            self.0.clock.sleep(time).await;
             self.change(|state| state.waiting = false);
         }
     }

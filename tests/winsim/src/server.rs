@@ -1,40 +1,39 @@
 //! Listeners: accepts connections, speaks TLS where asked to, and serves until stopped.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
 use openssl::ssl::{Ssl, SslAcceptor, SslMethod};
 use openssl::x509::X509;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_openssl::SslStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::authentication::ntlm::channel_bindings_hash;
+use crate::conditions::Service;
+use crate::control::{self, Condition, Order};
 use crate::host::{Host, ShellInfo};
 use crate::http::Connection;
+use crate::lines::Line;
 use crate::options::{Options, Tls};
 use crate::statistics::Statistics;
 
-/// MaxConnections of the service is 300; more than this wait in the listener's backlog.
-const MAX_CONNECTIONS: usize = 300;
-/// HTTP.sys closes connections that have been idle for this long.
-const IDLE: Duration = Duration::from_secs(120);
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// After a shortage of the system.
+const AGAIN: Duration = Duration::from_millis(10);
 const HANDSHAKE: Duration = Duration::from_secs(30);
-/// How often forgotten shells are looked for.
+/// How often forgotten shells and idle connections are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
 /// The simulated host.
@@ -76,8 +75,11 @@ impl Winsim {
     /// [`StartError`] when an address or the certificate cannot be used.
     pub async fn start(options: Options) -> Result<Handle, StartError> {
         let tls = options.tls.as_ref().map(acceptor).transpose()?;
-        let (listener, address) = bind(options.listen).await?;
-        let (admin, admin_address) = bind(options.admin_listen).await?;
+        let failed = |address| move |source| StartError::Listen { address, source };
+        let (port, address) = reserve(options.listen).map_err(failed(options.listen))?;
+        let listener = listen(address).map_err(failed(address))?;
+        let admin = TcpListener::bind(options.admin_listen).await.map_err(failed(options.admin_listen))?;
+        let admin_address = admin.local_addr().map_err(failed(options.admin_listen))?;
         let host = Arc::new(Host::new(Arc::new(options)));
         let (stopped, tasks) = (CancellationToken::new(), TaskTracker::new());
 
@@ -86,16 +88,17 @@ impl Winsim {
             tls,
             stopped: stopped.clone(),
             tasks: tasks.clone(),
-            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            last_id: AtomicU64::new(0),
+            address,
+            _port: port,
         };
         tasks.spawn(async move { connections.accept(listener).await });
         let (admin_host, admin_stopped, admin_tasks) = (Arc::clone(&host), stopped.clone(), tasks.clone());
-        tasks.spawn(async move { administrate(admin, admin_host, admin_stopped, admin_tasks).await });
+        tasks.spawn(async move { control::serve(admin, admin_host, admin_stopped, admin_tasks).await });
         let (swept, sweep_stopped) = (Arc::clone(&host), stopped.clone());
         tasks.spawn(async move {
             while sweep_stopped.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
                 swept.sweep();
+                swept.close_idle().await;
             }
         });
         Ok(Handle { address, admin_address, host, stopped, tasks })
@@ -109,7 +112,7 @@ impl Handle {
         self.address
     }
 
-    /// Where the statistics are.
+    /// Where the statistics are, and where orders are taken.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
@@ -132,27 +135,49 @@ impl Handle {
         self.host.shells()
     }
 
+    /// Makes something happen to the host, and returns when it has.
+    pub async fn order(&self, order: Order) {
+        self.host.obey(order).await;
+    }
+
+    /// What the host is like at the moment.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        self.host.condition()
+    }
+
     /// Cuts all connections, ends all shells and waits until everything has ended.
     pub async fn stop(self) {
         self.stopped.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        self.host.clear();
+        self.host.forget();
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.stopped.cancel();
-        self.host.clear();
+        self.host.forget();
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+/// Takes a port for as long as the socket lives, without listening on it: nobody else gets it while the host is down.
+fn reserve(address: SocketAddr) -> io::Result<(TcpSocket, SocketAddr)> {
+    let socket = bind(address)?;
+    let bound = socket.local_addr()?;
+    Ok((socket, bound))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    bind(address)?.listen(BACKLOG)
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// What a TLS listener needs.
@@ -194,111 +219,118 @@ struct Connections {
     tls: Option<TlsListener>,
     stopped: CancellationToken,
     tasks: TaskTracker,
-    permits: Arc<Semaphore>,
-    last_id: AtomicU64,
+    address: SocketAddr,
+    _port: TcpSocket,
 }
 
 impl Connections {
+    /// Accepts until stopped. Listens while the host's conditions let it.
     async fn accept(self, listener: TcpListener) {
         let this = Arc::new(self);
-        while let Some((stream, peer)) = this.stopped.run_until_cancelled(accept(&listener)).await {
-            // The semaphore is never closed.
-            let Ok(permit) = Arc::clone(&this.permits).acquire_owned().await else { return };
-            let connections = Arc::clone(&this);
-            this.tasks.spawn(async move {
-                let recorder = &connections.host.recorder;
-                recorder.count(|statistics| {
-                    statistics.connections.opened += 1;
-                    statistics.connections.open += 1;
-                });
-                connections.stopped.run_until_cancelled(connections.connection(stream, peer)).await;
-                recorder
-                    .count(|statistics| statistics.connections.open = statistics.connections.open.saturating_sub(1));
-                drop(permit);
-            });
+        this.stopped.run_until_cancelled(this.accept_forever(listener)).await;
+    }
+
+    async fn accept_forever(self: &Arc<Self>, listener: TcpListener) {
+        let Host { conditions, lines, clock, listening, .. } = &*self.host;
+        let mut changes = conditions.changes();
+        let mut listener = Some(listener);
+        loop {
+            changes.borrow_and_update();
+            if conditions.service(clock.now()) == Service::Refusing {
+                drop(listener.take());
+                listening.send_replace(Some(false));
+                let over = async {
+                    match conditions.refusing_until() {
+                        Some(moment) => clock.sleep_until(moment).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = over => {}
+                    _ = changes.changed() => {}
+                }
+                continue;
+            }
+            let open = match listener.take().map_or_else(|| listen(self.address), Ok) {
+                Ok(open) => listener.insert(open),
+                Err(error) => {
+                    tracing::warn!(%error, "Failed to listen again");
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+            };
+            listening.send_replace(Some(true));
+            if !lines.room(conditions.quotas().max_connections, &mut changes).await {
+                continue;
+            }
+            tokio::select! {
+                (stream, peer) = accept(open) => self.take(stream, peer),
+                _ = changes.changed() => {}
+            }
         }
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
-        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+    fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let entry = self.host.lines.enter();
+        let connections = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let recorder = &connections.host.recorder;
+            recorder.count(|statistics| {
+                statistics.connections.opened += 1;
+                statistics.connections.open += 1;
+            });
+            let line = Arc::clone(&entry.line);
+            tokio::select! {
+                () = connections.stopped.cancelled() => {}
+                () = line.ended() => {}
+                () = connections.connection(stream, peer, &line) => {}
+            }
+            recorder.count(|statistics| statistics.connections.open = statistics.connections.open.saturating_sub(1));
+            drop(entry);
+        });
+    }
+
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, line: &Arc<Line>) {
         stream.set_nodelay(true).ok();
-        let Some(tls) = &self.tls else { return self.serve(stream, id, peer, None).await };
+        let stream = line.socket(stream);
+        let Some(tls) = &self.tls else { return self.serve(stream, line, peer, None).await };
         let accepted = async {
             let ssl = Ssl::new(tls.acceptor.context()).ok()?;
             let mut stream = SslStream::new(ssl, stream).ok()?;
             std::pin::Pin::new(&mut stream).accept().await.ok()?;
             Some(stream)
         };
-        match tokio::time::timeout(HANDSHAKE, accepted).await {
-            Ok(Some(stream)) => self.serve(stream, id, peer, tls.channel_bindings).await,
-            _ => tracing::debug!(connection = id, "TLS handshake failed"),
+        match self.host.clock.timeout(HANDSHAKE, accepted).await {
+            Some(Some(stream)) => self.serve(stream, line, peer, tls.channel_bindings).await,
+            _ => tracing::debug!(connection = line.id, "TLS handshake failed"),
         }
     }
 
-    async fn serve<S>(&self, stream: S, id: u64, peer: SocketAddr, channel_bindings: Option<[u8; 16]>)
+    /// Without a time limit of its own: whoever sends nothing, or half a request, is idle, and idle connections are closed.
+    async fn serve<S>(&self, stream: S, line: &Arc<Line>, peer: SocketAddr, channel_bindings: Option<[u8; 16]>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let client = peer.ip().to_string();
-        let connection = Arc::new(Connection::new(Arc::clone(&self.host), id, client, channel_bindings));
+        let connection = Arc::new(Connection::new(Arc::clone(&self.host), Arc::clone(line), client, channel_bindings));
         let service = service_fn(move |request| {
             let connection = Arc::clone(&connection);
             async move { Ok::<_, std::convert::Infallible>(connection.serve(request).await) }
         });
-        let served = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(IDLE)
-            .title_case_headers(true)
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
+        let served =
+            http1::Builder::new().title_case_headers(true).serve_connection(TokioIo::new(stream), service).await;
         if let Err(error) = served {
-            tracing::debug!(connection = id, %error, "Connection ended");
+            tracing::debug!(connection = line.id, %error, "Connection ended");
         }
     }
 }
 
 /// Accepts until it works: what fails here is the peer's, or a shortage that passes.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(_) => tokio::time::sleep(AGAIN).await,
         }
     }
-}
-
-/// The administration listener.
-async fn administrate(listener: TcpListener, host: Arc<Host>, stopped: CancellationToken, tasks: TaskTracker) {
-    while let Some((stream, _)) = stopped.run_until_cancelled(accept(&listener)).await {
-        let (host, stopped) = (Arc::clone(&host), stopped.clone());
-        tasks.spawn(async move {
-            let service = service_fn(move |request| {
-                let answer = administer(&host, &request);
-                async move { Ok::<_, std::convert::Infallible>(answer) }
-            });
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(IDLE)
-                .serve_connection(TokioIo::new(stream), service);
-            stopped.run_until_cancelled(served).await;
-        });
-    }
-}
-
-fn administer(host: &Host, request: &Request<Incoming>) -> Response<Full<bytes::Bytes>> {
-    let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/statistics") => (StatusCode::OK, serde_json::to_vec_pretty(&host.statistics())),
-        (&Method::GET, "/shells") => (StatusCode::OK, serde_json::to_vec_pretty(&host.shells())),
-        (&Method::POST, "/reset") => {
-            host.recorder.reset();
-            (StatusCode::NO_CONTENT, Ok(Vec::new()))
-        }
-        _ => (StatusCode::NOT_FOUND, Ok(Vec::new())),
-    };
-    let mut response = Response::new(Full::new(bytes::Bytes::from(body.unwrap_or_default())));
-    *response.status_mut() = status;
-    if status == StatusCode::OK {
-        response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    }
-    response
 }

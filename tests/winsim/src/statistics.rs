@@ -40,6 +40,10 @@ pub struct Connections {
     pub opened: u64,
     /// Open now.
     pub open: u64,
+    /// Closed by the host because nobody asked anything for 120 s.
+    pub closed_idle: u64,
+    /// Ended by a restart of the machine or the service.
+    pub cut: u64,
 }
 
 /// Handshakes and logons.
@@ -66,6 +70,8 @@ pub struct ShellCounts {
     pub deleted: u64,
     /// Removed after their IdleTimeOut.
     pub expired: u64,
+    /// Gone with a restart of the machine or the service.
+    pub lost: u64,
 }
 
 /// Commands.

@@ -26,8 +26,22 @@ fn python() -> Option<PathBuf> {
     python
 }
 
-/// Runs one script and asserts that all its checks succeed and that winsim had nothing to object to.
+/// Runs one script and asserts that all its checks succeed, that no command was started twice and that it had its password once
+/// wrong on purpose.
 async fn judge(script: &str, auth: &str, https: bool, options: Options) -> Result<Option<Statistics>> {
+    let Some(statistics) = run(script, auth, https, options).await? else { return Ok(None) };
+    assert_eq!(statistics.violations, Vec::<String>::new(), "what these clients send is accepted by Windows");
+    assert_eq!(
+        statistics.authentication.failed_logons.values().sum::<u64>(),
+        1,
+        "one wrong password: {:?}",
+        statistics.authentication
+    );
+    Ok(Some(statistics))
+}
+
+/// Runs one script and asserts that all its checks succeed and that it leaves nothing behind.
+async fn run(script: &str, auth: &str, https: bool, options: Options) -> Result<Option<Statistics>> {
     let Some(python) = python() else { return Ok(None) };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peers/winrm-clients");
     let certificates = tempfile::tempdir()?;
@@ -46,6 +60,7 @@ async fn judge(script: &str, auth: &str, https: bool, options: Options) -> Resul
         .args(["--host", "127.0.0.1", "--port", &host.address().port().to_string(), "--user", USER, "--auth", auth])
         .args(["--scheme", if https { "https" } else { "http" }])
         .env("LICTOR_PEER_PASSWORD", PASSWORD)
+        .env("WINSIM_CONTROL", format!("http://{}/control", host.admin_address()))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("NO_PROXY", "*")
         .kill_on_drop(true);
@@ -58,15 +73,8 @@ async fn judge(script: &str, auth: &str, https: bool, options: Options) -> Resul
     let statistics = host.statistics();
     host.stop().await;
     assert!(output.status.success(), "{script} {auth}: {stdout}\n{stderr}\nviolations: {:?}", statistics.violations);
-    assert_eq!(statistics.violations, Vec::<String>::new(), "what these clients send is accepted by Windows");
     assert_eq!(statistics.shells.open, 0);
     assert_eq!(statistics.commands.most_requests_per_id, 1);
-    assert_eq!(
-        statistics.authentication.failed_logons.values().sum::<u64>(),
-        1,
-        "one wrong password: {:?}",
-        statistics.authentication
-    );
     Ok(Some(statistics))
 }
 
@@ -129,5 +137,18 @@ async fn pywinrm_ntlm_over_https() -> Result<()> {
 async fn pypsrp_negotiate_over_https() -> Result<()> {
     let options = Options { channel_bindings: ChannelBindings::Strict, ..Options::default() };
     judge("pypsrp_check.py", "negotiate", true, options).await?;
+    Ok(())
+}
+
+/// Hosts in trouble, as both clients understand them: quotas, both forms of faults, 503, restarts.
+#[tokio::test]
+async fn pywinrm_meets_trouble() -> Result<()> {
+    run("pywinrm_trouble.py", "ntlm", false, Options::default()).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn pypsrp_meets_trouble() -> Result<()> {
+    run("pypsrp_trouble.py", "negotiate", false, Options::default()).await?;
     Ok(())
 }

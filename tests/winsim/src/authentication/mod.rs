@@ -94,6 +94,11 @@ impl Authentication {
         }
     }
 
+    /// Whether the connection belongs to somebody.
+    pub(crate) fn established(&self) -> bool {
+        matches!(self.state, State::Established { .. })
+    }
+
     /// Forgets who the connection belongs to: its cipher stream is broken.
     pub(crate) fn forget(&mut self) {
         self.state = State::Fresh;

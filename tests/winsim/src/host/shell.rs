@@ -1,7 +1,9 @@
 //! One remote shell: its properties, how it describes itself, and the environment of its processes.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{SHELL, SHELL_CMD};
 use crate::process::Process;
@@ -33,7 +35,7 @@ pub(super) struct Command {
 
 impl Shell {
     /// The `rsp:Shell` element, in the order of the recordings.
-    pub(super) fn element(&self, state: Option<&str>) -> String {
+    pub(super) fn element(&self, state: Option<&str>, now: Instant) -> String {
         let name =
             self.name.as_deref().map(|name| format!("<rsp:Name>{}</rsp:Name>", escape(name))).unwrap_or_default();
         let environment = if self.variables.is_empty() {
@@ -64,8 +66,8 @@ impl Shell {
             escape(&self.input_streams),
             escape(&self.output_streams),
             optional("State", state),
-            clock(self.created.elapsed()),
-            clock(self.active.elapsed()),
+            clock(now.saturating_duration_since(self.created)),
+            clock(now.saturating_duration_since(self.active)),
         )
     }
 

@@ -1,0 +1,21 @@
+"""What the scripts about trouble share: orders to winsim, and clients that must fail."""
+
+import json
+import os
+import urllib.request
+
+
+def order(what):
+    """Makes something happen to the host; `winsim --help` lists what there is."""
+    request = urllib.request.Request(os.environ["WINSIM_CONTROL"], json.dumps(what).encode(), method="POST")
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20):
+        pass
+
+
+def failure(action):
+    """The exception that `action` ends with."""
+    try:
+        action()
+    except Exception as error:  # Which one it is, is for the caller to judge.
+        return error
+    raise AssertionError("it succeeded")
