@@ -1,6 +1,7 @@
 //! `lictor-winrm` against simulated Windows hosts in this process: what happens when connections break, time passes and hosts
 //! restart.
 
+mod crowds;
 mod cut;
 mod hosts;
 mod idle;
