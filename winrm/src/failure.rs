@@ -47,7 +47,7 @@ pub(crate) fn next(operation: Operation, error: &Error) -> Next {
     }
     match (error.kind(), operation) {
         // HTTP.sys answers so while the service behind it starts or is overloaded.
-        (ErrorKind::HttpStatus { status: 503 }, Create) => Next::BackOff,
+        (ErrorKind::HttpStatus { status: 503 } | ErrorKind::SealPlainAnswer { status: 503 }, Create) => Next::BackOff,
         (_, Command | Send | Receive | Signal | Delete) if error.is_unsent() => Next::Again,
         // A shell that nobody knows may be there: it is looked for by its name, and the caller decides what to do.
         (_, Create) => Next::Fail,
@@ -62,7 +62,8 @@ pub(crate) fn next(operation: Operation, error: &Error) -> Next {
     }
 }
 
-/// Whether an answer got lost together with its connection, or somebody in between answered, while the shell may live on.
+/// Whether an answer got lost together with its connection, while the shell may live on. What is not sealed on a sealed
+/// connection may come from anybody, so it says no more than that the answer is missing.
 fn is_lost(error: &Error) -> bool {
     matches!(
         error.kind(),
@@ -72,6 +73,7 @@ fn is_lost(error: &Error) -> bool {
             | ErrorKind::HttpStatus { .. }
             | ErrorKind::ReadTimeout { .. }
             | ErrorKind::AuthLost
+            | ErrorKind::SealPlainAnswer { .. }
     )
 }
 
@@ -130,6 +132,9 @@ mod tests {
         let malformed = Error::new(Stage::Run, ErrorKind::SoapMalformed { detail: String::new() });
         assert_eq!(all(&malformed), [Fail, Unknown, Unknown, Unknown, Again, Again]);
         let starting = Error::new(Stage::Run, ErrorKind::HttpStatus { status: 503 });
+        assert_eq!(all(&starting), [BackOff, Ask, Unknown, Again, Again, Again]);
+        // HTTP.sys cannot seal.
+        let starting = Error::new(Stage::Run, ErrorKind::SealPlainAnswer { status: 503 });
         assert_eq!(all(&starting), [BackOff, Ask, Unknown, Again, Again, Again]);
     }
 

@@ -6,5 +6,4 @@ mod cut;
 mod hosts;
 mod idle;
 mod kill_loops;
-mod not_yet;
 mod outages;

@@ -18,7 +18,7 @@ use crate::hosts::{self, WAYS};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Nothing was run twice, nothing is left, and nobody tried a password in vain.
-pub(crate) async fn ends_clean(pool: &Pool, host: &Handle, started: u64) -> Result<()> {
+async fn ends_clean(pool: &Pool, host: &Handle, started: u64) -> Result<()> {
     ensure!(pool.close(Instant::now() + PATIENCE).await == 0, "shells are not known to be gone");
     let statistics = host.statistics();
     ensure!(statistics.commands.started == started, "{} starts", statistics.commands.started);
@@ -95,7 +95,7 @@ async fn a_restart_in_the_middle_of_a_command_makes_its_outcome_unknown() -> Res
 }
 
 /// The authentication is the connection's; the command lives on and is received on a new one.
-pub(crate) async fn lost_authentication_in_the_middle(expiry: Expiry) -> Result<()> {
+async fn lost_authentication_in_the_middle(expiry: Expiry) -> Result<()> {
     let host = hosts::start(AuthKind::Negotiate).await?;
     let pool = Pool::new(PoolSettings::default());
     let target = hosts::target(&host, AuthKind::Negotiate)?;
@@ -125,6 +125,34 @@ async fn a_lost_authentication_in_the_middle_of_a_command_is_not_noticed() -> Re
     lost_authentication_in_the_middle(Expiry::Unauthorized).await
 }
 
+#[tokio::test]
+async fn a_disowned_connection_in_the_middle_of_a_command_is_not_noticed() -> Result<()> {
+    lost_authentication_in_the_middle(Expiry::BadRequest).await
+}
+
+/// What is not sealed may come from anybody: a refusal of Command proves nothing, and the host, when asked, does not know the
+/// command. See docs/decisions/0004.
+#[tokio::test]
+async fn a_lost_authentication_between_commands_makes_the_next_one_unknown() -> Result<()> {
+    for expiry in [Expiry::Unauthorized, Expiry::BadRequest] {
+        let host = hosts::start(AuthKind::Negotiate).await?;
+        let target = hosts::target(&host, AuthKind::Negotiate)?;
+        let pool = Pool::new(PoolSettings::default());
+        hosts::run(&pool, &target, "ver", PATIENCE).await?;
+        // The next request is then the Command itself.
+        hosts::signalled(&host).await?;
+        host.order(Order::ExpireAuthentication(expiry)).await;
+        let error = hosts::run(&pool, &target, "echo lost", PATIENCE).await.err().context("it was believed")?;
+        let error = error.downcast_ref::<Error>().context("another error")?;
+        ensure!(error.may_have_started() && error.stage() == Stage::Run, "{error:?}");
+        ensure!(error.report().to_string().contains("2150858843"), "{}", error.report());
+        let result = hosts::run(&pool, &target, "echo back", PATIENCE).await?;
+        ensure!(result == (0, b"back\r\n".to_vec()), "{result:?}");
+        ends_clean(&pool, &host, 2).await?;
+    }
+    Ok(())
+}
+
 /// While nobody answers, a command fails at a stage before it is sent, or succeeds once the host is back.
 #[tokio::test]
 async fn a_host_that_is_not_there_yet_is_waited_for_or_named() -> Result<()> {
@@ -145,7 +173,7 @@ async fn a_host_that_is_not_there_yet_is_waited_for_or_named() -> Result<()> {
                     hosts::run(&pool, &target, "ver", PATIENCE).await?;
                 }
                 host.order(outage.clone()).await;
-                let first = hosts::run(&pool, &target, "echo first", Duration::from_secs(5)).await;
+                let first = hosts::run(&pool, &target, "echo first", Duration::from_secs(1)).await;
                 let mut started = u64::from(warm) + 1;
                 match &first {
                     Ok(_) => started += 1,
