@@ -149,8 +149,8 @@ struct Queue<'a> {
     deadline: Instant,
     /// The place in the queue, kept between attempts.
     seniority: Option<u64>,
-    /// How the host put the last attempt off, and until when it is left alone.
-    put_off: Option<(Error, Instant)>,
+    /// How the host put the last attempt off.
+    put_off: Option<Error>,
 }
 
 impl<'a> Queue<'a> {
@@ -165,7 +165,9 @@ impl<'a> Queue<'a> {
         if self.seniority.replace(ticket.id).is_none() && !ticket.is_granted() {
             self.inner.figures.waits.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some((_, until)) = self.put_off {
+        if !ticket.is_granted()
+            && let Some(until) = places.rests(&self.key.user())
+        {
             match timeout_at(until.min(self.deadline), &mut ticket.grant).await {
                 Ok(grant) => return grant.map_err(|_| closed()),
                 Err(_) => places.grow(),
@@ -174,7 +176,7 @@ impl<'a> Queue<'a> {
         match timeout_at(self.deadline, &mut ticket.grant).await {
             Ok(grant) => grant.map_err(|_| closed()),
             Err(_) => Err(match self.put_off.take() {
-                Some((error, _)) => error,
+                Some(error) => error,
                 None => {
                     let detail = places.bound(&User::of(target));
                     Error::new(Stage::Connect, ErrorKind::PoolTimeout { detail }).unsent()
@@ -189,8 +191,8 @@ impl<'a> Queue<'a> {
             return Err(error);
         }
         self.inner.backed_off();
-        let until = self.inner.places.put_off(&self.key.user());
-        self.put_off = Some((error, until));
+        self.inner.places.put_off(&self.key.user());
+        self.put_off = Some(error);
         Ok(())
     }
 }

@@ -263,15 +263,19 @@ impl Places {
         }
     }
 
-    /// A host put off to open a session for `user`: it is left alone for a while, by everybody who waits. Returns until when.
-    pub(super) fn put_off(&self, user: &User) -> Instant {
+    /// A host put off to open a session for `user`: it is left alone for a while, by everybody who waits.
+    pub(super) fn put_off(&self, user: &User) {
         let mut book = lock(&self.book);
         let count = book.users.entry(user.clone()).or_default();
-        match count.rest {
-            // Attempts that were under way together are one.
-            Some(until) if count.rests() => until,
-            _ => *count.rest.insert(Instant::now() + count.pauses.next()),
+        // Attempts that were under way together are one.
+        if !count.rests() {
+            count.rest = Some(Instant::now() + count.pauses.next());
         }
+    }
+
+    /// Until when the host is left alone that put something off for `user`.
+    pub(super) fn rests(&self, user: &User) -> Option<Instant> {
+        lock(&self.book).users.get(user).and_then(|count| count.rest)
     }
 
     /// A host opened a session for `user`.
