@@ -32,20 +32,21 @@ pub fn http_auth(data: &[u8]) {
         assert_eq!(challenges([&joined[..]]), found, "other challenges in one field");
     }
     for proof_after in 0..4 {
-        for status in [401, 200, 500] {
-            handshake(&fields, &found, proof_after, status);
+        for (turn, status) in [(0, 200), (1, 200), (2, 500), (2, 200), (4, 200), (64, 200)] {
+            handshake(&fields, &found, proof_after, turn, status);
         }
     }
 }
 
-fn handshake(fields: &[&[u8]], found: &[Challenge<'_>], proof_after: u8, last_status: u16) {
+/// The host answers with 401 until leg `turn`, and with `status` from then on.
+fn handshake(fields: &[&[u8]], found: &[Challenge<'_>], proof_after: u8, turn: u32, status: u16) {
     let mut context = Scripted { steps: 0, proof_after };
     let Ok((mut handshake, first)) = Handshake::begin(&mut context) else { return };
     assert!(first.starts_with("Negotiate "));
     let ours = |challenge: &&Challenge<'_>| challenge.scheme.eq_ignore_ascii_case("Negotiate");
     let token = found.iter().filter(ours).find_map(|challenge| challenge.token);
     for leg in 0..64_u32 {
-        let status = if leg < u32::from(proof_after) { 401 } else { last_status };
+        let status = if leg < turn { 401 } else { status };
         let proof_sent = context.proof_sent();
         let steps = context.steps;
         match handshake.answer(&mut context, status, fields.iter().copied()) {

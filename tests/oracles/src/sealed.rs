@@ -41,6 +41,7 @@ fn any_body(data: &[u8]) {
         (Ok(message), Ok(layout)) => {
             assert_eq!(shown, 1, "believed without being verified once");
             assert_eq!((layout.data.len(), message.len()), (layout.length, layout.length));
+            assert!(data.starts_with(b"--Encrypted Boundary\r\n") || data.starts_with(b"-- Encrypted Boundary\r\n"));
             assert!(layout.header.end == layout.data.start && layout.data.end <= data.len(), "{layout:?}");
             assert_eq!(open(&seal_whole(message)).0.as_ref(), Ok(message));
         }
