@@ -265,7 +265,10 @@ fn read_received(reader: &mut Reader<'_>, parent: &Element<'_>) -> Result<Receiv
                 _ => {
                     let mut data = Vec::new();
                     reader.base64(&child, &mut data)?;
-                    received.push(current.replace((stream, data)));
+                    // Hosts end a stream with an element that holds nothing: it parts no pieces of another one.
+                    if !data.is_empty() {
+                        received.push(current.replace((stream, data)));
+                    }
                 }
             }
         } else {

@@ -116,8 +116,7 @@ fn receive_decodes_each_element_and_joins_neighbours() {
         received.output,
         [
             (OutputStream::Stdout, Bytes::from_static(b"hi th")),
-            (OutputStream::Stderr, Bytes::from_static(b"\xe2\x82")),
-            (OutputStream::Stderr, Bytes::from_static(b"\xac")),
+            (OutputStream::Stderr, Bytes::from_static(b"\xe2\x82\xac")),
         ]
     );
     assert_eq!((received.state, received.exit_code), (Some(State::Done), Some(-1)));

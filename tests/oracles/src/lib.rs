@@ -1,0 +1,48 @@
+//! What must hold of every decoder for any bytes that a peer may send.
+//!
+//! Each function takes bytes and panics when a promise is broken: not only "it does not crash" but that results are bounded
+//! by their input, that the same content in another form gives the same result, that what was written is read back, and
+//! that nothing is believed that must not be. The fuzz targets in `fuzz/` call them with bytes of libFuzzer, the
+//! test beside them (`tests/seeds.rs`) with seeds, past findings and mutations of both. They must stay deterministic, or as
+//! good as, and quick.
+
+#![expect(clippy::panic, reason = "an oracle speaks by panicking")]
+
+mod http_auth;
+mod ntlm;
+mod sealed;
+mod secrets;
+mod soap;
+mod target;
+mod wsman;
+
+pub use http_auth::http_auth;
+pub use ntlm::ntlm;
+pub use sealed::sealed;
+pub use secrets::{join_token, sealed_secret};
+pub use soap::soap;
+pub use target::target;
+pub use wsman::{fault, received, response};
+
+/// A target by its name: that of its fuzz target, its folder of seeds and its folder of regressions.
+pub type Oracle = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const ALL: &[Oracle] = &[
+    ("soap", soap),
+    ("response", response),
+    ("received", received),
+    ("fault", fault),
+    ("sealed", sealed),
+    ("http_auth", http_auth),
+    ("ntlm", ntlm),
+    ("join_token", join_token),
+    ("sealed_secret", sealed_secret),
+    ("target", target),
+];
+
+/// Pieces of the input, for oracles that need several values: up to `N`, split at bytes of value 0, missing ones empty.
+fn fields<const N: usize>(data: &[u8]) -> [&[u8]; N] {
+    let mut parts = data.splitn(N, |byte| *byte == 0);
+    std::array::from_fn(|_| parts.next().unwrap_or_default())
+}
