@@ -6,4 +6,5 @@ mod cut;
 mod hosts;
 mod idle;
 mod kill_loops;
+mod orphans;
 mod outages;

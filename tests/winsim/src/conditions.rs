@@ -137,6 +137,8 @@ pub struct QuotaChange {
     pub max_concurrent_users: Option<usize>,
     /// `MaxConnections`.
     pub max_connections: Option<usize>,
+    /// `MaxBatchItems`.
+    pub max_batch_items: Option<usize>,
 }
 
 /// The conditions of one host.
@@ -295,6 +297,7 @@ impl Conditions {
                 (&mut quotas.max_operations_per_user, change.max_operations_per_user),
                 (&mut quotas.max_concurrent_users, change.max_concurrent_users),
                 (&mut quotas.max_connections, change.max_connections),
+                (&mut quotas.max_batch_items, change.max_batch_items),
             ] {
                 *quota = wanted.unwrap_or(*quota);
             }

@@ -314,6 +314,14 @@ impl Fault {
         )
     }
 
+    pub(crate) fn invalid_enumeration() -> Self {
+        Self::receiver(
+            2_150_858_779,
+            "n:InvalidEnumerationContext",
+            "The WS-Management service cannot process the request because the enumeration context is not valid. ",
+        )
+    }
+
     pub(crate) fn already_exists() -> Self {
         Self::sender(
             2_150_858_803,

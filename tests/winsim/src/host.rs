@@ -26,6 +26,7 @@ mod listing;
 mod shell;
 mod shells;
 
+use self::listing::Listing;
 use self::shell::Shell;
 
 const SHELL: &str = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell";
@@ -50,7 +51,7 @@ pub(crate) struct Host {
 #[derive(Default)]
 struct State {
     shells: HashMap<String, Shell>,
-    enumerations: BTreeMap<String, Vec<String>>,
+    listings: BTreeMap<String, Listing>,
 }
 
 /// Who asks, and from where.
@@ -118,8 +119,8 @@ impl Host {
         let body = match (request.resource.as_str(), request.operation) {
             (CONFIG, Operation::Get) => self.config(),
             (SHELL, Operation::Enumerate) => self.enumerate(request, caller)?,
-            (SHELL, Operation::Pull) => self.pull(request)?,
-            (SHELL, Operation::Release) => self.release(request)?,
+            (SHELL, Operation::Pull) => self.pull(request, caller)?,
+            (SHELL, Operation::Release) => self.release(request, caller)?,
             (SHELL_CMD, Operation::Create) => self.create(request, caller)?,
             (SHELL_CMD | SHELL, Operation::Get) => self.get(request, caller)?,
             (SHELL_CMD | SHELL, Operation::Delete) => self.delete(request, caller)?,

@@ -62,6 +62,9 @@ struct Arguments {
     /// MaxConnections; more wait until one is closed
     #[arg(long, value_name = "COUNT", default_value_t = 300)]
     max_connections: usize,
+    /// MaxBatchItems: items in one answer to Enumerate or Pull
+    #[arg(long, value_name = "COUNT", default_value_t = 32_000)]
+    max_batch_items: usize,
     /// The element of a fault that carries its code
     #[arg(long, value_name = "FORM", value_enum, default_value = "wsman-fault")]
     fault_form: Form,
@@ -168,6 +171,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         max_processes_per_shell: arguments.max_processes_per_shell,
         max_concurrent_users: arguments.max_concurrent_users,
         max_connections: arguments.max_connections,
+        max_batch_items: arguments.max_batch_items,
         fault_style: Style { form: arguments.fault_form, signed: arguments.signed_faults },
         max_envelope_size: arguments.max_envelope_size * 1024,
         max_operation_timeout: Duration::from_secs(arguments.max_operation_timeout),

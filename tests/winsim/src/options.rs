@@ -40,6 +40,8 @@ pub struct Options {
     pub max_concurrent_users: usize,
     /// `MaxConnections`: more wait until one is closed. Default 300.
     pub max_connections: usize,
+    /// `MaxBatchItems`: items in one answer to Enumerate or Pull. Default 32,000.
+    pub max_batch_items: usize,
     /// How faults are written. Default in WSManFault, unsigned.
     pub fault_style: Style,
     /// `MaxEnvelopeSizekb` in bytes: of requests and of responses. Default 500 KiB.
@@ -71,6 +73,7 @@ impl Default for Options {
             max_processes_per_shell: 25,
             max_concurrent_users: 10,
             max_connections: 300,
+            max_batch_items: 32_000,
             fault_style: Style::default(),
             max_envelope_size: 500 * 1024,
             max_operation_timeout: Duration::from_secs(60),
@@ -90,6 +93,7 @@ impl Options {
             max_operations_per_user: self.max_operations_per_user,
             max_concurrent_users: self.max_concurrent_users,
             max_connections: self.max_connections,
+            max_batch_items: self.max_batch_items,
         }
     }
 }
@@ -107,6 +111,8 @@ pub struct Quotas {
     pub max_concurrent_users: usize,
     /// `MaxConnections`: more wait until one is closed.
     pub max_connections: usize,
+    /// `MaxBatchItems`: items in one answer to Enumerate or Pull.
+    pub max_batch_items: usize,
 }
 
 /// The server certificate with its chain, and the private key, both PEM.

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::*;
+use crate::conditions::QuotaChange;
 use crate::envelope::{Message, guid};
 use crate::soap::{Element, escape, namespace};
 
@@ -257,16 +258,43 @@ async fn shells_are_listed_and_expire() {
         |body: &str| document("http://schemas.xmlsoap.org/ws/2004/09/enumeration/Enumerate", SHELL, None, "", body);
     let shell = create(&host, "alice").await.expect("shell");
     create(&host, "bob").await.expect("shell");
-    let listed =
-        ask(&host, "alice", &enumerate("<n:Enumerate><w:OptimizeEnumeration/></n:Enumerate>")).await.expect("list");
+    let all = "<n:Enumerate><w:OptimizeEnumeration/><w:MaxElements>10</w:MaxElements></n:Enumerate>";
+    let listed = ask(&host, "alice", &enumerate(all)).await.expect("list");
     assert_eq!(find(&listed, "Items").expect("items").children.len(), 1);
+    assert!(find(&listed, "EndOfSequence").is_some());
+    let pull = |answer: &Element, most: &str| {
+        let context = &find(answer, "EnumerationContext").expect("context").text;
+        let body = format!("<n:Pull><n:EnumerationContext>{context}</n:EnumerationContext>{most}</n:Pull>");
+        document("http://schemas.xmlsoap.org/ws/2004/09/enumeration/Pull", SHELL, None, "", &body)
+    };
     let context = ask(&host, "alice", &enumerate("<n:Enumerate/>")).await.expect("context");
-    let context = &find(&context, "EnumerationContext").expect("context").text;
-    let pull = format!("<n:Pull><n:EnumerationContext>{context}</n:EnumerationContext></n:Pull>");
-    let pull = document("http://schemas.xmlsoap.org/ws/2004/09/enumeration/Pull", SHELL, None, "", &pull);
-    let pulled = ask(&host, "alice", &pull).await.expect("items");
+    assert!(find(&context, "Items").is_none());
+    let pull_one = pull(&context, "");
+    assert_eq!(code(ask(&host, "bob", &pull_one).await), 2_150_858_779, "the listing is another user's");
+    let pulled = ask(&host, "alice", &pull_one).await.expect("items");
     assert_eq!(find(&pulled, "ShellId").expect("shell").text, shell);
-    assert_eq!(code(ask(&host, "alice", &pull).await), 2_150_858_810);
+    assert_eq!(code(ask(&host, "alice", &pull_one).await), 2_150_858_779);
+
+    // In pieces: one by default, what is asked for otherwise, and never more than the host gives at a time.
+    let more = [create(&host, "alice").await.expect("shell"), create(&host, "alice").await.expect("shell")];
+    let first =
+        ask(&host, "alice", &enumerate("<n:Enumerate><w:OptimizeEnumeration/></n:Enumerate>")).await.expect("list");
+    assert_eq!(find(&first, "ShellId").expect("shell").text, shell);
+    assert!(find(&first, "EndOfSequence").is_none());
+    host.conditions.change_quotas(QuotaChange { max_batch_items: Some(1), ..QuotaChange::default() });
+    let many = "<n:MaxElements>50</n:MaxElements>";
+    let second = ask(&host, "alice", &pull(&first, many)).await.expect("items");
+    let third = ask(&host, "alice", &pull(&second, many)).await.expect("items");
+    let ids = [&second, &third].map(|answer| find(answer, "ShellId").expect("shell").text.clone());
+    assert_eq!(ids, more);
+    assert!(find(&second, "EndOfSequence").is_none() && find(&third, "EndOfSequence").is_some());
+    let late = ask(&host, "alice", &enumerate("<n:Enumerate/>")).await.expect("context");
+    host.clock.advance(Duration::from_secs(240));
+    assert_eq!(code(ask(&host, "alice", &pull(&late, many)).await), 2_150_858_779);
+    for id in more {
+        ask(&host, "alice", &on_shell("Delete", Some(&id), "", "")).await.expect("deleted");
+    }
+
     let short = SHELL_BODY.replace("<rsp:Input", "<rsp:IdleTimeOut>PT0.001S</rsp:IdleTimeOut><rsp:Input");
     ask(&host, "alice", &on_shell("Create", None, "", &short)).await.expect("shell");
     while host.recorder.snapshot().shells.expired == 0 {
