@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::conditions::{Lasting, OrderedFault, QuotaChange, Service, Slow};
 use crate::fault::Style;
 use crate::host::Host;
-use crate::lines::{Cut, Expiry};
+use crate::lines::{Cut, DropAt, Expiry};
 use crate::options::Quotas;
 use crate::server::accept;
 
@@ -45,6 +45,8 @@ pub enum Order {
     Slow(Slow),
     /// Connections that are open and authenticated now are not any more.
     ExpireAuthentication(Expiry),
+    /// A connection ends in the middle of an exchange.
+    Drop(DropAt),
     /// Quotas change. What is above a new one stays.
     Quotas(QuotaChange),
     /// A fault is given instead of an answer.
@@ -113,6 +115,7 @@ impl Host {
             Order::Ready => self.conditions.come_up(self.clock.now()),
             Order::Slow(slow) => self.conditions.set_slow(slow),
             Order::ExpireAuthentication(expiry) => self.lines.expire(expiry),
+            Order::Drop(drop) => self.lines.drop_at(drop),
             Order::Quotas(change) => self.conditions.change_quotas(change),
             Order::Fault(fault) => self.conditions.order_fault(fault),
             Order::FaultStyle(style) => self.conditions.set_style(style),

@@ -81,6 +81,7 @@ impl Connection {
         if !delay.is_zero() {
             self.host.clock.sleep(delay).await;
         }
+        self.line.answers(&answer.exchange.operation);
         answer.exchange.connection = self.line.id;
         answer.exchange.status = answer.status.as_u16();
         self.host.recorder.exchange(answer.exchange);

@@ -37,7 +37,7 @@ pub use conditions::{Delay, Lasting, OrderedFault, QuotaChange, Service, Slow, T
 pub use control::{Condition, Order, Reboot, RestartService};
 pub use fault::{Form, Style};
 pub use host::{CommandInfo, ShellInfo};
-pub use lines::{Cut, Expiry};
+pub use lines::{Cut, DropAt, Expiry};
 pub use options::{ChannelBindings, Options, Quotas, Scheme, Tls, User};
 pub use server::{Handle, StartError, Winsim};
 pub use statistics::{AuthenticationCounts, CommandCounts, Connections, Exchange, ShellCounts, Statistics};

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,32 @@ pub enum Cut {
     Reset,
 }
 
+/// Where a connection ends in the middle of an exchange, once. Bytes are those on the wire, with HTTP's head and TLS around them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DropAt {
+    /// After this many bytes that come from a client; the connection that sends the next one is meant. A request that has come
+    /// in full is done, but not answered.
+    Request {
+        /// How many; 0 counts as 1.
+        after: usize,
+        /// How the connection ends. Default with FIN.
+        #[serde(default)]
+        cut: Cut,
+    },
+    /// After this many bytes of an answer.
+    Answer {
+        /// The operation that is answered, as in the statistics; the next one, whatever it is, when nothing is said.
+        #[serde(default)]
+        operation: Option<String>,
+        /// How many.
+        after: usize,
+        /// How the connection ends. Default with FIN.
+        #[serde(default)]
+        cut: Cut,
+    },
+}
+
 /// What the next request on a connection gets that is not authenticated any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -45,6 +71,7 @@ pub(crate) struct Lines {
     clock: Clock,
     last_id: AtomicU64,
     open: watch::Sender<HashMap<u64, Arc<Line>>>,
+    drop: Arc<Mutex<Option<DropAt>>>,
 }
 
 /// One connection.
@@ -53,8 +80,17 @@ pub(crate) struct Line {
     clock: Clock,
     activity: Mutex<Activity>,
     cut: watch::Sender<Option<Cut>>,
-    reset: Arc<AtomicBool>,
+    reset: AtomicBool,
     expiry: Mutex<Option<Expiry>>,
+    drop: Arc<Mutex<Option<DropAt>>>,
+    limits: Mutex<Limits>,
+}
+
+/// How many bytes a connection still takes or gives before it ends, and how it does.
+#[derive(Clone, Copy, Default)]
+struct Limits {
+    read: Option<(usize, Cut)>,
+    write: Option<(usize, Cut)>,
 }
 
 #[derive(Clone, Copy)]
@@ -68,7 +104,7 @@ const GONE: Duration = Duration::from_secs(10);
 
 impl Lines {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, last_id: AtomicU64::new(0), open: watch::Sender::default() }
+        Self { clock, last_id: AtomicU64::new(0), open: watch::Sender::default(), drop: Arc::default() }
     }
 
     /// Enters a connection, until its guard is dropped.
@@ -78,8 +114,10 @@ impl Lines {
             activity: Mutex::new(Activity { exchanges: 0, since: self.clock.now() }),
             clock: self.clock.clone(),
             cut: watch::Sender::new(None),
-            reset: Arc::default(),
+            reset: AtomicBool::new(false),
             expiry: Mutex::default(),
+            drop: Arc::clone(&self.drop),
+            limits: Mutex::default(),
         });
         self.open.send_modify(|open| {
             open.insert(line.id, Arc::clone(&line));
@@ -101,8 +139,7 @@ impl Lines {
 
     async fn end(&self, lines: &[Arc<Line>], cut: Cut) -> u64 {
         for line in lines {
-            line.reset.store(cut == Cut::Reset, Ordering::Relaxed);
-            line.cut.send_replace(Some(cut));
+            line.end(cut);
         }
         let mut open = self.open.subscribe();
         let gone = open.wait_for(|open| lines.iter().all(|line| !open.contains_key(&line.id)));
@@ -110,6 +147,11 @@ impl Lines {
             tracing::warn!("Connections that were cut are still open");
         }
         lines.len() as u64
+    }
+
+    /// Orders an end in the middle of an exchange; it takes the place of an earlier one that has not happened.
+    pub(crate) fn drop_at(&self, drop: DropAt) {
+        *self.drop.lock().unwrap_or_else(PoisonError::into_inner) = Some(drop);
     }
 
     /// Takes the authentication of every open connection away.
@@ -137,6 +179,78 @@ impl Line {
         let _ = cut.wait_for(Option::is_some).await;
     }
 
+    fn end(&self, cut: Cut) {
+        self.reset.store(cut == Cut::Reset, Ordering::Relaxed);
+        self.cut.send_replace(Some(cut));
+    }
+
+    /// The answer to `operation` is about to be written: it is the one that was ordered to end half-way, or it is not.
+    pub(crate) fn answers(&self, operation: &str) {
+        let mut drop = self.drop.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = match &*drop {
+            Some(DropAt::Answer { operation: wanted, after, cut })
+                if wanted.as_deref().is_none_or(|wanted| wanted == operation) =>
+            {
+                Some((*after, *cut))
+            }
+            _ => None,
+        };
+        if write.is_some() {
+            *drop = None;
+        }
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).write = write;
+    }
+
+    /// How many bytes may be read now.
+    fn may_read(&self) -> usize {
+        if let Some((left, _)) = self.limits.lock().unwrap_or_else(PoisonError::into_inner).read {
+            return left;
+        }
+        match &*self.drop.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(DropAt::Request { after, .. }) => (*after).max(1),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Bytes were read; ends the connection when these were the last ones.
+    fn have_read(&self, count: usize) {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if limits.read.is_none() {
+            let mut drop = self.drop.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(DropAt::Request { after, cut }) = *drop {
+                limits.read = Some((after.max(1), cut));
+                *drop = None;
+            }
+        }
+        if let Some((left, cut)) = &mut limits.read {
+            *left = left.saturating_sub(count);
+            if *left == 0 {
+                self.end(*cut);
+            }
+        }
+    }
+
+    /// How many bytes may be written now.
+    fn may_write(&self) -> usize {
+        let limits = *self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        match (limits.write, self.cut.borrow().is_some()) {
+            (_, true) => 0,
+            (Some((left, _)), _) => left,
+            (None, false) => usize::MAX,
+        }
+    }
+
+    /// Bytes were written, or there was no room for any; ends the connection when these were the last ones.
+    fn have_written(&self, count: usize) {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((left, cut)) = &mut limits.write {
+            *left = left.saturating_sub(count);
+            if *left == 0 {
+                self.end(*cut);
+            }
+        }
+    }
+
     /// A request is there; the exchange ends when the guard is dropped.
     pub(crate) fn exchange(self: &Arc<Self>) -> Busy {
         self.lock().exchanges += 1;
@@ -155,8 +269,8 @@ impl Line {
     }
 
     /// Its socket: closes as the cut says.
-    pub(crate) fn socket(&self, stream: TcpStream) -> Socket {
-        Socket { stream, reset: Arc::clone(&self.reset) }
+    pub(crate) fn socket(self: &Arc<Self>, stream: TcpStream) -> Socket {
+        Socket { stream, line: Arc::clone(self) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Activity> {
@@ -191,15 +305,15 @@ impl Drop for Busy {
     }
 }
 
-/// A socket that can end with RST.
+/// A socket that can end with RST, and after a chosen byte.
 pub(crate) struct Socket {
     stream: TcpStream,
-    reset: Arc<AtomicBool>,
+    line: Arc<Line>,
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.reset.load(Ordering::Relaxed) {
+        if self.line.reset.load(Ordering::Relaxed) {
             // Without lingering the system answers everything later with RST.
             let _ = self.stream.set_zero_linger();
         }
@@ -212,13 +326,38 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let room = self.line.may_read();
+        if room == 0 {
+            // The connection has ended already; its task is about to see that.
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        if room >= buffer.remaining() {
+            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        } else {
+            let mut bytes = vec![0; room];
+            let mut part = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut part))?;
+            buffer.put_slice(part.filled());
+        }
+        let count = buffer.filled().len() - before;
+        if count > 0 {
+            self.line.have_read(count);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let room = self.line.may_write().min(bytes.len());
+        if room == 0 && !bytes.is_empty() {
+            self.line.have_written(0);
+            return Poll::Pending;
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, &bytes[..room]))?;
+        self.line.have_written(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -226,7 +365,11 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        if self.line.may_write() == usize::MAX {
+            return Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        }
+        let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| &**slice);
+        self.poll_write(context, first)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -109,6 +109,8 @@ Orders, to --order or as POST /control on the administration address; GET /contr
   \"ready\"                  every outage ends
   {\"slow\": {\"delays\": {\"Command\": \"2s\", \"*\": \"10ms\"}, \"trickle\": {\"bytes\": 10, \"every\": \"100ms\"}}}
   {\"expire-authentication\": \"unauthorized\"|\"bad-request\"}   on every connection that is open now
+  {\"drop\": {\"request\": {\"after\": 100, \"cut\": ...}}}   after the 100th byte that comes in from now on
+  {\"drop\": {\"answer\": {\"operation\": \"Receive\", \"after\": 100, \"cut\": ...}}}   after 100 bytes of the next such answer
   {\"quotas\": {\"max_shells_per_user\": 2, ...}}   named as the options, with underscores
   {\"fault\": {\"operation\": \"Command\", \"code\": 2150859174, \"times\": 1, \"done\": false,
              \"style\": {\"form\": \"wsman-fault\"|\"wmi-error\", \"signed\": false}}}   instead of an answer

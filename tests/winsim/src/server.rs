@@ -281,6 +281,7 @@ impl Connections {
             });
             let line = Arc::clone(&entry.line);
             tokio::select! {
+                biased;
                 () = connections.stopped.cancelled() => {}
                 () = line.ended() => {}
                 () = connections.connection(stream, peer, &line) => {}

@@ -6,10 +6,10 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use client::{Client, command, create, receive};
+use client::{Client, command, create, get, receive};
 use winsim::{
-    Cut, Delay, Form, Handle, Lasting, Options, Order, OrderedFault, QuotaChange, Reboot, RestartService, Scheme,
-    Service, Slow, Style, Trickle, User, Winsim,
+    Cut, Delay, DropAt, Form, Handle, Lasting, Options, Order, OrderedFault, QuotaChange, Reboot, RestartService,
+    Scheme, Service, Slow, Style, Trickle, User, Winsim,
 };
 
 async fn host() -> Result<Handle> {
@@ -245,6 +245,50 @@ async fn faults_come_in_every_form() -> Result<()> {
 }
 
 #[tokio::test]
+async fn connections_end_at_every_byte_of_an_answer() -> Result<()> {
+    let host = host().await?;
+    host.order(Order::Quotas(QuotaChange { max_operations_per_user: Some(10_000), ..QuotaChange::default() })).await;
+    let shell = Client::connect(&host).await?.shell("alice").await?;
+    let whole = Client::connect(&host).await?.ask("alice", command(&shell, "ver")).await?.text.len();
+    for after in 0..=whole {
+        let cut = if after % 2 == 0 { Cut::Close } else { Cut::Reset };
+        host.order(Order::Drop(DropAt::Answer { operation: Some("Command".to_owned()), after, cut })).await;
+        let mut client = Client::connect(&host).await?;
+        client.ask("alice", get(&shell)).await?;
+        client.send("alice", &command(&shell, "ver")).await?;
+        let (came, end) = client.rest().await;
+        ensure!(came == after, "{came} instead of {after} of {whole} bytes");
+        ensure!(end == (cut == Cut::Reset).then_some(ErrorKind::ConnectionReset), "{end:?} after {after}");
+        // Only one answer was meant.
+        ensure!(Client::connect(&host).await?.ask("alice", command(&shell, "ver")).await?.status == 200);
+    }
+    ensure!(host.statistics().commands.started == 2 * (whole as u64 + 1) + 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_end_at_every_byte_of_a_request() -> Result<()> {
+    let host = host().await?;
+    let mut client = Client::connect(&host).await?;
+    let shell = client.shell("alice").await?;
+    let document = command(&shell, "ver");
+    let whole = client::head("alice", &document).len() + document.len();
+    for after in 1..=whole {
+        let mut client = Client::connect(&host).await?;
+        client.ask("alice", get(&shell)).await?;
+        host.order(Order::Drop(DropAt::Request { after, cut: Cut::Close })).await;
+        let started = host.statistics().commands.started;
+        // The host may be gone before everything is sent.
+        let _ = client.send("alice", &document).await;
+        ensure!(client.rest().await.0 == 0, "an answer after {after} of {whole} bytes");
+        let now_started = host.statistics().commands.started;
+        ensure!(now_started == started + u64::from(after == whole), "{after} of {whole} bytes");
+    }
+    ensure!(client.ask("alice", document).await?.status == 200, "another connection is left alone");
+    Ok(())
+}
+
+#[tokio::test]
 async fn orders_are_taken_as_json() -> Result<()> {
     let host = host().await?;
     let orders = [
@@ -255,6 +299,8 @@ async fn orders_are_taken_as_json() -> Result<()> {
         r#""ready""#,
         r#"{"slow": {"delays": {"Create": "1ms", "*": "0s"}, "trickle": {"bytes": 10000, "every": "1ms"}}}"#,
         r#"{"expire-authentication": "bad-request"}"#,
+        r#"{"drop": {"request": {"after": 1000000}}}"#,
+        r#"{"drop": {"answer": {"operation": "Delete", "after": 1, "cut": "reset"}}}"#,
         r#"{"quotas": {"max_shells_per_user": 7}}"#,
         r#"{"fault": {"operation": "Create", "code": 5, "style": {"form": "wmi-error"}}}"#,
         r#"{"fault-style": {"signed": true}}"#,

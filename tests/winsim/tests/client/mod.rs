@@ -45,13 +45,19 @@ impl Client {
 
     /// Sends a document as `user` and reads the answer.
     pub(crate) async fn ask(&mut self, user: &str, document: String) -> Result<Answer> {
-        let authorization = BASE64.encode(format!("{user}:secret"));
-        let head = format!(
-            "POST /wsman HTTP/1.1\r\nHost: host\r\nAuthorization: Basic {authorization}\r\n\
-             Content-Type: application/soap+xml;charset=UTF-8\r\nContent-Length: {}\r\n\r\n",
-            document.len()
-        );
-        self.exchange(&head, &document).await
+        self.exchange(&head(user, &document), &document).await
+    }
+
+    /// Sends a document as `user` and does not wait.
+    pub(crate) async fn send(&mut self, user: &str, document: &str) -> Result<()> {
+        Ok(self.stream.write_all(format!("{}{document}", head(user, document)).as_bytes()).await?)
+    }
+
+    /// What still comes, in bytes, and the error it ends with, or none for FIN.
+    pub(crate) async fn rest(&mut self) -> (usize, Option<io::ErrorKind>) {
+        let mut bytes = Vec::new();
+        let end = self.stream.read_to_end(&mut bytes).await.err().map(|error| error.kind());
+        (bytes.len(), end)
     }
 
     async fn exchange(&mut self, head: &str, body: &str) -> Result<Answer> {
@@ -101,6 +107,20 @@ pub(crate) async fn control(host: &Handle, method: &str, body: &str) -> Result<A
 }
 
 const SHELL: &str = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell";
+
+/// The head of a request with this document.
+pub(crate) fn head(user: &str, document: &str) -> String {
+    let authorization = BASE64.encode(format!("{user}:secret"));
+    format!(
+        "POST /wsman HTTP/1.1\r\nHost: host\r\nAuthorization: Basic {authorization}\r\n\
+         Content-Type: application/soap+xml;charset=UTF-8\r\nContent-Length: {}\r\n\r\n",
+        document.len()
+    )
+}
+
+pub(crate) fn get(shell: &str) -> String {
+    document("http://schemas.xmlsoap.org/ws/2004/09/transfer/Get", Some(shell), "")
+}
 
 pub(crate) fn create() -> String {
     let body = "<rsp:Shell><rsp:InputStreams>stdin</rsp:InputStreams><rsp:OutputStreams>stdout stderr</rsp:OutputStreams></rsp:Shell>";
