@@ -3,6 +3,7 @@
 
 mod crowds;
 mod cut;
+mod faults;
 mod hosts;
 mod idle;
 mod kill_loops;
