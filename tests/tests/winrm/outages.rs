@@ -195,3 +195,34 @@ async fn a_host_that_is_not_there_yet_is_waited_for_or_named() -> Result<()> {
     }
     Ok(())
 }
+
+/// A caller who has time gets its command run when the service comes back meanwhile.
+pub(crate) async fn comes_back_in_time(warm: bool) -> Result<()> {
+    for (auth, cut) in WAYS.into_iter().flat_map(|auth| [(auth, Cut::Close), (auth, Cut::Reset)]) {
+        let context = format!("{auth:?}, {cut:?}");
+        let host = hosts::start(auth).await?;
+        let target = hosts::target(&host, auth)?;
+        let pool = Pool::new(PoolSettings::default());
+        if warm {
+            hosts::run(&pool, &target, "ver", PATIENCE).await?;
+            hosts::signalled(&host).await?;
+        }
+        host.order(Order::Reboot(Reboot { cut, unavailable: Lasting::UntilReady, ..Reboot::default() })).await;
+        let (result, met) = tokio::join!(hosts::run(&pool, &target, "echo back", PATIENCE), async {
+            let met = || host.statistics().exchanges.iter().any(|exchange| exchange.status == 503);
+            hosts::eventually("the pool meets a 503", met).await?;
+            host.order(Order::Ready).await;
+            anyhow::Ok(())
+        });
+        met.context(context.clone())?;
+        let result = result.with_context(|| context.clone())?;
+        ensure!(result == (0, b"back\r\n".to_vec()), "{context}: {result:?}");
+        ends_clean(&pool, &host, u64::from(warm) + 1).await.context(context)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_service_that_comes_back_in_time_is_waited_for() -> Result<()> {
+    comes_back_in_time(false).await
+}
