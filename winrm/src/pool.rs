@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::connection::ConnectionDetails;
 use crate::error::{Error, ErrorKind, Stage};
@@ -107,7 +107,7 @@ impl Pool {
                 }
             };
             match Lease::open(Arc::clone(inner), pooled, deadline).await {
-                Err(error) if failure::next(Operation::Create, &error) == Next::BackOff => queue.put_off(error)?,
+                Err(error) if failure::next(Operation::Create, &error) == Next::BackOff => queue.put_off(error).await?,
                 outcome => return outcome,
             }
         }
@@ -186,12 +186,19 @@ impl<'a> Queue<'a> {
     }
 
     /// The host put the attempt off with `error`, which is what the caller gets when time is up.
-    fn put_off(&mut self, error: Error) -> Result<(), Error> {
+    async fn put_off(&mut self, error: Error) -> Result<(), Error> {
         if Instant::now() >= self.deadline {
             return Err(error);
         }
         self.inner.backed_off();
-        self.inner.places.put_off(&self.key.user());
+        let user = self.key.user();
+        self.inner.places.put_off(&user);
+        // A service that is starting has no use for an idle shell of ours either.
+        if error.fault().is_none()
+            && let Some(until) = self.inner.places.rests(&user)
+        {
+            sleep_until(until.min(self.deadline)).await;
+        }
         self.put_off = Some(error);
         Ok(())
     }

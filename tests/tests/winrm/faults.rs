@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lictor_winrm::error::Error;
 use lictor_winrm::pool::{Pool, PoolSettings};
 use lictor_winrm::shell::{Event, Invocation};
@@ -86,12 +86,10 @@ struct Case {
 enum Outcome {
     Done(Vec<u8>, bool),
     Failed(Error),
-    /// It does not end by itself.
-    Waits,
 }
 
 async fn run(pool: &Pool, host: &Handle) -> Result<Outcome> {
-    tokio::time::timeout(PATIENCE, follow(pool, host)).await.unwrap_or(Ok(Outcome::Waits))
+    tokio::time::timeout(PATIENCE, follow(pool, host)).await.context("it does not end by itself")?
 }
 
 async fn follow(pool: &Pool, host: &Handle) -> Result<Outcome> {
@@ -129,10 +127,6 @@ async fn check(case: Case) -> Result<()> {
     match &outcome {
         Outcome::Done(output, gap) => {
             ensure!(started == 1 && (*gap || output == OUTPUT.as_bytes()), "{outcome:?}, {started} starts");
-        }
-        Outcome::Waits => {
-            // Its input did not arrive, and the fault left open whether it would.
-            ensure!(operation == "Send" && !done, "{outcome:?}");
         }
         Outcome::Failed(error) => {
             let may_have_started = error.may_have_started();
@@ -178,7 +172,9 @@ async fn every_fault_in_place_of_every_answer() -> Result<()> {
     let cases = codes.iter().flat_map(|code| {
         OPERATIONS.into_iter().map(move |operation| Case { operation, code: *code, done: false, style })
     });
-    check_all(cases.collect()).await
+    // A Send that timed out was taken: a host that says so and has not taken it lies, and the command waits for its input.
+    let honest = |case: &Case| case.operation != "Send" || case.code != 2_150_858_793;
+    check_all(cases.filter(honest).collect()).await
 }
 
 /// The answer says that something went wrong, although it was done: nothing is done again for that.

@@ -7,6 +7,5 @@ mod faults;
 mod hosts;
 mod idle;
 mod kill_loops;
-mod not_yet;
 mod orphans;
 mod outages;

@@ -197,8 +197,11 @@ async fn a_host_that_is_not_there_yet_is_waited_for_or_named() -> Result<()> {
 }
 
 /// A caller who has time gets its command run when the service comes back meanwhile.
-pub(crate) async fn comes_back_in_time(warm: bool) -> Result<()> {
-    for (auth, cut) in WAYS.into_iter().flat_map(|auth| [(auth, Cut::Close), (auth, Cut::Reset)]) {
+async fn comes_back_in_time(warm: bool) -> Result<()> {
+    // Basic has no exchange of its own to meet the 503: with a shell at hand that would be Command, and a 503 that a proxy gives
+    // does not prove that the host has not seen it.
+    let ways = WAYS.into_iter().filter(|auth| !warm || *auth != AuthKind::Basic);
+    for (auth, cut) in ways.flat_map(|auth| [(auth, Cut::Close), (auth, Cut::Reset)]) {
         let context = format!("{auth:?}, {cut:?}");
         let host = hosts::start(auth).await?;
         let target = hosts::target(&host, auth)?;
@@ -225,4 +228,9 @@ pub(crate) async fn comes_back_in_time(warm: bool) -> Result<()> {
 #[tokio::test]
 async fn a_service_that_comes_back_in_time_is_waited_for() -> Result<()> {
     comes_back_in_time(false).await
+}
+
+#[tokio::test]
+async fn a_service_that_comes_back_in_time_is_waited_for_with_a_session() -> Result<()> {
+    comes_back_in_time(true).await
 }

@@ -198,9 +198,7 @@ impl Lease {
             match next {
                 Next::Again if !reconnected => {
                     reconnected = true;
-                    let session = self.session()?;
-                    // A credential that is judged with the first request was accepted when the shell was created.
-                    drop(inner.reconnect(session, session.soon()).await?);
+                    self.reconnect_patiently(patience).await?;
                 }
                 Next::NewShell => {
                     let full = error.fault().is_some_and(|fault| fault.class() == Class::QuotaOperations);
@@ -265,6 +263,23 @@ impl Lease {
             pooled.session.forget_shell();
         }
         pooled.slot.refund();
+    }
+
+    /// Gives the session another connection, even if the host puts it off for a while.
+    async fn reconnect_patiently(&mut self, patience: &mut Patience) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        loop {
+            let session = self.session()?;
+            let error = match inner.reconnect(session, session.soon()).await {
+                // A credential that is judged with the first request was accepted when the shell was created.
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            match patience.pause() {
+                Some(pause) if failure::next(Operation::Create, &error) == Next::BackOff => inner.back_off(pause).await,
+                _ => return Err(error),
+            }
+        }
     }
 
     /// Gives the session what it lacks, even if the host puts it off for a while.

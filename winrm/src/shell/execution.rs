@@ -13,6 +13,8 @@ use crate::wsman::{Received, Response, State};
 /// OperationTimeout while input waits to be sent. A command that fills its output before it reads on stalls Send, and one
 /// that reads slowly stalls the next Send: short turns let output and input take turns on one connection.
 const INPUT_PATIENCE: Duration = Duration::from_secs(5);
+/// OperationTimeout after which a command still runs of whose input a piece may be lost.
+const LOST_PATIENCE: Duration = Duration::from_secs(2);
 /// Smallest piece of input that is tried when a host calls pieces too large.
 const SMALLEST_PIECE: usize = 1024;
 
@@ -36,6 +38,8 @@ pub struct Execution {
     ended: bool,
     /// The host is busy with the input it has: see to output before the next piece.
     stalled: bool,
+    /// Why it is not known whether the host took a piece of the input.
+    input_lost: Option<Fault>,
     piece: usize,
     phase: Phase,
     gap: bool,
@@ -99,6 +103,7 @@ impl Execution {
             complete,
             ended: complete && invocation.stdin.is_none(),
             stalled: false,
+            input_lost: None,
             piece: piece.max(SMALLEST_PIECE),
             phase: Phase::Start,
             gap: false,
@@ -118,7 +123,11 @@ impl Execution {
         match self.phase {
             Phase::Start => Turn::Command,
             Phase::Running => self.input_turn().unwrap_or_else(|| Turn::Receive {
-                patience: if self.has_input() { INPUT_PATIENCE } else { Duration::MAX },
+                patience: match self.input_lost {
+                    Some(_) => LOST_PATIENCE,
+                    None if self.has_input() => INPUT_PATIENCE,
+                    None => Duration::MAX,
+                },
             }),
             Phase::Done | Phase::Failed => Turn::Finished,
         }
@@ -199,19 +208,24 @@ impl Execution {
                     self.piece = (self.piece / 2).max(SMALLEST_PIECE);
                     Ok(())
                 }
-                // The command may have ended without reading all its input: Receive tells.
+                // The command may have ended without reading all its input: Receive tells. While it runs, nobody knows what
+                // it has of its input, and it may wait for the rest for ever.
                 Meaning::Ambiguous | Meaning::AlreadyGone => {
                     self.abandon_input();
+                    self.input_lost = Some(fault);
                     Ok(())
                 }
                 _ => Err(Trouble::Fault(fault)),
             },
             (Turn::Receive { .. }, Response::Received(received)) => self.received(received),
             (Turn::Receive { .. }, Response::Fault(fault)) => match fault.meaning(Operation::Receive) {
-                Meaning::PollAgain => {
-                    self.stalled = false;
-                    Ok(())
-                }
+                Meaning::PollAgain => match self.input_lost.take() {
+                    Some(lost) => Err(Trouble::Fault(lost)),
+                    None => {
+                        self.stalled = false;
+                        Ok(())
+                    }
+                },
                 _ => Err(Trouble::Fault(fault)),
             },
             (turn, response) => Err(Trouble::Unexpected(format!("{} to {}", response.name(), name_turn(turn)))),

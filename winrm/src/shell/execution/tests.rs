@@ -134,6 +134,27 @@ fn a_command_that_ends_without_reading_its_input_is_done() {
 }
 
 #[test]
+fn a_command_whose_input_may_be_lost_is_followed_only_to_its_end() {
+    const PROVIDER_TIMEOUT: u32 = 1460;
+    for ends in [true, false] {
+        let mut execution = execution(Some(b"abc"), 1024);
+        accept(&mut execution);
+        answer(&mut execution, fault(PROVIDER_TIMEOUT)).unwrap();
+        assert_eq!(execution.turn(), Turn::Receive { patience: LOST_PATIENCE });
+        answer(&mut execution, Response::Received(output("x"))).unwrap();
+        assert_eq!(execution.turn(), Turn::Receive { patience: LOST_PATIENCE });
+        if ends {
+            answer(&mut execution, Response::Received(done(3))).unwrap();
+        } else {
+            // It waits for input, perhaps, that nobody dares to send.
+            let trouble = answer(&mut execution, fault(TIMED_OUT));
+            assert!(matches!(trouble, Err(Trouble::Fault(Fault { code: Some(PROVIDER_TIMEOUT), .. }))));
+        }
+        assert_eq!(execution.turn(), Turn::Finished);
+    }
+}
+
+#[test]
 fn pieces_shrink_to_what_the_host_takes() {
     let mut execution = execution(Some(&[1; 8000]), 8000);
     accept(&mut execution);
