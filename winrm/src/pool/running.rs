@@ -166,15 +166,15 @@ impl<'a> Running<'a> {
             };
             self.main = Some(self.ask(turn)?);
         }
-        let receiving = matches!(&self.main, Some(Exchange { turn: Turn::Receive { .. }, .. }));
+        let Some(Exchange { turn: Turn::Receive { patience }, .. }) = self.main else { return Ok(()) };
         if self.side.is_none()
-            && receiving
             && !self.alone
             && let Some(turn) = self.execution.input_turn()
         {
             self.side = Some(self.ask_aside(turn)?);
         }
-        if self.execution.is_stalled() && self.input_pause.is_none() {
+        // A Receive that comes back as soon wakes the input itself.
+        if self.execution.is_stalled() && self.input_pause.is_none() && patience > Execution::input_pause() {
             self.input_pause = Some(Instant::now() + Execution::input_pause());
         }
         Ok(())
