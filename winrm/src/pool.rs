@@ -29,7 +29,7 @@ use crate::target::Target;
 use background::Inner;
 use places::{Grant, Key, Pooled, User};
 
-pub use lease::Lease;
+pub use lease::{Lease, Patience};
 pub use running::{Running, Stopped};
 
 /// Bounds of a pool.

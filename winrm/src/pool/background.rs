@@ -192,12 +192,6 @@ impl Inner {
         created
     }
 
-    /// Waits because a host puts something off.
-    pub(super) async fn back_off(&self, pause: Duration) {
-        self.backed_off();
-        sleep(pause).await;
-    }
-
     /// Counts a wait because a host puts something off.
     pub(super) fn backed_off(&self) {
         self.figures.backoffs.fetch_add(1, Ordering::Relaxed);

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::ConnectionInfo;
@@ -114,16 +115,31 @@ impl Lease {
     /// ambiguous failure can still be signalled; journal it before calling.
     ///
     /// When the answer to Command gets lost, the host is asked whether it has the command, and if so it is followed. What a
-    /// host puts off for reasons of quota is tried again for a minute; dropping the future ends that.
+    /// host puts off for reasons of quota is tried again for a minute.
     ///
     /// # Errors
     /// [`Error`]; `may_have_started` tells whether the host may have taken the command. A shell that proves to be gone is
     /// replaced, when the command surely did not start.
     pub async fn start(&mut self, invocation: &Invocation, command_id: Uuid) -> Result<Running<'_>, Error> {
+        let patience = Patience { until: Instant::now() + failure::PATIENCE, given_up: CancellationToken::new() };
+        self.start_patiently(invocation, command_id, patience).await
+    }
+
+    /// Like [`Lease::start`], for a caller with its own idea of how long to wait for a host that puts it off. An exchange
+    /// under way is not cut short: with its answer goes the knowledge of whether the command started.
+    ///
+    /// # Errors
+    /// As of [`Lease::start`]. Once patience is at its end, what the host said the last time.
+    pub async fn start_patiently(
+        &mut self,
+        invocation: &Invocation,
+        command_id: Uuid,
+        patience: Patience,
+    ) -> Result<Running<'_>, Error> {
         if self.in_doubt.is_some() {
             return Err(Error::new(Stage::Run, ErrorKind::SessionInDoubt).unsent());
         }
-        let mut patience = Patience::new();
+        let mut patience = Waiting { patience, pauses: Pauses::default() };
         self.make_ready(&mut patience).await?;
         let budget = self.session()?.send_budget();
         let mut execution = Execution::new(invocation, command_id, budget);
@@ -133,7 +149,7 @@ impl Lease {
 
     /// The final Signal of a command before this one, another shell for one that is spent, and whatever an earlier failure
     /// left missing.
-    async fn make_ready(&mut self, patience: &mut Patience) -> Result<(), Error> {
+    async fn make_ready(&mut self, patience: &mut Waiting) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
         let spent = self.pooled.as_ref().is_some_and(|pooled| pooled.slot.is_spent());
         let session = self.session()?;
@@ -164,7 +180,7 @@ impl Lease {
         &mut self,
         invocation: &Invocation,
         execution: &mut Execution,
-        patience: &mut Patience,
+        patience: &mut Waiting,
     ) -> Result<u32, Error> {
         let command_id = execution.command_id();
         let inner = Arc::clone(&self.inner);
@@ -207,20 +223,20 @@ impl Lease {
                         // Idle shells hold a share of the user's quota as well.
                         inner.places.evict(&User::of(self.session()?.target()));
                     }
-                    match patience.pause() {
+                    let again = if full && replaced > 1 {
                         // Whoever else fills the quota may give something back.
-                        Some(pause) if full && replaced > 1 => inner.back_off(pause).await,
-                        Some(_) if full || replaced < REPLACEMENTS => {}
-                        _ => return Err(error),
+                        patience.wait(&inner).await
+                    } else {
+                        replaced < REPLACEMENTS && !patience.is_over()
+                    };
+                    if !again {
+                        return Err(error);
                     }
                     let deadline = self.session()?.soon();
                     self.give_up_shell(deadline).await;
                     self.open_patiently(patience).await?;
                 }
-                Next::BackOff => match patience.pause() {
-                    Some(pause) => inner.back_off(pause).await,
-                    None => return Err(error),
-                },
+                Next::BackOff if patience.wait(&inner).await => {}
                 _ => return Err(error),
             }
             execution.restart();
@@ -266,7 +282,7 @@ impl Lease {
     }
 
     /// Gives the session another connection, even if the host puts it off for a while.
-    async fn reconnect_patiently(&mut self, patience: &mut Patience) -> Result<(), Error> {
+    async fn reconnect_patiently(&mut self, patience: &mut Waiting) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
         loop {
             let session = self.session()?;
@@ -275,26 +291,23 @@ impl Lease {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };
-            match patience.pause() {
-                Some(pause) if failure::next(Operation::Create, &error) == Next::BackOff => inner.back_off(pause).await,
-                _ => return Err(error),
+            if failure::next(Operation::Create, &error) != Next::BackOff || !patience.wait(&inner).await {
+                return Err(error);
             }
         }
     }
 
     /// Gives the session what it lacks, even if the host puts it off for a while.
-    async fn open_patiently(&mut self, patience: &mut Patience) -> Result<(), Error> {
+    async fn open_patiently(&mut self, patience: &mut Waiting) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
         loop {
             let deadline = self.session()?.soon();
             let error = match self.open_session(deadline).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            match patience.pause() {
-                Some(pause) if failure::next(Operation::Create, &error) == Next::BackOff => {
-                    self.inner.back_off(pause).await;
-                }
-                _ => return Err(error),
+            if failure::next(Operation::Create, &error) != Next::BackOff || !patience.wait(&inner).await {
+                return Err(error);
             }
         }
     }
@@ -322,19 +335,35 @@ impl Drop for Lease {
 }
 
 /// How long a host is tried that puts off what was asked for.
-struct Patience {
-    until: Instant,
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// Until when.
+    pub until: Instant,
+    /// Cancelled when the caller has given up.
+    pub given_up: CancellationToken,
+}
+
+struct Waiting {
+    patience: Patience,
     pauses: Pauses,
 }
 
-impl Patience {
-    fn new() -> Self {
-        Self { until: Instant::now() + failure::PATIENCE, pauses: Pauses::default() }
+impl Waiting {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.patience.until || self.patience.given_up.is_cancelled()
     }
 
-    /// The pause before the next attempt; nothing when enough was tried.
-    fn pause(&mut self) -> Option<Duration> {
-        (Instant::now() < self.until).then(|| self.pauses.next())
+    /// Waits before the next attempt. False when there is to be none.
+    async fn wait(&mut self, inner: &Inner) -> bool {
+        if self.is_over() {
+            return false;
+        }
+        inner.backed_off();
+        let pause = self.pauses.next();
+        tokio::select! {
+            () = self.patience.given_up.cancelled() => false,
+            () = sleep(pause) => !self.is_over(),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Quotas of hosts and bounds of the pool: nobody fails who can wait.
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 
 /// Runs `commands` commands by each of `callers`, all at a time. All must succeed.
@@ -89,6 +91,36 @@ async fn operations_that_others_use_up_are_waited_for() {
     assert!(state.refusals > 0);
     // Each refused Command is one more request, and none of them started anything.
     assert_eq!((state.count("Command") - state.refusals, state.shells.len()), (160, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_up_does_not_wait_for_a_host_that_puts_off() {
+    let host = Host::in_memory();
+    let pool = Pool::new(PoolSettings::default());
+    let target = host.target(PASSWORD);
+    host.state().quota_commands = Some(0);
+    for (until, given_up_after) in [(2, 100), (100, 2)] {
+        let mut lease = pool.lease(&target, soon()).await.unwrap();
+        let (begin, given_up) = (Instant::now(), CancellationToken::new());
+        let patience = Patience { until: begin + Duration::from_secs(until), given_up: given_up.clone() };
+        let invocation = invocation("x");
+        let giving_up = async {
+            tokio::time::sleep(Duration::from_secs(given_up_after)).await;
+            given_up.cancel();
+            std::future::pending::<()>().await;
+        };
+        let error = tokio::select! {
+            started = lease.start_patiently(&invocation, Uuid::new_v4(), patience) => started.unwrap_err(),
+            () = giving_up => unreachable!(),
+        };
+        assert_eq!((error.code(), error.may_have_started()), ("fault.2150859174", false));
+        assert!((2..5).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+        // Nothing is in doubt.
+        host.state().quota_commands = None;
+        run(&mut lease, &invocation).await.unwrap();
+        host.state().quota_commands = Some(0);
+    }
+    assert_eq!(pool.close(soon()).await, 0);
 }
 
 #[tokio::test(start_paused = true)]
