@@ -9,6 +9,7 @@
 //! [MS-WSMV]: https://learn.microsoft.com/en-us/openspecs/windows_protocols/ms-wsmv/
 
 pub mod auth;
+pub mod clixml;
 pub mod error;
 pub mod fault;
 pub mod powershell;
