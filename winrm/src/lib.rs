@@ -12,6 +12,7 @@ pub mod auth;
 pub mod clixml;
 pub mod error;
 pub mod fault;
+pub mod mask;
 pub mod powershell;
 pub mod shell;
 pub mod soap;

@@ -3,12 +3,6 @@
 //! Needs a Python interpreter with pypsrp in `LICTOR_PEERS_PYTHON`. Without one this does nothing but say so, unless
 //! `LICTOR_PEERS` is `required`: then it fails.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test; clippy knows the functions beside the test functions of such a file as ordinary code"
-)]
-
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
