@@ -54,7 +54,11 @@ fn run_invocation(args: &RunArgs) -> Result<Invocation, Failure> {
                 "Run powershell.exe with --shell cmd, or hand the data over as arguments of a script.",
             ));
         }
-        Language::Powershell => powershell::powershell_script(&args.command.join(" "), &[], args.shell.no_profile),
+        Language::Powershell => {
+            let options = powershell::Options { no_profile: args.shell.no_profile, outputs: None };
+            return powershell::powershell_script(&args.command.join(" "), &[], &options)
+                .map_err(|error| Failure::usage(error.to_string(), "Correct the command."));
+        }
     };
     invocation.map_err(|error| Failure::usage(error.to_string(), "Correct the command."))
 }
@@ -62,8 +66,11 @@ fn run_invocation(args: &RunArgs) -> Result<Invocation, Failure> {
 fn script_invocation(args: &ScriptArgs) -> Result<Invocation, Failure> {
     let text = input::text("script", &args.file, lictor_proto::MAX_INPUT_BYTES)?;
     let invocation = match args.language {
-        Language::Powershell => powershell::powershell_script(&text, &args.arguments, args.shell.no_profile),
-        Language::Cmd => powershell::cmd_script(&text, &args.arguments),
+        Language::Powershell => {
+            let options = powershell::Options { no_profile: args.shell.no_profile, outputs: None };
+            powershell::powershell_script(&text, &args.arguments, &options)
+        }
+        Language::Cmd => powershell::cmd_script(&text, &args.arguments, None),
     };
     invocation.map_err(|error| Failure::usage(error.to_string(), "Correct the script or its arguments."))
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lictor_proto::v1::{
     Assignment, CredentialIdentity, ScriptLanguage, SealedSecret, ShellSettings, TaskSpec, task_spec,
 };
-use lictor_winrm::powershell::{cmd_script, powershell_script};
+use lictor_winrm::powershell::{Options, ScriptError, cmd_script, powershell_script};
 use lictor_winrm::shell::{Invocation, InvocationError};
 
 use super::TaskKey;
@@ -54,6 +54,8 @@ enum TaskError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     Invocation(#[from] InvocationError),
+    #[error(transparent)]
+    Script(#[from] ScriptError),
 }
 
 impl Task {
@@ -94,9 +96,10 @@ impl Task {
                     ScriptLanguage::try_from(script.language).map_err(|_| TaskError::Language(script.language))?;
                 let invocation = match language {
                     ScriptLanguage::Powershell | ScriptLanguage::Unspecified => {
-                        powershell_script(&script.text, &script.arguments, shell.no_profile.unwrap_or(false))?
+                        let options = Options { no_profile: shell.no_profile.unwrap_or(false), outputs: None };
+                        powershell_script(&script.text, &script.arguments, &options)?
                     }
-                    ScriptLanguage::Cmd => cmd_script(&script.text, &script.arguments)?,
+                    ScriptLanguage::Cmd => cmd_script(&script.text, &script.arguments, None)?,
                 };
                 (Kind::Run(invocation), shell)
             }

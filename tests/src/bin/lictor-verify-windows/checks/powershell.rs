@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lictor_winrm::Invocation;
-use lictor_winrm::powershell::{cmd_script, powershell_script};
+use lictor_winrm::powershell::{Options, cmd_script, powershell_script};
 
 use super::{Check, Finding, check};
 use crate::lab::{Ended, Lab};
@@ -113,7 +113,8 @@ async fn run(lab: &Lab, invocation: &Invocation) -> Result<Ended> {
 
 async fn script(lab: &Lab, text: &str, arguments: &[&str]) -> Result<Ended> {
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-    let invocation = powershell_script(text, &arguments, true).map_err(|error| anyhow!("{error}"))?;
+    let invocation = powershell_script(text, &arguments, &Options { no_profile: true, outputs: None })
+        .map_err(|error| anyhow!("{error}"))?;
     run(lab, &invocation).await
 }
 
@@ -207,7 +208,7 @@ async fn large(lab: &Lab) -> Result<Finding> {
 
 async fn profile(lab: &Lab) -> Result<Finding> {
     let text = "Write-Output ('PowerShell ' + $PSVersionTable.PSVersion)\nexit 3";
-    let invocation = powershell_script(text, &[], false).map_err(|error| anyhow!("{error}"))?;
+    let invocation = powershell_script(text, &[], &Options::default()).map_err(|error| anyhow!("{error}"))?;
     let ended = run(lab, &invocation).await?;
     let held = ended.exit_code == 3 && words(&ended.stdout).contains("PowerShell ");
     Ok(Finding::judge(held, [told("with profile", &ended)]))
@@ -236,7 +237,7 @@ async fn cmd(lab: &Lab) -> Result<Finding> {
         ("echo one\r\necho two\r\nexit 9", vec![], 9, "one\r\ntwo\r\n"),
         ("echo [%1%]\r\ncmd.exe /c exit 4", vec!["a b".to_owned()], 4, "[a b]\r\n"),
     ] {
-        let invocation = cmd_script(text, &arguments).map_err(|error| anyhow!("{error}"))?;
+        let invocation = cmd_script(text, &arguments, None).map_err(|error| anyhow!("{error}"))?;
         let ended = run(lab, &invocation).await?;
         held &= ended.exit_code == exit_code && ended.stdout == output.as_bytes();
         evidence.push(told(&text.replace("\r\n", " / "), &ended));

@@ -111,12 +111,19 @@ impl Runspace {
         }
     }
 
-    /// A script that a bootstrap reads from standard input: lines of `:` and base64, first the script, then its arguments.
+    /// A script that a bootstrap reads from standard input: lines of `:` and base64, first the script, then its arguments; `=`
+    /// and a mark, and `?` and the names of variables that it shall write, in base64, behind that mark.
     async fn bootstrapped(&mut self) -> u32 {
         let input = self.session.read_all().await;
         let mut values = Vec::new();
+        let (mut mark, mut names) = (String::new(), Vec::new());
         for line in String::from_utf8_lossy(&input).lines() {
-            let Some(encoded) = line.trim().strip_prefix(':') else { continue };
+            let line = line.trim();
+            if let Some(given) = line.strip_prefix('=') {
+                mark = given.to_owned();
+            }
+            names.extend(line.strip_prefix('?').map(str::to_owned));
+            let Some(encoded) = line.strip_prefix(':') else { continue };
             let Some(value) = BASE64.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
                 self.session.print_error("Exception calling \"FromBase64String\" with \"1\" argument(s)\r\n").await;
                 return 1;
@@ -130,15 +137,31 @@ impl Runspace {
         let script = values.remove(0);
         self.variables.insert("args".to_owned(), Value::List(values.into_iter().map(Value::Text).collect()));
         self.last_exit_code = Some(0);
-        match self.run(&script).await {
-            Ok(()) if self.succeeded => 0,
-            Ok(()) => self.last_exit_code.filter(|code| *code != 0).unwrap_or(1),
-            Err(Stop::Exit(code)) => code,
+        // What the bootstrap knows when its `finally` runs: not the number of `exit`.
+        let (code, known) = match self.run(&script).await {
+            Ok(()) if self.succeeded => (0, true),
+            Ok(()) => (self.last_exit_code.filter(|code| *code != 0).unwrap_or(1), true),
+            Err(Stop::Exit(code)) => (code, false),
             Err(Stop::Throw { message, source }) => {
-                self.session.print_error(&format!("{}\r\n", terminating_error(&message, &source).trim_end())).await;
-                1
+                self.error(&format!("{}\r\n", terminating_error(&message, &source).trim_end())).await;
+                (1, true)
             }
+        };
+        if !mark.is_empty() {
+            let mut trailer = String::new();
+            for (index, name) in names.iter().enumerate() {
+                let variable = self.variables.get(&name.to_lowercase()).map(text_of);
+                let state = match variable.or_else(|| self.session.environment.get(name).map(str::to_owned)) {
+                    Some(value) if value.len() > 65536 => "!".to_owned(),
+                    Some(value) => format!("+{}", BASE64.encode(value)),
+                    None => "-".to_owned(),
+                };
+                trailer.push_str(&format!("{mark}{index}{state}\n"));
+            }
+            let code = if known { code.cast_signed().to_string() } else { String::new() };
+            self.session.print(&format!("{trailer}{mark}x{code}\n{mark}.\n")).await;
         }
+        code
     }
 
     async fn run(&mut self, text: &str) -> Result<(), Stop> {
