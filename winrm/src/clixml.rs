@@ -75,11 +75,13 @@ impl RecordKind {
 }
 
 impl Record {
-    /// As PowerShell shows it on a console, line break included.
+    /// As PowerShell shows it on a console, line break included. Nothing for information: PowerShell itself writes what
+    /// `Write-Host` says, and information that is to be seen, to its standard output.
     #[must_use]
     pub fn shown(&self) -> String {
         let prefix = match self.kind {
-            RecordKind::Error | RecordKind::Information => "",
+            RecordKind::Information => return String::new(),
+            RecordKind::Error => "",
             RecordKind::Warning => "WARNING: ",
             RecordKind::Verbose => "VERBOSE: ",
             RecordKind::Debug => "DEBUG: ",

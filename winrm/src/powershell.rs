@@ -59,15 +59,15 @@ pub enum ScriptError {
 }
 
 /// Wraps a PowerShell script: the text travels through standard input, the exit code of `exit n`, of a terminating error
-/// (1) and of the last native command arrives as the exit code.
+/// (1) and of the last native command arrives as the exit code. Its error stream is CLIXML ([`crate::clixml`]).
 ///
 /// # Errors
 /// [`ScriptError`] when it cannot be run.
 pub fn powershell_script(text: &str, arguments: &[String], options: &Options) -> Result<Invocation, ScriptError> {
     let utf16: Vec<u8> = BOOTSTRAP.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let line = format!(
-        // Without -OutputFormat, standard error would be CLIXML: that is what PowerShell does for encoded commands.
-        "powershell.exe -NoLogo {}-NonInteractive -ExecutionPolicy Bypass -OutputFormat Text -EncodedCommand {}",
+        // Without -OutputFormat, standard output is text, and standard error CLIXML because the command is encoded.
+        "powershell.exe -NoLogo {}-NonInteractive -ExecutionPolicy Bypass -EncodedCommand {}",
         if options.no_profile { "-NoProfile " } else { "" },
         STANDARD.encode(utf16)
     );

@@ -33,7 +33,7 @@ fn the_script_travels_through_standard_input() {
     assert_eq!(values(&invocation), ["Write-Output 'secret'\nexit 37", "a b", "", "\"q\" $x é\r\n%&|^"]);
     assert!(
         invocation.command_line.starts_with(
-            "powershell.exe -NoLogo -NoProfile -NonInteractive -ExecutionPolicy Bypass -OutputFormat Text -EncodedCommand JABQ"
+            "powershell.exe -NoLogo -NoProfile -NonInteractive -ExecutionPolicy Bypass -EncodedCommand JABQ"
         )
     );
     // cmd.exe takes 8191, of which WinRM uses some itself.

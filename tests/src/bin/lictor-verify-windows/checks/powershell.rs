@@ -2,11 +2,17 @@
 //!
 //! Nothing of the wrapper is repeated here: [`run`] is the one place that knows how an invocation is made.
 
+use std::sync::Arc;
+
 use anyhow::{Result, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use lictor_winrm::Invocation;
-use lictor_winrm::powershell::{Options, cmd_script, powershell_script};
+use lictor_winrm::mask::Patterns;
+use lictor_winrm::output::{Findings, Refinement, Refiner};
+use lictor_winrm::powershell::{Options, Outputs, cmd_script, powershell_script};
+use lictor_winrm::shell::OutputStream;
 
 use super::{Check, Finding, check};
 use crate::lab::{Ended, Lab};
@@ -24,7 +30,7 @@ pub(super) fn checks() -> Vec<Check> {
         check!(
             Always,
             "powershell.throw",
-            "throw ends with 1, and its message is on standard error as plain text",
+            "throw ends with 1, and its message is on standard error, as plain text once CLIXML is decoded",
             "notes 9; winrm/src/powershell.rs",
             throw
         ),
@@ -87,8 +93,8 @@ pub(super) fn checks() -> Vec<Check> {
         check!(
             Always,
             "powershell.clixml",
-            "errors of -EncodedCommand are CLIXML on standard error; with -OutputFormat Text they are not",
-            "notes 9; winrm/src/powershell.rs",
+            "errors of -EncodedCommand are CLIXML on standard error (what -OutputFormat Text makes of them is told)",
+            "notes 9; winrm/src/powershell.rs, winrm/src/clixml.rs",
             clixml
         ),
         check!(
@@ -102,13 +108,34 @@ pub(super) fn checks() -> Vec<Check> {
 }
 
 /// Starts an invocation as the product does. Input goes out on a connection of its own, so that its size does not matter.
-async fn run(lab: &Lab, invocation: &Invocation) -> Result<Ended> {
+async fn raw(lab: &Lab, invocation: &Invocation) -> Result<Ended> {
     let mut bench = lab.bench().await?;
     let mut other = lab.connect().await?;
     match invocation.stdin.as_deref() {
         Some(input) => Ok(lab.run_apart(&mut bench, &mut other, &invocation.command_line, input).await?.0),
         None => lab.run(&mut bench, &invocation.command_line, None).await,
     }
+}
+
+/// The same with its output refined as the product refines it: without trailer, and without CLIXML.
+async fn refined(lab: &Lab, invocation: &Invocation, outputs: Option<Outputs>) -> Result<(Ended, Findings)> {
+    let mut ended = raw(lab, invocation).await?;
+    let secrets = Arc::new(Patterns::new([]));
+    let mut refiner = Refiner::new(Refinement { raw_stderr: false, outputs, secrets });
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut take = |stream, data: Bytes| match stream {
+        OutputStream::Stdout => stdout.extend_from_slice(&data),
+        OutputStream::Stderr => stderr.extend_from_slice(&data),
+    };
+    refiner.push(OutputStream::Stdout, std::mem::take(&mut ended.stdout).into(), &mut take);
+    refiner.push(OutputStream::Stderr, std::mem::take(&mut ended.stderr).into(), &mut take);
+    let findings = refiner.finish(&mut take);
+    (ended.stdout, ended.stderr) = (stdout, stderr);
+    Ok((ended, findings))
+}
+
+async fn run(lab: &Lab, invocation: &Invocation) -> Result<Ended> {
+    Ok(refined(lab, invocation, None).await?.0)
 }
 
 async fn script(lab: &Lab, text: &str, arguments: &[&str]) -> Result<Ended> {
@@ -219,12 +246,12 @@ async fn clixml(lab: &Lab) -> Result<Finding> {
     let encoded = STANDARD.encode(utf16);
     let mut evidence = Vec::new();
     let mut held = true;
-    for (format, marked) in [("", true), ("-OutputFormat Text ", false)] {
+    for format in ["", "-OutputFormat Text "] {
         let mut bench = lab.bench().await?;
         let line = format!("powershell.exe -NoLogo -NoProfile -NonInteractive {format}-EncodedCommand {encoded}");
         let ended = lab.run(&mut bench, &line, None).await?;
         let text = String::from_utf8_lossy(&ended.stderr).into_owned();
-        held &= text.starts_with("#< CLIXML") == marked && text.contains("lictor-message");
+        held &= (text.starts_with("#< CLIXML") || !format.is_empty()) && text.contains("lictor-message");
         evidence.push(told(if format.is_empty() { "as it is" } else { format.trim() }, &ended));
     }
     Ok(Finding::judge(held, evidence))
