@@ -24,6 +24,8 @@ use crate::shell::{Invocation, InvocationError};
 ///   with `return` has ended well.
 /// - A terminating error, of the parser too, is caught, shown as PowerShell shows it, and ends with 1. `exit n` passes through
 ///   as it is; `finally` runs before it takes effect, and does not know its number.
+/// - It must not name PowerShell's automatic variable for input: where a command does, powershell.exe reads standard input
+///   itself, and the two would race for it (Windows PowerShell 5.1 and later).
 /// - The trailer goes out with one write, so that nothing of the script's own comes between.
 const BOOTSTRAP: &str = include_str!("powershell/bootstrap.ps1");
 
@@ -66,7 +68,8 @@ pub enum ScriptError {
 pub fn powershell_script(text: &str, arguments: &[String], options: &Options) -> Result<Invocation, ScriptError> {
     let utf16: Vec<u8> = BOOTSTRAP.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let line = format!(
-        // Without -OutputFormat, standard output is text, and standard error CLIXML because the command is encoded.
+        // Standard output is text, and standard error CLIXML because the command is encoded: in Windows PowerShell 5.1 that
+        // is so even with -OutputFormat Text.
         "powershell.exe -NoLogo {}-NonInteractive -ExecutionPolicy Bypass -EncodedCommand {}",
         if options.no_profile { "-NoProfile " } else { "" },
         STANDARD.encode(utf16)

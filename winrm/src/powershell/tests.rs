@@ -53,6 +53,7 @@ fn the_bootstrap_is_utf16_in_base64() {
         STANDARD.decode(encoded).unwrap().chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
     assert_eq!(String::from_utf16(&units).unwrap(), BOOTSTRAP);
     assert!(BOOTSTRAP.is_ascii());
+    assert!(!BOOTSTRAP.to_ascii_lowercase().contains("$input"));
     assert!(BOOTSTRAP.contains(&format!("-gt {}", outputs::MAX_VALUE)));
 }
 
