@@ -120,6 +120,13 @@ fn exit_codes_records_and_variables_come_back() -> Result<()> {
     let (task, _) = bench.task(script, &["--raw-stderr"], &[])?;
     assert_eq!(task["result"]["stderr_records"], Value::Null);
 
+    // Warnings and the like are shown as on a console; each is a record of its own kind.
+    let script = "Write-Warning careful\nWrite-Verbose much -Verbose\nWrite-Progress busy";
+    let (task, output) = bench.task(script, &[], &[])?;
+    assert_eq!((output.text(), output.stderr.as_str()), (String::new(), "WARNING: careful\r\nVERBOSE: much\r\n"));
+    let own = |kind: &str, text: &str| (kind.to_owned(), text.to_owned());
+    assert_eq!(records(&task["result"]), [own("warning", "careful"), own("verbose", "much")]);
+
     for (script, code) in
         [("exit 37", 37), ("sim.exe exit 9", 9), ("Write-Output (", 1), ("exit 0", 0), ("sim.exe exit -1", -1)]
     {

@@ -9,10 +9,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lictor_winrm::Invocation;
+use lictor_winrm::clixml::RecordKind;
 use lictor_winrm::mask::Patterns;
 use lictor_winrm::output::{Findings, Refinement, Refiner};
-use lictor_winrm::powershell::{Options, Outputs, cmd_script, powershell_script};
+use lictor_winrm::powershell::{Options, OutputValue, Outputs, cmd_script, powershell_script};
 use lictor_winrm::shell::OutputStream;
+use uuid::Uuid;
 
 use super::{Check, Finding, check};
 use crate::lab::{Ended, Lab};
@@ -96,6 +98,34 @@ pub(super) fn checks() -> Vec<Check> {
             "errors of -EncodedCommand are CLIXML on standard error (what -OutputFormat Text makes of them is told)",
             "notes 9; winrm/src/powershell.rs, winrm/src/clixml.rs",
             clixml
+        ),
+        check!(
+            Always,
+            "powershell.outputs",
+            "variables come back whatever they hold, after exit n and throw too; empty ones are not missing ones",
+            "winrm/src/powershell/bootstrap.ps1",
+            outputs
+        ),
+        check!(
+            Always,
+            "powershell.records",
+            "errors, warnings and verbose and debug messages are records of their kind; progress is none",
+            "notes 9; winrm/src/clixml.rs",
+            records
+        ),
+        check!(
+            Always,
+            "cmd.outputs",
+            "environment variables come back when a cmd script runs to its end, with its exit code",
+            "winrm/src/powershell.rs",
+            cmd_outputs
+        ),
+        check!(
+            Always,
+            "cmd.arguments",
+            "arguments with percent signs, carets and ampersands are what they were",
+            "winrm/src/powershell.rs",
+            cmd_arguments
         ),
         check!(
             Always,
@@ -270,4 +300,62 @@ async fn cmd(lab: &Lab) -> Result<Finding> {
         evidence.push(told(&text.replace("\r\n", " / "), &ended));
     }
     Ok(Finding::judge(held, evidence))
+}
+
+async fn outputs(lab: &Lab) -> Result<Finding> {
+    let names = ["Text", "empty", "LICTOR_ENV", "none"];
+    let value = |text: &str| OutputValue::Value(text.to_owned());
+    let expected = [value("a\r\n%\u{e9}\u{1f600}'"), value(""), value("e"), OutputValue::Missing];
+    let mut evidence = Vec::new();
+    let mut held = true;
+    for (end, exit_code) in [("Write-Output last", 0), ("exit 7", 7), ("throw 'x'", 1), ("cmd.exe /c exit 5", 5)] {
+        let text = format!("$Text = \"a`r`n%\u{e9}\u{1f600}'\"\n$empty = ''\n$env:LICTOR_ENV = 'e'\n{end}");
+        let outputs = Outputs::new(Uuid::new_v4().as_u128(), names)?;
+        let options = Options { no_profile: true, outputs: outputs.clone() };
+        let invocation = powershell_script(&text, &[], &options).map_err(|error| anyhow!("{error}"))?;
+        let (ended, findings) = refined(lab, &invocation, outputs).await?;
+        let values: Vec<_> = findings.variables.iter().map(|(_, value)| value.clone()).collect();
+        held &= values == expected && ended.exit_code == exit_code && findings.exit_code(ended.exit_code) == exit_code;
+        evidence.push(format!("{}; {values:?}", told(end, &ended)));
+    }
+    Ok(Finding::judge(held, evidence))
+}
+
+async fn records(lab: &Lab) -> Result<Finding> {
+    let text = "Write-Host host\nWrite-Warning careful\nWrite-Verbose much -Verbose\n$DebugPreference = 'Continue'\n\
+                Write-Debug deep\nWrite-Error wrong\nWrite-Progress busy\nexit 0";
+    let options = Options { no_profile: true, outputs: None };
+    let invocation = powershell_script(text, &[], &options).map_err(|error| anyhow!("{error}"))?;
+    let (ended, findings) = refined(lab, &invocation, None).await?;
+    let of = |kind: RecordKind| -> String {
+        findings.records.iter().filter(|record| record.kind == kind).map(|record| record.text.as_str()).collect()
+    };
+    let held = of(RecordKind::Warning) == "careful"
+        && of(RecordKind::Verbose) == "much"
+        && of(RecordKind::Debug) == "deep"
+        && of(RecordKind::Error).contains("wrong")
+        && words(&ended.stdout) == "host"
+        && !words(&ended.stderr).contains("CLIXML");
+    Ok(Finding::judge(held, [told("records", &ended), format!("{:?}", findings.records)]))
+}
+
+async fn cmd_outputs(lab: &Lab) -> Result<Finding> {
+    let outputs = Outputs::new(Uuid::new_v4().as_u128(), ["lictor_a", "lictor_none"])?;
+    let text = "set LICTOR_A=x ^& y\nset LICTOR_AB=namesake\necho out\ncmd.exe /c exit 5";
+    let invocation = cmd_script(text, &[], outputs.as_ref()).map_err(|error| anyhow!("{error}"))?;
+    let (ended, findings) = refined(lab, &invocation, outputs).await?;
+    let values: Vec<_> = findings.variables.iter().map(|(_, value)| value.clone()).collect();
+    let held = values == [OutputValue::Value("x & y".to_owned()), OutputValue::Missing]
+        && ended.exit_code == 5
+        && ended.stdout == b"out\r\n";
+    Ok(Finding::judge(held, [format!("{}; {values:?}", told("set", &ended))]))
+}
+
+async fn cmd_arguments(lab: &Lab) -> Result<Finding> {
+    let given = ["50%", "%OS%", "%OS:W=x%", "a & b", "a^b", "!x!", "(x)", "100% & %OS%"].map(str::to_owned);
+    let text: String = (1..=given.len()).map(|index| format!("set {index}\n")).collect();
+    let invocation = cmd_script(&text, &given, None).map_err(|error| anyhow!("{error}"))?;
+    let ended = run(lab, &invocation).await?;
+    let expected: String = (1..).zip(&given).map(|(index, argument)| format!("{index}={argument}\r\n")).collect();
+    Ok(Finding::judge(ended.stdout == expected.as_bytes(), [told("set", &ended), format!("wanted {expected:?}")]))
 }
