@@ -253,7 +253,7 @@ impl Link {
         self.pump(&outbound).await;
         let mut client = AgentServiceClient::new(channel.clone())
             .max_decoding_message_size(lictor_proto::MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(lictor_proto::MAX_MESSAGE_BYTES);
+            .max_encoding_message_size(lictor_proto::MAX_REPORT_BYTES);
         let opening = timeout(OPEN_TIMEOUT, client.session(ReceiverStream::new(requests)));
         let mut inbound = match self.alongside(opening).await {
             None => return Ok(Closed::Finished),

@@ -6,11 +6,13 @@ mod session;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lictor_winrm::powershell::{self, Outputs};
 use lictor_winrm::target::{
     AuthKind, Credential, Endpoint, MessageEncryption, Scheme, ShellProperties, Timeouts, TlsPolicy,
 };
-use lictor_winrm::{Invocation, Target, powershell};
+use lictor_winrm::{Invocation, Target};
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::args::winrm::{HostArgs, RunArgs, ScriptArgs, ShellArgs, WinrmCommand};
 use crate::args::{self, Auth, Encryption, Language, Output};
@@ -23,30 +25,37 @@ pub(crate) async fn run(command: WinrmCommand, output: Output) -> Result<Exit, F
     match command {
         WinrmCommand::Test(args) => ladder::climb(&target(&args.host, None)?, args.timeout, output).await,
         WinrmCommand::Run(args) => {
-            let invocation = run_invocation(&args)?;
-            session::run(&target(&args.host, Some(&args.shell))?, &invocation, args.shell.timeout, &args.runs, output)
-                .await
+            let work = run_work(&args)?;
+            session::run(&target(&args.host, Some(&args.shell))?, &work, args.shell.timeout, &args.runs, output).await
         }
         WinrmCommand::Script(args) => {
-            let invocation = script_invocation(&args)?;
-            session::run(&target(&args.host, Some(&args.shell))?, &invocation, args.shell.timeout, &args.runs, output)
-                .await
+            let work = script_work(&args)?;
+            session::run(&target(&args.host, Some(&args.shell))?, &work, args.shell.timeout, &args.runs, output).await
         }
     }
 }
 
-fn run_invocation(args: &RunArgs) -> Result<Invocation, Failure> {
+/// What to run, and what to make of its output.
+#[derive(Debug)]
+struct Work {
+    invocation: Invocation,
+    raw_stderr: bool,
+    outputs: Option<Outputs>,
+}
+
+fn run_work(args: &RunArgs) -> Result<Work, Failure> {
     let (line, arguments) = match args.command.split_first() {
         Some((line, arguments)) => (line.as_str(), arguments),
         None => ("", &[][..]),
     };
+    let mistake = |error: &dyn std::fmt::Display| Failure::usage(error.to_string(), "Correct the command.");
     let invocation = match args.shell_kind {
         Language::Cmd => {
             let stdin = match &args.stdin {
                 Some(path) => Some(Bytes::from(input::bytes("standard input", path, MAX_STDIN_BYTES)?)),
                 None => None,
             };
-            Invocation::command(line, arguments, stdin)
+            Invocation::command(line, arguments, stdin).map_err(|error| mistake(&error))?
         }
         Language::Powershell if args.stdin.is_some() => {
             return Err(Failure::usage(
@@ -54,18 +63,33 @@ fn run_invocation(args: &RunArgs) -> Result<Invocation, Failure> {
                 "Run powershell.exe with --shell cmd, or hand the data over as arguments of a script.",
             ));
         }
-        Language::Powershell => powershell::powershell_script(&args.command.join(" "), &[], args.shell.no_profile),
+        Language::Powershell => {
+            let options = powershell_options(&args.shell, None);
+            powershell::powershell_script(&args.command.join(" "), &[], &options).map_err(|error| mistake(&error))?
+        }
     };
-    invocation.map_err(|error| Failure::usage(error.to_string(), "Correct the command."))
+    Ok(Work { invocation, raw_stderr: args.shell.raw_stderr, outputs: None })
 }
 
-fn script_invocation(args: &ScriptArgs) -> Result<Invocation, Failure> {
-    let text = input::text("script", &args.file, lictor_proto::MAX_INPUT_BYTES)?;
+fn script_work(args: &ScriptArgs) -> Result<Work, Failure> {
+    let text = input::text("script", &args.file, MAX_STDIN_BYTES)?;
+    let names = args.output_variables.iter().map(String::as_str);
+    let outputs = Outputs::new(Uuid::new_v4().as_u128(), names)
+        .map_err(|error| Failure::usage(error.to_string(), "Correct --output-variable."))?;
     let invocation = match args.language {
-        Language::Powershell => powershell::powershell_script(&text, &args.arguments, args.shell.no_profile),
-        Language::Cmd => powershell::cmd_script(&text, &args.arguments),
+        Language::Powershell => {
+            let options = powershell_options(&args.shell, outputs.clone());
+            powershell::powershell_script(&text, &args.arguments, &options)
+        }
+        Language::Cmd => powershell::cmd_script(&text, &args.arguments, outputs.as_ref()),
     };
-    invocation.map_err(|error| Failure::usage(error.to_string(), "Correct the script or its arguments."))
+    let invocation =
+        invocation.map_err(|error| Failure::usage(error.to_string(), "Correct the script or its arguments."))?;
+    Ok(Work { invocation, raw_stderr: args.shell.raw_stderr, outputs })
+}
+
+fn powershell_options(shell: &ShellArgs, outputs: Option<Outputs>) -> powershell::Options {
+    powershell::Options { no_profile: shell.no_powershell_profile.unwrap_or(shell.no_profile), outputs }
 }
 
 fn target(host: &HostArgs, shell: Option<&ShellArgs>) -> Result<Target, Failure> {
@@ -162,7 +186,7 @@ fn milliseconds(duration: Duration) -> f64 {
 /// Where the password comes from when there is no file.
 pub(crate) const PASSWORD_VARIABLE: &str = "LICTOR_PASSWORD";
 
-/// Largest standard input of a direct command.
+/// Largest script, and largest standard input, of a direct command.
 const MAX_STDIN_BYTES: usize = 64 * 1024 * 1024;
 
 /// By how much the wait for an HTTP answer exceeds the operation timeout.
@@ -215,7 +239,7 @@ mod tests {
         else {
             panic!("not run");
         };
-        assert_eq!(run_invocation(&args).unwrap_err().exit, Exit::USAGE);
+        assert_eq!(run_work(&args).unwrap_err().exit, Exit::USAGE);
     }
 
     #[test]

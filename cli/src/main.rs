@@ -10,6 +10,7 @@ mod exit;
 mod failure;
 mod input;
 mod interrupt;
+mod script;
 
 use std::io;
 use std::process::ExitCode;

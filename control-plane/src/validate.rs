@@ -8,7 +8,7 @@ use std::time::Duration;
 use lictor_proto::MAX_INPUT_BYTES;
 use lictor_proto::v1::{
     AgentSelector, AuthKind, ConnectionSettings, CreateJoinTokenRequest, Credential, EnrollRequest, MessageEncryption,
-    Scheme, ScriptLanguage, ShellSettings, Target, TaskSpec, task_spec,
+    Scheme, ScriptLanguage, ShellSettings, StderrFormat, Target, TaskSpec, task_spec,
 };
 
 /// What is wrong, field by field.
@@ -79,18 +79,38 @@ impl Checker {
                 self.arguments("command.arguments", &command.arguments);
                 let one_line = !command.arguments.iter().any(|argument| argument.contains(['\r', '\n']));
                 self.check(one_line, "command.arguments", "without line breaks: they are part of the command line");
-                self.check(command.stdin.len() <= MAX_INPUT_BYTES, "command.stdin", "at most 1 MiB");
+                self.check(command.stdin.len() <= MAX_INPUT_BYTES, "command.stdin", "at most 5 MiB");
+                self.stderr_format("command.stderr_format", command.stderr_format);
                 self.shell("command.shell", command.shell.as_ref());
             }
             Some(task_spec::Kind::Script(script)) => {
                 let language = ScriptLanguage::try_from(script.language);
                 self.check(language.is_ok(), "script.language", "powershell or cmd");
                 let good = !script.text.is_empty() && script.text.len() <= MAX_INPUT_BYTES;
-                self.check(good, "script.text", "1 byte to 1 MiB");
+                self.check(good, "script.text", "1 byte to 5 MiB");
+                self.stderr_format("script.stderr_format", script.stderr_format);
+                let names = &script.output_variables;
+                let twice = names
+                    .iter()
+                    .enumerate()
+                    .any(|(index, name)| names.iter().take(index).any(|before| before.eq_ignore_ascii_case(name)));
+                let good = names.len() <= 64 && names.iter().all(|name| is_variable(name)) && !twice;
+                let expected = "at most 64 different names of letters, digits and `_`, not a digit first";
+                self.check(good, "script.output_variables", expected);
+                if language == Ok(ScriptLanguage::Cmd) {
+                    let good = !script.arguments.iter().any(|argument| argument.contains(['"', '\r', '\n']));
+                    let expected =
+                        "without double quotes and line breaks for cmd: use PowerShell, which takes any text";
+                    self.check(good, "script.arguments", expected);
+                }
                 self.arguments("script.arguments", &script.arguments);
                 self.shell("script.shell", script.shell.as_ref());
             }
         }
+    }
+
+    fn stderr_format(&mut self, field: &str, format: i32) {
+        self.check(StderrFormat::try_from(format).is_ok(), field, "decoded or raw");
     }
 
     fn arguments(&mut self, field: &str, arguments: &[String]) {
@@ -244,6 +264,13 @@ fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
+/// What PowerShell and cmd.exe take as a variable's name without further marks.
+fn is_variable(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !text.starts_with(|c: char| c.is_ascii_digit())
+}
+
 /// Not in the form of an id: users name agents by either.
 fn is_agent_name(text: &str) -> bool {
     (1..=253).contains(&text.len())
@@ -269,7 +296,7 @@ const SCOPE: &str = "a path of names such as `platform/production`, or empty";
 
 #[cfg(test)]
 mod tests {
-    use lictor_proto::v1::{Command, ConnectionTest};
+    use lictor_proto::v1::{Command, ConnectionTest, Script};
 
     use super::*;
 
@@ -315,6 +342,7 @@ mod tests {
                     no_profile: None,
                     code_page: 70000,
                 }),
+                stderr_format: 9,
             })),
             timeout: Some(prost_types::Duration { seconds: 90000, nanos: 0 }),
             queue_timeout: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
@@ -339,6 +367,7 @@ mod tests {
                 "command.arguments",
                 "command.arguments",
                 "command.stdin",
+                "command.stderr_format",
                 "command.shell.environment",
                 "command.shell.working_directory",
                 "command.shell.code_page",
@@ -352,6 +381,38 @@ mod tests {
         );
         let Violations(found) = task(TaskSpec::default(), "").unwrap_err();
         assert_eq!(found.len(), 3, "{found:?}");
+    }
+
+    #[test]
+    fn scripts() {
+        let wrong = |script: Script| {
+            let mut spec = good();
+            spec.kind = Some(task_spec::Kind::Script(Script { text: "x".repeat(script.text.len() + 1), ..script }));
+            task(spec, "").err().map(|Violations(found)| found.join("; ")).unwrap_or_default()
+        };
+        let named = |names: &[&str]| Script {
+            output_variables: names.iter().map(|&name| name.to_owned()).collect(),
+            ..Script::default()
+        };
+        let given = |language: ScriptLanguage, argument: &str| Script {
+            language: language.into(),
+            arguments: vec![argument.to_owned()],
+            ..Script::default()
+        };
+        assert_eq!(wrong(named(&["A", "b_1", "_"])), "");
+        assert_eq!(wrong(Script { text: "x".repeat(MAX_INPUT_BYTES - 1), ..Script::default() }), "");
+        assert!(wrong(Script { text: "x".repeat(MAX_INPUT_BYTES), ..Script::default() }).contains("1 byte to 5 MiB"));
+        for names in [&["a", "A"][..], &["1a"], &["a b"], &[""], &["env:x"], &["ä"]] {
+            assert!(wrong(named(names)).starts_with("script.output_variables: "), "{names:?}");
+        }
+        let many: Vec<String> = (0..65).map(|index| format!("v{index}")).collect();
+        assert_ne!(wrong(Script { output_variables: many, ..Script::default() }), "");
+        for argument in ["\"", "a\nb"] {
+            assert_eq!(wrong(given(ScriptLanguage::Powershell, argument)), "");
+            assert!(wrong(given(ScriptLanguage::Cmd, argument)).contains("use PowerShell"), "{argument}");
+        }
+        assert_eq!(wrong(given(ScriptLanguage::Cmd, "50% & more")), "");
+        assert!(wrong(Script { stderr_format: 7, ..Script::default() }).contains("decoded or raw"));
     }
 
     #[test]

@@ -16,12 +16,14 @@ pub mod v1 {
 /// Version of the contract that [`v1::Hello`] announces.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// Largest gRPC message that either side sends or takes, in bytes. Leaves room for a script and a standard input of
-/// 1 MiB each.
-pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Largest gRPC message that either side sends or takes, in bytes. Leaves room for two tasks with the largest input.
+pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Largest gRPC message that an agent sends: output and results, no input. Strangers can send one before they are known.
+pub const MAX_REPORT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Largest piece of output in one [`v1::OutputChunk`], in bytes.
 pub const MAX_OUTPUT_CHUNK_BYTES: usize = 256 * 1024;
 
 /// Largest script text and largest standard input of a task, in bytes.
-pub const MAX_INPUT_BYTES: usize = 1024 * 1024;
+pub const MAX_INPUT_BYTES: usize = 5 * 1024 * 1024;

@@ -1,6 +1,7 @@
 //! WinRM client: WS-Management and the remote shells of [MS-WSMV], over HTTP and HTTPS.
 //!
-//! Two layers. The sans-I/O core ([`soap`], [`wsman`], [`shell`], [`fault`], [`powershell`], [`target`], [`error`]) turns values
+//! Two layers. The sans-I/O core ([`soap`], [`wsman`], [`shell`], [`fault`], [`powershell`], [`clixml`], [`mask`], [`output`],
+//! [`target`], [`error`]) turns values
 //! into bytes and bytes into values; it does no I/O and reads no clock, environment or random source. The `client`
 //! feature adds sockets, TLS, authentication and the session pool.
 //!
@@ -9,8 +10,11 @@
 //! [MS-WSMV]: https://learn.microsoft.com/en-us/openspecs/windows_protocols/ms-wsmv/
 
 pub mod auth;
+pub mod clixml;
 pub mod error;
 pub mod fault;
+pub mod mask;
+pub mod output;
 pub mod powershell;
 pub mod shell;
 pub mod soap;

@@ -7,20 +7,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use lictor_proto::v1::{
-    ConnectionReport, Failure, HandBackReason, OutputStream, Rung, RungOutcome, TaskResult, TaskState, Timings,
+    ConnectionReport, Failure, HandBackReason, OutputStream, OutputVariable, OutputVariableState, Rung, RungOutcome,
+    StderrRecord, StderrRecordKind, TaskResult, TaskState, Timings,
 };
+use lictor_winrm::clixml::{Record, RecordKind};
 use lictor_winrm::error::ErrorKind;
+use lictor_winrm::mask::Patterns;
+use lictor_winrm::output::{Findings, Refinement, Refiner};
 use lictor_winrm::pool::{ConnectionInfo, Exchanges, Lease, Stopped};
-use lictor_winrm::shell::{Event as HostEvent, Invocation, OutputStream as HostStream};
+use lictor_winrm::powershell::OutputValue;
+use lictor_winrm::shell::{Event as HostEvent, OutputStream as HostStream};
 use lictor_winrm::{Error as WinrmError, Stage, probe};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use uuid::Uuid;
 
-use super::journal::{Journal, Record};
+use super::journal::{self, Journal};
 use super::output::Log;
-use super::task::{Kind, Task};
+use super::task::{Kind, Task, Work};
 use super::{Event, TaskKey};
 use crate::failure::{self, StopCause, Verdict};
 use crate::sessions::Sessions;
@@ -75,8 +81,17 @@ struct Report {
     exit_code: Option<i32>,
     output_gap: bool,
     rungs: Vec<Rung>,
+    findings: Findings,
     lease: Option<Duration>,
     run: Option<Duration>,
+}
+
+/// A command that may be started.
+#[derive(Clone, Copy)]
+struct Running<'a> {
+    work: &'a Work,
+    command_id: Uuid,
+    deadline: Instant,
 }
 
 impl Run<'_> {
@@ -86,7 +101,7 @@ impl Run<'_> {
         let mut report = Report::default();
         let verdict = match &self.task.kind {
             Kind::ConnectionTest => self.test(&mut report).await,
-            Kind::Run(invocation) => self.run(invocation, &mut report).await,
+            Kind::Run(work) => self.run(work, &mut report).await,
         };
         let (outcome, failure) = match verdict {
             Ok(state) => (state, None),
@@ -121,6 +136,9 @@ impl Run<'_> {
                 run: report.run.map(wire_duration),
                 total: Some(wire_duration(self.accepted.elapsed())),
             }),
+            stderr_records: report.findings.records.into_iter().map(wire_record).collect(),
+            stderr_records_truncated: report.findings.records_truncated,
+            output_variables: report.findings.variables.into_iter().map(wire_variable).collect(),
         }
     }
 
@@ -152,11 +170,13 @@ impl Run<'_> {
         }
     }
 
-    async fn run(&mut self, invocation: &Invocation, report: &mut Report) -> Result<TaskState, Verdict> {
+    async fn run(&mut self, work: &Work, report: &mut Report) -> Result<TaskState, Verdict> {
         let deadline = self.deadline();
         let (sealed, purpose) = self.task.secret();
         let sessions = &self.worker.sessions;
         let target = sessions.target(&self.task.plan, sealed, purpose).map_err(|error| failure::secret(&error))?;
+        // What the command writes goes to whoever may see the task: not only to those who know the password.
+        let secrets = Arc::new(Patterns::new([target.credential.password.expose()]));
         let leased = tokio::select! {
             biased;
             cause = unstarted_stop(&mut self.orders) => return Err(failure::stopped_before_start(&cause)),
@@ -171,7 +191,11 @@ impl Run<'_> {
         let command_id = Uuid::new_v4();
         self.journal_start(lease.shell_id().to_owned(), command_id.to_string()).await?;
         let begun = Instant::now();
-        let verdict = self.command(&mut lease, invocation, command_id, deadline, report).await;
+        let mut refiner =
+            Refiner::new(Refinement { raw_stderr: work.raw_stderr, outputs: work.outputs.clone(), secrets });
+        let running = Running { work, command_id, deadline };
+        let verdict = self.command(&mut lease, &running, &mut refiner, report).await;
+        let verdict = self.refined(refiner, deadline, verdict, report).await;
         report.run = Some(begun.elapsed());
         // Only now: a shell that was gone has been replaced on another connection.
         report.connection = Some(lease.connection());
@@ -182,13 +206,13 @@ impl Run<'_> {
     async fn command(
         &mut self,
         lease: &mut Lease,
-        invocation: &Invocation,
-        command_id: Uuid,
-        deadline: Instant,
+        running: &Running<'_>,
+        refiner: &mut Refiner,
         report: &mut Report,
     ) -> Result<TaskState, Verdict> {
+        let Running { work, command_id, deadline } = *running;
         // Not cut short by orders: dropped halfway, nobody could tell whether it started. Its exchanges have deadlines.
-        let mut running = lease.start(invocation, command_id).await.map_err(|error| failure::starting(&error))?;
+        let mut running = lease.start(&work.invocation, command_id).await.map_err(|error| failure::starting(&error))?;
         let cause = loop {
             let event = tokio::select! {
                 biased;
@@ -200,21 +224,17 @@ impl Run<'_> {
             match event {
                 Ok(HostEvent::Output { stream, data }) => {
                     self.worker.metrics.output_produced(data.len());
-                    let stream = match stream {
-                        HostStream::Stdout => OutputStream::Stdout,
-                        HostStream::Stderr => OutputStream::Stderr,
-                    };
-                    tokio::select! {
-                        biased;
-                        () = self.log.append(stream, data) => {}
-                        cause = stop(&mut self.orders) => { report.output_gap = true; break cause; }
-                        () = sleep_until(deadline) => { report.output_gap = true; break StopCause::Deadline; }
+                    let mut pieces = Vec::new();
+                    refiner.push(stream, data, &mut |stream, data| pieces.push((stream, data)));
+                    if let Some(cause) = self.append(pieces, deadline).await {
+                        report.output_gap = true;
+                        break cause;
                     }
                 }
                 Ok(HostEvent::Done { exit_code, output_gap }) => {
                     report.exit_code = Some(exit_code);
                     report.output_gap = output_gap;
-                    return Ok(if exit_code == 0 { TaskState::Succeeded } else { TaskState::Failed });
+                    return Ok(state_of(exit_code));
                 }
                 Err(error) => return Err(failure::receiving(&error)),
             }
@@ -227,10 +247,47 @@ impl Run<'_> {
         }
     }
 
+    /// Adds pieces to the log. Says what kept it from doing so, if anything did.
+    async fn append(&mut self, pieces: Vec<(HostStream, Bytes)>, deadline: Instant) -> Option<StopCause> {
+        for (stream, data) in pieces {
+            let stream = match stream {
+                HostStream::Stdout => OutputStream::Stdout,
+                HostStream::Stderr => OutputStream::Stderr,
+            };
+            tokio::select! {
+                biased;
+                () = self.log.append(stream, data) => {}
+                cause = stop(&mut self.orders) => return Some(cause),
+                () = sleep_until(deadline) => return Some(StopCause::Deadline),
+            }
+        }
+        None
+    }
+
+    /// The output has ended, however: hands on what was held back, and reports what was found in it.
+    async fn refined(
+        &mut self,
+        refiner: Refiner,
+        deadline: Instant,
+        verdict: Result<TaskState, Verdict>,
+        report: &mut Report,
+    ) -> Result<TaskState, Verdict> {
+        let mut rest = Vec::new();
+        let findings = refiner.finish(&mut |stream, data| rest.push((stream, data)));
+        report.output_gap |= self.append(rest, deadline).await.is_some();
+        report.exit_code = report.exit_code.map(|code| findings.exit_code(code));
+        let verdict = match (verdict, report.exit_code) {
+            (Ok(_), Some(code)) => Ok(state_of(code)),
+            (verdict, _) => verdict,
+        };
+        report.findings = findings;
+        verdict
+    }
+
     async fn journal_start(&self, shell_id: String, command_id: String) -> Result<(), Verdict> {
         let host = self.task.plan.host().to_owned();
         self.started.store(true, Ordering::Release);
-        let record = Record::Started { host, shell_id, command_id };
+        let record = journal::Record::Started { host, shell_id, command_id };
         if let Err(error) = self.worker.journal.put(&self.task.key, &record).await {
             // What is not journalled is not started: after a crash nobody would know of it.
             self.started.store(false, Ordering::Release);
@@ -274,7 +331,7 @@ impl Worker {
                 Vec::new()
             }
         };
-        let record = Record::Ended { result: result.clone(), tail };
+        let record = journal::Record::Ended { result: result.clone(), tail };
         if let Err(error) = self.journal.put(key, &record).await {
             tracing::error!(error = %failure::chain(&error), "The result is not journalled and would be lost in a crash");
         }
@@ -299,6 +356,31 @@ async fn unstarted_stop(orders: &mut watch::Receiver<Orders>) -> StopCause {
 fn unstarted_stop_now(orders: &watch::Receiver<Orders>) -> Option<StopCause> {
     let orders = orders.borrow();
     orders.stop.clone().or(orders.drain.then_some(StopCause::Drained))
+}
+
+fn state_of(exit_code: i32) -> TaskState {
+    if exit_code == 0 { TaskState::Succeeded } else { TaskState::Failed }
+}
+
+fn wire_record(record: Record) -> StderrRecord {
+    let kind = match record.kind {
+        RecordKind::Error => StderrRecordKind::Error,
+        RecordKind::Warning => StderrRecordKind::Warning,
+        RecordKind::Verbose => StderrRecordKind::Verbose,
+        RecordKind::Debug => StderrRecordKind::Debug,
+        RecordKind::Information => StderrRecordKind::Information,
+    };
+    StderrRecord { kind: kind.into(), text: record.text }
+}
+
+fn wire_variable((name, value): (String, OutputValue)) -> OutputVariable {
+    let (state, value) = match value {
+        OutputValue::Value(value) => (OutputVariableState::Set, value),
+        OutputValue::Missing => (OutputVariableState::Missing, String::new()),
+        OutputValue::Unusable => (OutputVariableState::Unusable, String::new()),
+        OutputValue::Unknown => (OutputVariableState::Unknown, String::new()),
+    };
+    OutputVariable { name, state: state.into(), value }
 }
 
 fn wire_rung(rung: &probe::Rung) -> Rung {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lictor_proto::v1::{
-    Assignment, CredentialIdentity, ScriptLanguage, SealedSecret, ShellSettings, TaskSpec, task_spec,
+    Assignment, CredentialIdentity, ScriptLanguage, SealedSecret, ShellSettings, StderrFormat, TaskSpec, task_spec,
 };
-use lictor_winrm::powershell::{cmd_script, powershell_script};
+use lictor_winrm::powershell::{NameError, Options, Outputs, ScriptError, cmd_script, powershell_script};
 use lictor_winrm::shell::{Invocation, InvocationError};
+use uuid::Uuid;
 
 use super::TaskKey;
 use crate::failure::{self, HandBack};
@@ -35,7 +36,18 @@ pub(super) enum Kind {
     /// Climb the ladder.
     ConnectionTest,
     /// Run this in a shell.
-    Run(Invocation),
+    Run(Box<Work>),
+}
+
+/// What to run, and what to make of its output.
+#[derive(Debug)]
+pub(super) struct Work {
+    /// What to run.
+    pub(super) invocation: Invocation,
+    /// Leave CLIXML on standard error as it is.
+    pub(super) raw_stderr: bool,
+    /// Variables that it hands back.
+    pub(super) outputs: Option<Outputs>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +58,8 @@ enum TaskError {
     Kind,
     #[error("this version does not know script language {0}")]
     Language(i32),
+    #[error("this version does not know format {0} of standard error")]
+    StderrFormat(i32),
     #[error("the timeout is not between 1 s and 24 h")]
     Timeout,
     #[error("the {what} has {length} bytes; at most {} are allowed", lictor_proto::MAX_INPUT_BYTES)]
@@ -54,6 +68,10 @@ enum TaskError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     Invocation(#[from] InvocationError),
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+    #[error(transparent)]
+    Output(#[from] NameError),
 }
 
 impl Task {
@@ -61,9 +79,10 @@ impl Task {
     pub(super) fn parse(key: TaskKey, assignment: Assignment) -> Result<Self, HandBack> {
         Self::try_parse(key, assignment).map_err(|error| match &error {
             // A newer agent may know it.
-            TaskError::Kind | TaskError::Language(_) | TaskError::Plan(PlanError::Unsupported { .. }) => {
-                failure::unsupported(&error)
-            }
+            TaskError::Kind
+            | TaskError::Language(_)
+            | TaskError::StderrFormat(_)
+            | TaskError::Plan(PlanError::Unsupported { .. }) => failure::unsupported(&error),
             _ => failure::invalid(&error),
         })
     }
@@ -85,20 +104,27 @@ impl Task {
                 bounded("standard input", command.stdin.len())?;
                 let stdin = (!command.stdin.is_empty()).then(|| Bytes::clone(&command.stdin));
                 let invocation = Invocation::command(&command.command_line, &command.arguments, stdin)?;
-                (Kind::Run(invocation), command.shell.unwrap_or_default())
+                let raw_stderr = raw_stderr(command.stderr_format)?;
+                let work = Work { invocation, raw_stderr, outputs: None };
+                (Kind::Run(Box::new(work)), command.shell.unwrap_or_default())
             }
             task_spec::Kind::Script(script) => {
                 bounded("script", script.text.len())?;
                 let shell = script.shell.unwrap_or_default();
                 let language =
                     ScriptLanguage::try_from(script.language).map_err(|_| TaskError::Language(script.language))?;
+                let names = script.output_variables.iter().map(String::as_str);
+                let outputs = Outputs::new(Uuid::new_v4().as_u128(), names)?;
                 let invocation = match language {
                     ScriptLanguage::Powershell | ScriptLanguage::Unspecified => {
-                        powershell_script(&script.text, &script.arguments, shell.no_profile.unwrap_or(false))?
+                        let no_profile = script.no_powershell_profile.or(shell.no_profile).unwrap_or(false);
+                        let options = Options { no_profile, outputs: outputs.clone() };
+                        powershell_script(&script.text, &script.arguments, &options)?
                     }
-                    ScriptLanguage::Cmd => cmd_script(&script.text, &script.arguments)?,
+                    ScriptLanguage::Cmd => cmd_script(&script.text, &script.arguments, outputs.as_ref())?,
                 };
-                (Kind::Run(invocation), shell)
+                let work = Work { invocation, raw_stderr: raw_stderr(script.stderr_format)?, outputs };
+                (Kind::Run(Box::new(work)), shell)
             }
         };
         let plan = Plan::parse(target, credential.username.clone(), shell)?;
@@ -114,6 +140,14 @@ impl Task {
             version: self.credential.version,
         };
         (&self.sealed, purpose)
+    }
+}
+
+fn raw_stderr(format: i32) -> Result<bool, TaskError> {
+    match StderrFormat::try_from(format) {
+        Ok(StderrFormat::Raw) => Ok(true),
+        Ok(StderrFormat::Decoded | StderrFormat::Unspecified) => Ok(false),
+        Err(_) => Err(TaskError::StderrFormat(format)),
     }
 }
 
@@ -157,11 +191,17 @@ mod tests {
         assert_eq!(refused(Assignment::default()).0, HandBackReason::Invalid);
         let script = Script { language: 77, text: "x".into(), ..Script::default() };
         assert_eq!(refused(assignment(Some(task_spec::Kind::Script(script)))).0, HandBackReason::Unable);
+        let script = Script { stderr_format: 77, text: "x".into(), ..Script::default() };
+        assert_eq!(refused(assignment(Some(task_spec::Kind::Script(script)))).0, HandBackReason::Unable);
+        let script = Script { output_variables: vec!["a b".into()], text: "x".into(), ..Script::default() };
+        let (reason, message) = refused(assignment(Some(task_spec::Kind::Script(script))));
+        assert_eq!(reason, HandBackReason::Invalid);
+        assert!(message.contains("\"a b\" is no name of an output variable"), "{message}");
         let command =
-            Command { command_line: "x".into(), stdin: vec![0; 1024 * 1024 + 1].into(), ..Command::default() };
+            Command { command_line: "x".into(), stdin: vec![0; 5 * 1024 * 1024 + 1].into(), ..Command::default() };
         let (reason, message) = refused(assignment(Some(task_spec::Kind::Command(command))));
         assert_eq!(reason, HandBackReason::Invalid);
-        assert!(message.contains("at most 1048576"), "{message}");
+        assert!(message.contains("at most 5242880"), "{message}");
         let mut late = assignment(Some(task_spec::Kind::ConnectionTest(ConnectionTest {})));
         late.spec.as_mut().unwrap().timeout = Some(prost_types::Duration { seconds: -1, nanos: 0 });
         assert_eq!(refused(late).0, HandBackReason::Invalid);

@@ -81,16 +81,22 @@ pub(crate) struct SubmitArgs {
     /// Name of the stored WinRM credential.
     #[arg(long, value_name = "NAME")]
     pub(crate) credential: String,
-    /// Run a script: a file, or `-` for standard input. UTF-8, at most 1 MiB. Its arguments follow after `--`.
+    /// Run a script: a file, or `-` for standard input. UTF-8, at most 5 MiB. Its arguments follow after `--`.
     #[arg(long, value_name = "FILE", conflicts_with = "test", help_heading = "What to do")]
     pub(crate) script: Option<PathBuf>,
     /// Language of the script.
     #[arg(long, value_enum, default_value_t = Language::Powershell, requires = "script", help_heading = "What to do")]
     pub(crate) language: Language,
+    /// Variable of the script to hand back in the result. May be given several times.
+    #[arg(long = "output-variable", value_name = "NAME", requires = "script", help_heading = "What to do")]
+    pub(crate) output_variables: Vec<String>,
+    /// Leave PowerShell's CLIXML on standard error as it is, instead of decoding it to text and records.
+    #[arg(long, conflicts_with = "test", help_heading = "What to do")]
+    pub(crate) raw_stderr: bool,
     /// Test the connection rung by rung.
     #[arg(long, help_heading = "What to do")]
     pub(crate) test: bool,
-    /// Standard input of the command: a file, or `-` for our own. At most 1 MiB.
+    /// Standard input of the command: a file, or `-` for our own. At most 5 MiB.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["script", "test"], help_heading = "What to do")]
     pub(crate) stdin: Option<PathBuf>,
     /// Environment variable of the remote shell. May be given several times.
@@ -99,10 +105,14 @@ pub(crate) struct SubmitArgs {
     /// Working directory on the host [default: the user's profile directory].
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "test", help_heading = "Shell")]
     pub(crate) cwd: Option<String>,
-    /// Do not load the Windows user profile [default: as the credential says].
+    /// Do not load the Windows user profile, WINRS_NOPROFILE [default: as the credential says].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
           conflicts_with = "test", help_heading = "Shell")]
     pub(crate) no_profile: Option<bool>,
+    /// Do not run PowerShell's profile scripts (-NoProfile) [default: as --no-profile].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          requires = "script", help_heading = "Shell")]
+    pub(crate) no_powershell_profile: Option<bool>,
     /// Code page of the remote console [default: 65001, UTF-8].
     #[arg(long, value_name = "NUMBER", conflicts_with = "test", help_heading = "Shell")]
     pub(crate) codepage: Option<u32>,

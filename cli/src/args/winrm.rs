@@ -71,12 +71,15 @@ pub(crate) struct ScriptArgs {
     pub(crate) shell: ShellArgs,
     #[command(flatten)]
     pub(crate) runs: RepeatArgs,
-    /// The script: a file, or `-` for standard input. UTF-8, at most 1 MiB.
+    /// The script: a file, or `-` for standard input. UTF-8, at most 64 MiB.
     #[arg(long, value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Its language.
     #[arg(long, value_enum, default_value_t = Language::Powershell)]
     pub(crate) language: Language,
+    /// Variable of the script to hand back; it goes into the JSON, or onto standard error. May be given several times.
+    #[arg(long = "output-variable", value_name = "NAME")]
+    pub(crate) output_variables: Vec<String>,
     /// Arguments, handed to the script in order; after `--` when one starts with a dash.
     #[arg(value_name = "ARGS")]
     pub(crate) arguments: Vec<String>,
@@ -136,9 +139,16 @@ pub(crate) struct HostArgs {
 /// Properties of the remote shell.
 #[derive(Debug, Args)]
 pub(crate) struct ShellArgs {
-    /// Do not load the Windows user profile; for PowerShell also -NoProfile.
+    /// Do not load the Windows user profile (WINRS_NOPROFILE).
     #[arg(long, help_heading = "Shell")]
     pub(crate) no_profile: bool,
+    /// Do not run PowerShell's profile scripts (-NoProfile) [default: as --no-profile].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          help_heading = "Shell")]
+    pub(crate) no_powershell_profile: Option<bool>,
+    /// Leave PowerShell's CLIXML on standard error as it is, instead of decoding it to text and records.
+    #[arg(long, help_heading = "Shell")]
+    pub(crate) raw_stderr: bool,
     /// Environment variable of the remote shell. May be given several times.
     #[arg(long = "env", value_name = "K=V", value_parser = variable, help_heading = "Shell")]
     pub(crate) environment: Vec<Variable>,

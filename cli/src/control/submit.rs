@@ -15,6 +15,7 @@ pub(super) fn request(args: &SubmitArgs) -> Result<v1::SubmitTaskRequest, Failur
         no_profile: args.no_profile,
         code_page: args.codepage.unwrap_or_default(),
     };
+    let stderr_format = if args.raw_stderr { v1::StderrFormat::Raw } else { v1::StderrFormat::Unspecified }.into();
     let kind = if args.test {
         v1::task_spec::Kind::ConnectionTest(v1::ConnectionTest {})
     } else if let Some(path) = &args.script {
@@ -23,6 +24,9 @@ pub(super) fn request(args: &SubmitArgs) -> Result<v1::SubmitTaskRequest, Failur
             text: input::text("script", path, lictor_proto::MAX_INPUT_BYTES)?,
             arguments: args.command.clone(),
             shell: Some(shell),
+            stderr_format,
+            output_variables: args.output_variables.clone(),
+            no_powershell_profile: args.no_powershell_profile,
         })
     } else {
         let (line, arguments) = match args.command.split_first() {
@@ -38,6 +42,7 @@ pub(super) fn request(args: &SubmitArgs) -> Result<v1::SubmitTaskRequest, Failur
             arguments,
             stdin: stdin.into(),
             shell: Some(shell),
+            stderr_format,
         })
     };
     let spec = v1::TaskSpec {
@@ -89,12 +94,18 @@ mod tests {
     fn a_script_is_read_from_its_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "exit 37").unwrap();
-        let args = parse(&["--script", file.path().to_str().unwrap(), "--watch", "--", "-x", "y"]).unwrap();
+        let path = file.path().to_str().unwrap();
+        let flags =
+            ["--output-variable", "A", "--output-variable", "b", "--raw-stderr", "--no-powershell-profile=false"];
+        let args = parse(&[&["--script", path, "--watch"], &flags[..], &["--", "-x", "y"]].concat()).unwrap();
         assert!(args.watch);
         let Some(v1::task_spec::Kind::Script(script)) = request(&args).unwrap().spec.unwrap().kind else {
             panic!("not a script")
         };
+        assert_eq!(script.stderr_format(), v1::StderrFormat::Raw);
         assert_eq!((script.text.as_str(), script.arguments), ("exit 37", vec!["-x".to_owned(), "y".to_owned()]));
+        assert_eq!(script.output_variables, ["A", "b"]);
+        assert_eq!(script.no_powershell_profile, Some(false));
     }
 
     #[test]
@@ -104,5 +115,6 @@ mod tests {
         assert!(parse(&["--test", "--script", "f"]).is_err());
         assert!(parse(&["--test"]).is_ok());
         assert!(parse(&["--language", "cmd", "--", "ver"]).is_err());
+        assert!(parse(&["--output-variable", "A", "--", "ver"]).is_err());
     }
 }

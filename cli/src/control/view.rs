@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::console;
 use crate::exit::Exit;
 use crate::failure::{Failure, clean};
+use crate::script::{self, StderrRecordView, VariableState, VariableView};
 
 /// A task.
 #[derive(Debug, Serialize)]
@@ -64,6 +65,12 @@ pub(super) struct ResultView {
     pub(super) output_gap: bool,
     pub(super) rungs: Vec<RungView>,
     timings_ms: Option<TimingsView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stderr_records: Vec<StderrRecordView>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stderr_records_truncated: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) output_variables: Vec<VariableView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -249,7 +256,36 @@ impl From<v1::TaskResult> for ResultView {
                 run: timings.run.map(milliseconds),
                 total: timings.total.map(milliseconds),
             }),
+            stderr_records: result.stderr_records.into_iter().map(StderrRecordView::from).collect(),
+            stderr_records_truncated: result.stderr_records_truncated,
+            output_variables: result.output_variables.into_iter().map(VariableView::from).collect(),
         }
+    }
+}
+
+impl From<v1::StderrRecord> for StderrRecordView {
+    fn from(record: v1::StderrRecord) -> Self {
+        let kind = match record.kind() {
+            v1::StderrRecordKind::Error => "error",
+            v1::StderrRecordKind::Warning => "warning",
+            v1::StderrRecordKind::Verbose => "verbose",
+            v1::StderrRecordKind::Debug => "debug",
+            v1::StderrRecordKind::Information => "information",
+            v1::StderrRecordKind::Unspecified => "unknown",
+        };
+        Self { kind, text: record.text }
+    }
+}
+
+impl From<v1::OutputVariable> for VariableView {
+    fn from(variable: v1::OutputVariable) -> Self {
+        let state = match variable.state() {
+            v1::OutputVariableState::Set => VariableState::Set,
+            v1::OutputVariableState::Missing => VariableState::Missing,
+            v1::OutputVariableState::Unusable => VariableState::Unusable,
+            v1::OutputVariableState::Unknown | v1::OutputVariableState::Unspecified => VariableState::Unknown,
+        };
+        Self::new(variable.name, state, variable.value)
     }
 }
 
@@ -347,6 +383,10 @@ pub(super) fn task_page(task: &TaskView) -> String {
         if !result.rungs.is_empty() {
             page.push('\n');
             page.push_str(&rung_table(&result.rungs));
+        }
+        if !result.output_variables.is_empty() {
+            page.push('\n');
+            page.push_str(&script::variable_table(&result.output_variables));
         }
         if let Some(failure) = &result.error {
             page.push('\n');

@@ -19,7 +19,7 @@ use crate::args::Output;
 use crate::console::{self, Stream, Streams, Text};
 use crate::exit::Exit;
 use crate::failure::{Failure, clean};
-use crate::interrupt;
+use crate::{interrupt, script};
 
 /// Follows a task; the exit code is the task's.
 pub(super) async fn watch(
@@ -222,6 +222,10 @@ impl Printer {
         if let Some(result) = &task.result {
             if !result.rungs.is_empty() {
                 console::print(&view::rung_table(&result.rungs))?;
+            }
+            if !result.output_variables.is_empty() {
+                // Standard output is the script's.
+                console::note(&format!("variables:\n{}", script::variable_table(&result.output_variables).trim_end()));
             }
             if result.output_truncated {
                 console::note("warning: the output was cut because a bound was reached");

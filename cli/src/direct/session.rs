@@ -7,28 +7,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
+use lictor_winrm::Target;
+use lictor_winrm::mask::Patterns;
+use lictor_winrm::output::{Findings, Refinement, Refiner};
 use lictor_winrm::pool::{Exchanges, Lease, Pool, PoolSettings, Running, Stopped};
 use lictor_winrm::shell::{Event, OutputStream};
-use lictor_winrm::{Invocation, Target};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{ConnectionView, milliseconds, warn};
+use super::{ConnectionView, Work, milliseconds, warn};
 use crate::args::Output;
 use crate::args::winrm::RepeatArgs;
 use crate::console::{self, Captured, Stream, Streams};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interrupt;
+use crate::script::{StderrRecordView, VariableView, variable_table};
 
-/// Runs `invocation` as often as asked. The exit code is that of the first run, in order, that did not succeed.
+/// Runs `work` as often as asked. The exit code is that of the first run, in order, that did not succeed.
 pub(super) async fn run(
     target: &Target,
-    invocation: &Invocation,
+    work: &Work,
     timeout: Duration,
     runs: &RepeatArgs,
     output: Output,
@@ -42,7 +46,7 @@ pub(super) async fn run(
     let runner = Runner {
         pool,
         target,
-        invocation,
+        work,
         timeout,
         output,
         streams: Arc::new(Mutex::new(Streams::new())),
@@ -75,7 +79,7 @@ pub(super) async fn run(
 struct Runner<'a> {
     pool: Pool,
     target: &'a Target,
-    invocation: &'a Invocation,
+    work: &'a Work,
     timeout: Duration,
     output: Output,
     streams: Arc<Mutex<Streams>>,
@@ -126,8 +130,8 @@ impl Runner<'_> {
     }
 
     async fn run_on(&self, lease: &mut Lease, record: &mut Record, deadline: Instant) {
-        let starting = timeout_at(deadline, lease.start(self.invocation, Uuid::new_v4()));
-        let mut running = tokio::select! {
+        let starting = timeout_at(deadline, lease.start(&self.work.invocation, Uuid::new_v4()));
+        let running = tokio::select! {
             started = starting => match started {
                 Ok(Ok(running)) => running,
                 Ok(Err(error)) => return record.failed(Failure::from(&error)),
@@ -135,6 +139,25 @@ impl Runner<'_> {
             },
             () = self.interrupted.cancelled() => return record.cancelled(),
         };
+        let mut refiner = Refiner::new(Refinement {
+            raw_stderr: self.work.raw_stderr,
+            outputs: self.work.outputs.clone(),
+            // Who runs this knows the password, and wants the output as it is.
+            secrets: Arc::new(Patterns::new([])),
+        });
+        self.receive(running, &mut refiner, record, deadline).await;
+        let mut rest = Vec::new();
+        let findings = refiner.finish(&mut |stream, data| rest.push((stream, data)));
+        if let Err(failure) = self.hand_on(rest, record).await
+            && record.failure.is_none()
+        {
+            self.give_up.cancel();
+            record.failed(failure);
+        }
+        record.found(findings);
+    }
+
+    async fn receive(&self, mut running: Running<'_>, refiner: &mut Refiner, record: &mut Record, deadline: Instant) {
         loop {
             let next = tokio::select! {
                 next = timeout_at(deadline, running.next()) => next,
@@ -145,16 +168,10 @@ impl Runner<'_> {
             };
             match next {
                 Ok(Ok(Event::Output { stream, data })) => {
-                    let stream = match stream {
-                        OutputStream::Stdout => Stream::Stdout,
-                        OutputStream::Stderr => Stream::Stderr,
-                    };
-                    if self.output == Output::Json {
-                        record.capture(stream, &data);
-                        continue;
-                    }
+                    let mut pieces = Vec::new();
+                    refiner.push(stream, data, &mut |stream, data| pieces.push((stream, data)));
                     let written = tokio::select! {
-                        written = async { self.streams.lock().await.write(stream, &data).await } => written,
+                        written = self.hand_on(pieces, record) => written,
                         () = self.interrupted.cancelled() => {
                             record.cancelled();
                             return stop(running, record).await;
@@ -182,6 +199,21 @@ impl Runner<'_> {
         }
     }
 
+    /// Writes output, or keeps it for the JSON.
+    async fn hand_on(&self, pieces: Vec<(OutputStream, Bytes)>, record: &mut Record) -> Result<(), Failure> {
+        for (stream, data) in pieces {
+            let stream = match stream {
+                OutputStream::Stdout => Stream::Stdout,
+                OutputStream::Stderr => Stream::Stderr,
+            };
+            match self.output {
+                Output::Json => record.capture(stream, &data),
+                Output::Text => self.streams.lock().await.write(stream, &data).await?,
+            }
+        }
+        Ok(())
+    }
+
     /// Tells the end of one run.
     fn tell(&self, record: Record, tally: &mut Tally) -> Result<(), Failure> {
         tally.add(&record);
@@ -190,6 +222,12 @@ impl Runner<'_> {
         }
         if let Some(failure) = &record.failure {
             console::print_failure(failure, false);
+        }
+        if !record.findings.variables.is_empty() {
+            // Standard output is the script's.
+            let variables: Vec<VariableView> =
+                record.findings.variables.iter().cloned().map(VariableView::from).collect();
+            console::note(&format!("variables:\n{}", variable_table(&variables).trim_end()));
         }
         if record.output_gap {
             console::note("warning: some output was lost on the wire, though the exit code is known");
@@ -228,6 +266,7 @@ struct Record {
     exchanges: Exchanges,
     stdout: Captured,
     stderr: Captured,
+    findings: Findings,
     lease: Duration,
     run: Duration,
     total: Duration,
@@ -246,6 +285,7 @@ impl Record {
             exchanges: Exchanges::default(),
             stdout: Captured::default(),
             stderr: Captured::default(),
+            findings: Findings::default(),
             lease: Duration::ZERO,
             run: Duration::ZERO,
             total: Duration::ZERO,
@@ -257,6 +297,14 @@ impl Record {
         self.outcome = if exit_code == 0 { "succeeded" } else { "failed" };
         self.exit_code = Some(exit_code);
         self.output_gap = output_gap;
+    }
+
+    /// What was found in the output, once it has ended.
+    fn found(&mut self, findings: Findings) {
+        if let Some(code) = self.exit_code.filter(|code| self.failure.is_none() && findings.exit_code(*code) != *code) {
+            self.done(findings.exit_code(code), self.output_gap);
+        }
+        self.findings = findings;
     }
 
     fn failed(&mut self, failure: Failure) {
@@ -277,7 +325,7 @@ impl Record {
         self.outcome = "cancelled";
     }
 
-    fn capture(&mut self, stream: Stream, data: &bytes::Bytes) {
+    fn capture(&mut self, stream: Stream, data: &Bytes) {
         match stream {
             Stream::Stdout => self.stdout.push(data),
             Stream::Stderr => self.stderr.push(data),
@@ -297,6 +345,12 @@ struct RecordView {
     stderr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stderr_base64: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stderr_records: Vec<StderrRecordView>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stderr_records_truncated: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    output_variables: Vec<VariableView>,
     output_truncated: bool,
     output_gap: bool,
     error: Option<Failure>,
@@ -331,6 +385,9 @@ impl From<Record> for RecordView {
             stdout_base64,
             stderr,
             stderr_base64,
+            stderr_records: record.findings.records.into_iter().map(StderrRecordView::from).collect(),
+            stderr_records_truncated: record.findings.records_truncated,
+            output_variables: record.findings.variables.into_iter().map(VariableView::from).collect(),
             output_truncated,
             output_gap: record.output_gap,
             error: record.failure,
@@ -391,8 +448,6 @@ const MAX_SHELLS: usize = 25;
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     #[test]

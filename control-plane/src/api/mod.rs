@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lictor_proto::MAX_MESSAGE_BYTES;
 use lictor_proto::v1::agent_service_server::AgentServiceServer;
 use lictor_proto::v1::credential_service_server::CredentialServiceServer;
 use lictor_proto::v1::fleet_service_server::FleetServiceServer;
 use lictor_proto::v1::task_service_server::TaskServiceServer;
+use lictor_proto::{MAX_MESSAGE_BYTES, MAX_REPORT_BYTES};
 use sqlx::SqlitePool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,15 +59,15 @@ impl Api {
     /// All services; users' behind their bearer token, agents' behind their certificate.
     pub(crate) fn routes(self) -> Routes {
         let agents = AgentServiceServer::new(self.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_decoding_message_size(MAX_REPORT_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let users = Arc::clone(&self.users);
         let bearer = InterceptorLayer::new(move |request| users.authenticate(request));
         let tasks = TaskServiceServer::new(self.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let fleet = FleetServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let credentials = CredentialServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let fleet = FleetServiceServer::new(self.clone()).max_decoding_message_size(MAX_REPORT_BYTES);
+        let credentials = CredentialServiceServer::new(self).max_decoding_message_size(MAX_REPORT_BYTES);
         Routes::new(Gate::new(agents))
             .add_service(bearer.clone().named_layer(tasks))
             .add_service(bearer.clone().named_layer(fleet))

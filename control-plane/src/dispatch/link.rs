@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use lictor_proto::v1::{
     AgentEvent, Drain, EndAck, GoodbyeReason, HandBack, HandBackReason, Heartbeat, HeartbeatAck, HeldState, HeldTask,
-    Hello, OutputAck, OutputChunk, OutputStream, Resume, ResumeDecision, TaskRef, TaskResult, TaskState, Welcome,
-    agent_event, server_event,
+    Hello, OutputAck, OutputChunk, OutputStream, OutputVariableState, Resume, ResumeDecision, TaskRef, TaskResult,
+    TaskState, Welcome, agent_event, server_event,
 };
 use lictor_proto::{MAX_OUTPUT_CHUNK_BYTES, PROTOCOL_VERSION};
 
@@ -441,6 +441,14 @@ fn bounded(mut result: TaskResult) -> TaskResult {
     use prost::Message as _;
     if result.encoded_len() > MAX_RESULT_BYTES {
         result.rungs.clear();
+        result.stderr_records_truncated |= !result.stderr_records.is_empty();
+        result.stderr_records.clear();
+        for variable in &mut result.output_variables {
+            variable.value.clear();
+            variable.set_state(OutputVariableState::Unusable);
+        }
+        result.output_variables.retain(|variable| variable.name.len() <= MAX_TEXT_BYTES);
+        result.output_variables.truncate(MAX_VARIABLES);
         if let Some(connection) = &mut result.connection {
             connection.warnings.clear();
             for text in [&mut connection.auth, &mut connection.tls] {
@@ -468,4 +476,6 @@ const OUTPUT_WINDOW: u64 = 4 << 20;
 /// Far above what an agent can hold; each one named costs a look into the database.
 pub(super) const MAX_NAMED_TASKS: usize = 10_000;
 const MAX_RESULT_BYTES: usize = 256 << 10;
+/// As many as can be asked for.
+const MAX_VARIABLES: usize = 64;
 const MAX_TEXT_BYTES: usize = 4 << 10;

@@ -10,6 +10,7 @@
 
 mod http_auth;
 mod ntlm;
+mod output;
 mod sealed;
 mod secrets;
 mod soap;
@@ -18,6 +19,7 @@ mod wsman;
 
 pub use http_auth::http_auth;
 pub use ntlm::ntlm;
+pub use output::{clixml, mask, outputs};
 pub use sealed::sealed;
 pub use secrets::{join_token, sealed_secret};
 pub use soap::soap;
@@ -39,6 +41,9 @@ pub const ALL: &[Oracle] = &[
     ("join_token", join_token),
     ("sealed_secret", sealed_secret),
     ("target", target),
+    ("clixml", clixml),
+    ("mask", mask),
+    ("outputs", outputs),
 ];
 
 /// Pieces of the input, for oracles that need several values: up to `N`, split at bytes of value 0, missing ones empty.

@@ -8,6 +8,7 @@ mod exchanges;
 mod first_light;
 mod outages;
 mod restarts;
+mod scripts;
 mod settings;
 mod volume;
 

@@ -14,11 +14,15 @@ pub(super) fn append(line: &mut String, argument: &str) {
     }
     let quoted = quote(argument);
     if argument.contains('"') || argument.contains('%') {
+        let mut guard = false;
         for character in quoted.chars() {
-            if special(character) {
+            // A caret before a percent sign alone would leave `%NAME:a=b%` a variable: its end may hold anything. With one
+            // behind it as well, no name begins there.
+            if special(character) || guard {
                 line.push('^');
             }
             line.push(character);
+            guard = character == '%';
         }
     } else {
         line.push_str(&quoted);
@@ -67,7 +71,32 @@ mod tests {
         assert_eq!(line(r"C:\my dir\"), r#""C:\my dir\\""#);
         assert_eq!(line("a&b"), r#""a&b""#);
         assert_eq!(line(r#"say "hi""#), r#"^"say \^"hi\^"^""#);
-        assert_eq!(line("%PATH%"), r#"^"^%PATH^%^""#);
+        assert_eq!(line("%PATH%"), r#"^"^%^PATH^%^""#);
+        assert_eq!(line("%OS:W=x% 100%"), r#"^"^%^OS:W=x^%^ 100^%^""#);
+    }
+
+    /// What cmd.exe makes of `%NAME%` and `%NAME:a=b%` on a line that is typed, before it looks at carets, where every name
+    /// of letters is a variable.
+    fn expanded(line: &str) -> String {
+        let mut out = String::new();
+        let mut rest = line;
+        while let Some((before, after)) = rest.split_once('%') {
+            out.push_str(before);
+            let name = after.find([':', '%']).map(|end| &after[..end]).filter(|name| !name.is_empty());
+            let known = name.is_some_and(|name| name.chars().all(char::is_alphanumeric));
+            rest = match after.split_once('%').filter(|_| known) {
+                Some((_, after)) => {
+                    out.push_str("VALUE");
+                    after
+                }
+                None => {
+                    out.push('%');
+                    after
+                }
+            };
+        }
+        out.push_str(rest);
+        out
     }
 
     /// What cmd.exe hands on: carets outside quotes fall away, quotes toggle.
@@ -127,13 +156,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_program_sees_the_arguments_as_they_were(arguments in proptest::collection::vec("[a \\\\\"&|<>^%()!,;=\t]{0,12}", 1..4)) {
+        fn a_program_sees_the_arguments_as_they_were(arguments in proptest::collection::vec("[a: \\\\\"&|<>^%()!,;=\t]{0,12}", 1..4)) {
             let mut whole = String::new();
             for argument in &arguments {
                 append(&mut whole, argument);
                 whole.push(' ');
             }
-            prop_assert_eq!(through_argv(&through_cmd(&whole)), arguments);
+            prop_assert_eq!(through_argv(&through_cmd(&expanded(&whole))), arguments);
         }
     }
 }

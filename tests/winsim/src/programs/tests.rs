@@ -188,7 +188,13 @@ async fn a_bootstrap_takes_script_and_arguments_from_standard_input() {
     .await;
     assert_eq!((ran.stdout.as_str(), ran.exit), ("b ü 2\r\n", 9));
     let ran = run_with(&encoded(bootstrap), input(&["throw 'boom'"]).as_bytes()).await;
-    assert_eq!((ran.stderr.lines().next(), ran.exit), (Some("boom"), 1));
+    assert!(
+        ran.stderr.starts_with("#< CLIXML\r\n<Objs") && ran.stderr.contains("<S S=\"Error\">boom_x000D__x000A_</S>")
+    );
+    assert_eq!(ran.exit, 1);
+    let handing_back = format!("=mark:\n?Text\n?COLOR\n?none\n{}", input(&["$text = 'é'; 'out'; exit 4"]));
+    let ran = run_with(&encoded(bootstrap), handing_back.as_bytes()).await;
+    assert_eq!((ran.stdout.as_str(), ran.exit), ("out\r\nmark:0+w6k=\nmark:1+Ymx1ZQ==\nmark:2-\nmark:x\nmark:.\n", 4));
     assert_eq!(run_with(&encoded(bootstrap), input(&["exit 37"]).as_bytes()).await.exit, 37);
     assert_eq!(run_with(&encoded(bootstrap), input(&[""]).as_bytes()).await.exit, 0);
 }

@@ -2,11 +2,19 @@
 //!
 //! Nothing of the wrapper is repeated here: [`run`] is the one place that knows how an invocation is made.
 
+use std::sync::Arc;
+
 use anyhow::{Result, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use lictor_winrm::Invocation;
-use lictor_winrm::powershell::{cmd_script, powershell_script};
+use lictor_winrm::clixml::RecordKind;
+use lictor_winrm::mask::Patterns;
+use lictor_winrm::output::{Findings, Refinement, Refiner};
+use lictor_winrm::powershell::{Options, OutputValue, Outputs, cmd_script, powershell_script};
+use lictor_winrm::shell::OutputStream;
+use uuid::Uuid;
 
 use super::{Check, Finding, check};
 use crate::lab::{Ended, Lab};
@@ -24,7 +32,7 @@ pub(super) fn checks() -> Vec<Check> {
         check!(
             Always,
             "powershell.throw",
-            "throw ends with 1, and its message is on standard error as plain text",
+            "throw ends with 1, and its message is on standard error, as plain text once CLIXML is decoded",
             "notes 9; winrm/src/powershell.rs",
             throw
         ),
@@ -87,9 +95,37 @@ pub(super) fn checks() -> Vec<Check> {
         check!(
             Always,
             "powershell.clixml",
-            "errors of -EncodedCommand are CLIXML on standard error; with -OutputFormat Text they are not",
-            "notes 9; winrm/src/powershell.rs",
+            "errors of -EncodedCommand are CLIXML on standard error (what -OutputFormat Text makes of them is told)",
+            "notes 9; winrm/src/powershell.rs, winrm/src/clixml.rs",
             clixml
+        ),
+        check!(
+            Always,
+            "powershell.outputs",
+            "variables come back whatever they hold, after exit n and throw too; empty ones are not missing ones",
+            "winrm/src/powershell/bootstrap.ps1",
+            outputs
+        ),
+        check!(
+            Always,
+            "powershell.records",
+            "errors, warnings and verbose and debug messages are records of their kind; progress is none",
+            "notes 9; winrm/src/clixml.rs",
+            records
+        ),
+        check!(
+            Always,
+            "cmd.outputs",
+            "environment variables come back when a cmd script runs to its end, with its exit code",
+            "winrm/src/powershell.rs",
+            cmd_outputs
+        ),
+        check!(
+            Always,
+            "cmd.arguments",
+            "arguments with percent signs, carets and ampersands are what they were",
+            "winrm/src/powershell.rs",
+            cmd_arguments
         ),
         check!(
             Always,
@@ -102,7 +138,7 @@ pub(super) fn checks() -> Vec<Check> {
 }
 
 /// Starts an invocation as the product does. Input goes out on a connection of its own, so that its size does not matter.
-async fn run(lab: &Lab, invocation: &Invocation) -> Result<Ended> {
+async fn raw(lab: &Lab, invocation: &Invocation) -> Result<Ended> {
     let mut bench = lab.bench().await?;
     let mut other = lab.connect().await?;
     match invocation.stdin.as_deref() {
@@ -111,9 +147,31 @@ async fn run(lab: &Lab, invocation: &Invocation) -> Result<Ended> {
     }
 }
 
+/// The same with its output refined as the product refines it: without trailer, and without CLIXML.
+async fn refined(lab: &Lab, invocation: &Invocation, outputs: Option<Outputs>) -> Result<(Ended, Findings)> {
+    let mut ended = raw(lab, invocation).await?;
+    let secrets = Arc::new(Patterns::new([]));
+    let mut refiner = Refiner::new(Refinement { raw_stderr: false, outputs, secrets });
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut take = |stream, data: Bytes| match stream {
+        OutputStream::Stdout => stdout.extend_from_slice(&data),
+        OutputStream::Stderr => stderr.extend_from_slice(&data),
+    };
+    refiner.push(OutputStream::Stdout, std::mem::take(&mut ended.stdout).into(), &mut take);
+    refiner.push(OutputStream::Stderr, std::mem::take(&mut ended.stderr).into(), &mut take);
+    let findings = refiner.finish(&mut take);
+    (ended.stdout, ended.stderr) = (stdout, stderr);
+    Ok((ended, findings))
+}
+
+async fn run(lab: &Lab, invocation: &Invocation) -> Result<Ended> {
+    Ok(refined(lab, invocation, None).await?.0)
+}
+
 async fn script(lab: &Lab, text: &str, arguments: &[&str]) -> Result<Ended> {
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-    let invocation = powershell_script(text, &arguments, true).map_err(|error| anyhow!("{error}"))?;
+    let invocation = powershell_script(text, &arguments, &Options { no_profile: true, outputs: None })
+        .map_err(|error| anyhow!("{error}"))?;
     run(lab, &invocation).await
 }
 
@@ -207,7 +265,7 @@ async fn large(lab: &Lab) -> Result<Finding> {
 
 async fn profile(lab: &Lab) -> Result<Finding> {
     let text = "Write-Output ('PowerShell ' + $PSVersionTable.PSVersion)\nexit 3";
-    let invocation = powershell_script(text, &[], false).map_err(|error| anyhow!("{error}"))?;
+    let invocation = powershell_script(text, &[], &Options::default()).map_err(|error| anyhow!("{error}"))?;
     let ended = run(lab, &invocation).await?;
     let held = ended.exit_code == 3 && words(&ended.stdout).contains("PowerShell ");
     Ok(Finding::judge(held, [told("with profile", &ended)]))
@@ -218,12 +276,12 @@ async fn clixml(lab: &Lab) -> Result<Finding> {
     let encoded = STANDARD.encode(utf16);
     let mut evidence = Vec::new();
     let mut held = true;
-    for (format, marked) in [("", true), ("-OutputFormat Text ", false)] {
+    for format in ["", "-OutputFormat Text "] {
         let mut bench = lab.bench().await?;
         let line = format!("powershell.exe -NoLogo -NoProfile -NonInteractive {format}-EncodedCommand {encoded}");
         let ended = lab.run(&mut bench, &line, None).await?;
         let text = String::from_utf8_lossy(&ended.stderr).into_owned();
-        held &= text.starts_with("#< CLIXML") == marked && text.contains("lictor-message");
+        held &= (text.starts_with("#< CLIXML") || !format.is_empty()) && text.contains("lictor-message");
         evidence.push(told(if format.is_empty() { "as it is" } else { format.trim() }, &ended));
     }
     Ok(Finding::judge(held, evidence))
@@ -236,10 +294,68 @@ async fn cmd(lab: &Lab) -> Result<Finding> {
         ("echo one\r\necho two\r\nexit 9", vec![], 9, "one\r\ntwo\r\n"),
         ("echo [%1%]\r\ncmd.exe /c exit 4", vec!["a b".to_owned()], 4, "[a b]\r\n"),
     ] {
-        let invocation = cmd_script(text, &arguments).map_err(|error| anyhow!("{error}"))?;
+        let invocation = cmd_script(text, &arguments, None).map_err(|error| anyhow!("{error}"))?;
         let ended = run(lab, &invocation).await?;
         held &= ended.exit_code == exit_code && ended.stdout == output.as_bytes();
         evidence.push(told(&text.replace("\r\n", " / "), &ended));
     }
     Ok(Finding::judge(held, evidence))
+}
+
+async fn outputs(lab: &Lab) -> Result<Finding> {
+    let names = ["Text", "empty", "LICTOR_ENV", "none"];
+    let value = |text: &str| OutputValue::Value(text.to_owned());
+    let expected = [value("a\r\n%\u{e9}\u{1f600}'"), value(""), value("e"), OutputValue::Missing];
+    let mut evidence = Vec::new();
+    let mut held = true;
+    for (end, exit_code) in [("Write-Output last", 0), ("exit 7", 7), ("throw 'x'", 1), ("cmd.exe /c exit 5", 5)] {
+        let text = format!("$Text = \"a`r`n%\u{e9}\u{1f600}'\"\n$empty = ''\n$env:LICTOR_ENV = 'e'\n{end}");
+        let outputs = Outputs::new(Uuid::new_v4().as_u128(), names)?;
+        let options = Options { no_profile: true, outputs: outputs.clone() };
+        let invocation = powershell_script(&text, &[], &options).map_err(|error| anyhow!("{error}"))?;
+        let (ended, findings) = refined(lab, &invocation, outputs).await?;
+        let values: Vec<_> = findings.variables.iter().map(|(_, value)| value.clone()).collect();
+        held &= values == expected && ended.exit_code == exit_code && findings.exit_code(ended.exit_code) == exit_code;
+        evidence.push(format!("{}; {values:?}", told(end, &ended)));
+    }
+    Ok(Finding::judge(held, evidence))
+}
+
+async fn records(lab: &Lab) -> Result<Finding> {
+    let text = "Write-Host host\nWrite-Warning careful\nWrite-Verbose much -Verbose\n$DebugPreference = 'Continue'\n\
+                Write-Debug deep\nWrite-Error wrong\nWrite-Progress busy\nexit 0";
+    let options = Options { no_profile: true, outputs: None };
+    let invocation = powershell_script(text, &[], &options).map_err(|error| anyhow!("{error}"))?;
+    let (ended, findings) = refined(lab, &invocation, None).await?;
+    let of = |kind: RecordKind| -> String {
+        findings.records.iter().filter(|record| record.kind == kind).map(|record| record.text.as_str()).collect()
+    };
+    let held = of(RecordKind::Warning) == "careful"
+        && of(RecordKind::Verbose) == "much"
+        && of(RecordKind::Debug) == "deep"
+        && of(RecordKind::Error).contains("wrong")
+        && words(&ended.stdout) == "host"
+        && !words(&ended.stderr).contains("CLIXML");
+    Ok(Finding::judge(held, [told("records", &ended), format!("{:?}", findings.records)]))
+}
+
+async fn cmd_outputs(lab: &Lab) -> Result<Finding> {
+    let outputs = Outputs::new(Uuid::new_v4().as_u128(), ["lictor_a", "lictor_none"])?;
+    let text = "set LICTOR_A=x ^& y\nset LICTOR_AB=namesake\necho out\ncmd.exe /c exit 5";
+    let invocation = cmd_script(text, &[], outputs.as_ref()).map_err(|error| anyhow!("{error}"))?;
+    let (ended, findings) = refined(lab, &invocation, outputs).await?;
+    let values: Vec<_> = findings.variables.iter().map(|(_, value)| value.clone()).collect();
+    let held = values == [OutputValue::Value("x & y".to_owned()), OutputValue::Missing]
+        && ended.exit_code == 5
+        && ended.stdout == b"out\r\n";
+    Ok(Finding::judge(held, [format!("{}; {values:?}", told("set", &ended))]))
+}
+
+async fn cmd_arguments(lab: &Lab) -> Result<Finding> {
+    let given = ["50%", "%OS%", "%OS:W=x%", "a & b", "a^b", "!x!", "(x)", "100% & %OS%"].map(str::to_owned);
+    let text: String = (1..=given.len()).map(|index| format!("set {index}\n")).collect();
+    let invocation = cmd_script(&text, &given, None).map_err(|error| anyhow!("{error}"))?;
+    let ended = run(lab, &invocation).await?;
+    let expected: String = (1..).zip(&given).map(|(index, argument)| format!("{index}={argument}\r\n")).collect();
+    Ok(Finding::judge(ended.stdout == expected.as_bytes(), [told("set", &ended), format!("wanted {expected:?}")]))
 }

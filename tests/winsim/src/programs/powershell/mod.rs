@@ -3,6 +3,7 @@
 //! Faithful where a WinRM client can tell: Write-Host ends lines with LF and the output stream with CRLF, errors are CLIXML after
 //! `-EncodedCommand` unless `-OutputFormat Text` is given, a terminating error ends with 1 and `exit n` with n.
 
+mod streams;
 mod syntax;
 mod value;
 
@@ -15,6 +16,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use self::streams::{record_tail, terminating_error};
 use self::syntax::{Argument, Element, Expression, Operator, Script, Statement, SyntaxError};
 use self::value::{Value, member, shown, text_of};
 use super::{Input, Session, Sink, command_line, console};
@@ -111,12 +113,19 @@ impl Runspace {
         }
     }
 
-    /// A script that a bootstrap reads from standard input: lines of `:` and base64, first the script, then its arguments.
+    /// A script that a bootstrap reads from standard input: lines of `:` and base64, first the script, then its arguments; `=`
+    /// and a mark, and `?` and the names of variables that it shall write, in base64, behind that mark.
     async fn bootstrapped(&mut self) -> u32 {
         let input = self.session.read_all().await;
         let mut values = Vec::new();
+        let (mut mark, mut names) = (String::new(), Vec::new());
         for line in String::from_utf8_lossy(&input).lines() {
-            let Some(encoded) = line.trim().strip_prefix(':') else { continue };
+            let line = line.trim();
+            if let Some(given) = line.strip_prefix('=') {
+                mark = given.to_owned();
+            }
+            names.extend(line.strip_prefix('?').map(str::to_owned));
+            let Some(encoded) = line.strip_prefix(':') else { continue };
             let Some(value) = BASE64.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
                 self.session.print_error("Exception calling \"FromBase64String\" with \"1\" argument(s)\r\n").await;
                 return 1;
@@ -129,16 +138,33 @@ impl Runspace {
         }
         let script = values.remove(0);
         self.variables.insert("args".to_owned(), Value::List(values.into_iter().map(Value::Text).collect()));
+        self.variables.insert("progresspreference".to_owned(), Value::Text("SilentlyContinue".to_owned()));
         self.last_exit_code = Some(0);
-        match self.run(&script).await {
-            Ok(()) if self.succeeded => 0,
-            Ok(()) => self.last_exit_code.filter(|code| *code != 0).unwrap_or(1),
-            Err(Stop::Exit(code)) => code,
+        // What the bootstrap knows when its `finally` runs: not the number of `exit`.
+        let (code, known) = match self.run(&script).await {
+            Ok(()) if self.succeeded => (0, true),
+            Ok(()) => (self.last_exit_code.filter(|code| *code != 0).unwrap_or(1), true),
+            Err(Stop::Exit(code)) => (code, false),
             Err(Stop::Throw { message, source }) => {
-                self.session.print_error(&format!("{}\r\n", terminating_error(&message, &source).trim_end())).await;
-                1
+                self.error(&format!("{}\r\n", terminating_error(&message, &source).trim_end())).await;
+                (1, true)
             }
+        };
+        if !mark.is_empty() {
+            let mut trailer = String::new();
+            for (index, name) in names.iter().enumerate() {
+                let variable = self.variables.get(&name.to_lowercase()).map(text_of);
+                let state = match variable.or_else(|| self.session.environment.get(name).map(str::to_owned)) {
+                    Some(value) if value.len() > 65536 => "!".to_owned(),
+                    Some(value) => format!("+{}", BASE64.encode(value)),
+                    None => "-".to_owned(),
+                };
+                trailer.push_str(&format!("{mark}{index}{state}\n"));
+            }
+            let code = if known { code.cast_signed().to_string() } else { String::new() };
+            self.session.print(&format!("{trailer}{mark}x{code}\n{mark}.\n")).await;
         }
+        code
     }
 
     async fn run(&mut self, text: &str) -> Result<(), Stop> {
@@ -328,7 +354,31 @@ impl Runspace {
                 }
                 self.succeeded = false;
             }
-            "write-verbose" | "write-debug" | "write-progress" | "write-information" | "set-executionpolicy" => {}
+            "write-warning" | "write-verbose" | "write-debug" => {
+                let (stream, preference) = match name.to_lowercase().as_str() {
+                    "write-warning" => ("Warning", None),
+                    "write-verbose" => ("Verbose", self.variables.get("verbosepreference")),
+                    _ => ("debug", self.variables.get("debugpreference")),
+                };
+                let wanted = preference.is_some_and(|value| text_of(value).eq_ignore_ascii_case("continue"));
+                if stream == "Warning" || wanted || parameters.contains_key(&stream.to_lowercase()) {
+                    let message = parameters.get("message").map_or_else(joined, text_of);
+                    self.message(stream, &message).await;
+                }
+            }
+            "write-progress" => {
+                let silent = |value| text_of(value).eq_ignore_ascii_case("silentlycontinue");
+                if self.clixml && !self.variables.get("progresspreference").is_some_and(silent) {
+                    let activity = escape(&joined());
+                    self.document(&format!(
+                        "<Obj S=\"progress\" RefId=\"0\"><TN RefId=\"0\"><T>System.Management.Automation.PSCustomObject</T>\
+                         <T>System.Object</T></TN><MS><I64 N=\"SourceId\">1</I64><PR N=\"Record\"><AV>{activity}</AV><AI>0</AI>\
+                         <Nil /><PI>-1</PI><PC>-1</PC><T>Processing</T><SR>-1</SR><SD> </SD></PR></MS></Obj>"
+                    ))
+                    .await;
+                }
+            }
+            "write-information" | "set-executionpolicy" => {}
             "throw" => return Err(stop(&joined(), source)),
             "exit" => {
                 let code = values.first().map_or(Some(0), |value| text_of(value).parse::<i64>().ok());
@@ -534,23 +584,6 @@ impl Runspace {
             },
         }
     }
-
-    /// The error stream: text, or CLIXML where powershell.exe writes that.
-    async fn error(&self, record: &str) {
-        if !self.clixml {
-            return self.session.print_error(record).await;
-        }
-        let lines: String = record
-            .split_inclusive("\r\n")
-            .map(|line| {
-                format!("<S S=\"Error\">{}</S>", escape(line).replace('\r', "_x000D_").replace('\n', "_x000A_"))
-            })
-            .collect();
-        let document = format!(
-            "#< CLIXML\r\n<Objs Version=\"1.1.0.1\" xmlns=\"http://schemas.microsoft.com/powershell/2004/04\">{lines}</Objs>"
-        );
-        self.session.print_error(&document).await;
-    }
 }
 
 /// Parameters without a value.
@@ -566,16 +599,6 @@ fn not_recognized(name: &str, source: &str) -> Stop {
          of the name, or if a path was included, verify that the path is correct and try again."
     );
     stop(&message, source)
-}
-
-fn terminating_error(message: &str, source: &str) -> String {
-    let line = "~".repeat(source.chars().count());
-    let tail = record_tail(&format!("OperationStopped: ({message}:String) [], RuntimeException"), message);
-    format!("{message}\r\nAt line:1 char:1\r\n+ {source}\r\n+ {line}\r\n{tail}")
-}
-
-fn record_tail(category: &str, id: &str) -> String {
-    format!("    + CategoryInfo          : {category}\r\n    + FullyQualifiedErrorId : {id}\r\n \r\n")
 }
 
 fn number_of(value: &Value, source: &str) -> Result<i64, Stop> {
