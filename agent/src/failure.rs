@@ -116,6 +116,18 @@ pub(crate) fn stopped(cause: &StopCause) -> Verdict {
     Verdict::end(state, Failure { may_have_started: true, ..cancelled(cause) })
 }
 
+/// A command was to be stopped that the host had not taken yet: it put it off, or could not be reached.
+pub(crate) fn stopped_while_starting(cause: &StopCause, error: &WinrmError) -> Verdict {
+    let state = match cause {
+        StopCause::Deadline => TaskState::TimedOut,
+        // Not handed back when drained: the start is journalled, and told.
+        StopCause::Cancelled(_) | StopCause::Drained => TaskState::Cancelled,
+    };
+    let mut failure = Failure { may_have_started: false, ..winrm(error) };
+    failure.message = format!("{} before the host took the command: {}", cancelled(cause).message, failure.message);
+    Verdict::end(state, failure)
+}
+
 /// A command was to be stopped, and the host did not confirm.
 pub(crate) fn not_stopped(cause: &StopCause, error: &WinrmError) -> Verdict {
     let why = cancelled(cause);

@@ -16,12 +16,13 @@ use lictor_winrm::clixml::{Record, RecordKind};
 use lictor_winrm::error::ErrorKind;
 use lictor_winrm::mask::Patterns;
 use lictor_winrm::output::{Findings, Refinement, Refiner};
-use lictor_winrm::pool::{ConnectionInfo, Exchanges, Lease, Stopped};
+use lictor_winrm::pool::{self, ConnectionInfo, Exchanges, Lease, Patience, Stopped};
 use lictor_winrm::powershell::OutputValue;
 use lictor_winrm::shell::{Event as HostEvent, OutputStream as HostStream};
-use lictor_winrm::{Error as WinrmError, Stage, probe};
+use lictor_winrm::{Error as WinrmError, Invocation, Stage, probe};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::journal::{self, Journal};
@@ -211,9 +212,22 @@ impl Run<'_> {
         report: &mut Report,
     ) -> Result<TaskState, Verdict> {
         let Running { work, command_id, deadline } = *running;
-        // Not cut short by orders: dropped halfway, nobody could tell whether it started. Its exchanges have deadlines.
-        let mut running = lease.start(&work.invocation, command_id).await.map_err(|error| failure::starting(&error))?;
+        let (started, mut ordered) = self.start(lease, &work.invocation, command_id, deadline).await;
+        let mut running = match started {
+            Ok(running) => running,
+            Err(error) if error.may_have_started() => return Err(failure::starting(&error)),
+            Err(error) => {
+                let cause = ordered.or_else(|| (Instant::now() >= deadline).then_some(StopCause::Deadline));
+                return Err(match cause {
+                    Some(cause) => failure::stopped_while_starting(&cause, &error),
+                    None => failure::starting(&error),
+                });
+            }
+        };
         let cause = loop {
+            if let Some(cause) = ordered.take() {
+                break cause;
+            }
             let event = tokio::select! {
                 biased;
                 cause = stop(&mut self.orders) => break cause,
@@ -244,6 +258,29 @@ impl Run<'_> {
             Ok(Stopped::Confirmed { .. }) => Err(failure::stopped(&cause)),
             Ok(Stopped::Unconfirmed(error)) => Err(failure::not_stopped(&cause, &error)),
             Err(_) => Err(failure::not_stopped(&cause, &WinrmError::new(Stage::Close, ErrorKind::DeadlinePassed))),
+        }
+    }
+
+    /// Sends Command. Orders do not cut it short, for nobody could tell whether the command started; they end the waiting for a
+    /// host that puts it off, and are returned with what came of it.
+    async fn start<'l>(
+        &mut self,
+        lease: &'l mut Lease,
+        invocation: &Invocation,
+        command_id: Uuid,
+        deadline: Instant,
+    ) -> (Result<pool::Running<'l>, WinrmError>, Option<StopCause>) {
+        let given_up = CancellationToken::new();
+        let patience = Patience { until: deadline, given_up: given_up.clone() };
+        let start = lease.start_patiently(invocation, command_id, patience);
+        tokio::pin!(start);
+        tokio::select! {
+            biased;
+            cause = stop(&mut self.orders) => {
+                given_up.cancel();
+                (start.await, Some(cause))
+            }
+            started = &mut start => (started, None),
         }
     }
 

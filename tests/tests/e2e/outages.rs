@@ -60,3 +60,40 @@ fn a_task_that_a_reboot_meets_is_unknown_and_never_run_again() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_task_that_a_quota_puts_off_runs_later_or_is_cancelled_unstarted() -> Result<()> {
+    let stack = Stack::start(&[])?;
+    let mut agent = stack.agent("agent-1", &[])?;
+    let windows = ntlm_host(&stack)?;
+    let submit = |timeout: &str| {
+        stack.submit(&["--host", "127.0.0.1", "--credential", "ntlm", "--timeout", timeout, "--", "hostname"])
+    };
+    let refused = |count: u64| {
+        eventually("the host refuses the command", PATIENCE, || {
+            anyhow::ensure!(windows.count("/faults/2150859174")? >= count, "{:#}", windows.statistics()?);
+            Ok(())
+        })
+    };
+    windows.order(&json!({"quotas": {"max_operations_per_user": 0}}))?;
+    let cancelled = submit("300s")?;
+    refused(1)?;
+    let cancel = stack.lictor(&["task", "cancel", &cancelled])?;
+    assert_eq!(cancel.code, 0, "{}", cancel.stderr);
+    let task = stack.task_in(&cancelled, FINAL, PATIENCE)?;
+    assert_eq!(task["state"], "cancelled", "{task:#}");
+    assert_ne!(task["result"]["failure"]["may_have_started"], true, "{task:#}");
+    let late = submit("1s")?;
+    let task = stack.task_in(&late, FINAL, PATIENCE)?;
+    assert_eq!(task["state"], "timed_out", "{task:#}");
+    let in_time = submit("300s")?;
+    refused(windows.count("/faults/2150859174")? + 1)?;
+    windows.order(&json!({"quotas": {"max_operations_per_user": 1500}}))?;
+    let task = stack.task_in(&in_time, FINAL, PATIENCE)?;
+    assert_eq!(task["state"], "succeeded", "{task:#}");
+    agent.process.terminate()?;
+    assert_eq!(agent.process.wait(PATIENCE)?.code(), Some(0));
+    assert_eq!(windows.count("/commands/started")?, 1);
+    assert_eq!(windows.count("/shells/open")?, 0);
+    Ok(())
+}
