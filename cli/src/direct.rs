@@ -3,6 +3,7 @@
 mod ladder;
 mod session;
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,6 +40,8 @@ pub(crate) async fn run(command: WinrmCommand, output: Output) -> Result<Exit, F
 #[derive(Debug)]
 struct Work {
     invocation: Invocation,
+    /// Our own standard input follows the invocation's.
+    streams_input: bool,
     raw_stderr: bool,
     outputs: Option<Outputs>,
 }
@@ -49,13 +52,17 @@ fn run_work(args: &RunArgs) -> Result<Work, Failure> {
         None => ("", &[][..]),
     };
     let mistake = |error: &dyn std::fmt::Display| Failure::usage(error.to_string(), "Correct the command.");
+    // What came once cannot be sent several times.
+    let streams_input = args.runs.repeat == 1 && args.stdin.as_deref() == Some(Path::new("-"));
     let invocation = match args.shell_kind {
         Language::Cmd => {
             let stdin = match &args.stdin {
+                Some(_) if streams_input => None,
                 Some(path) => Some(Bytes::from(input::bytes("standard input", path, MAX_STDIN_BYTES)?)),
                 None => None,
             };
-            Invocation::command(line, arguments, stdin).map_err(|error| mistake(&error))?
+            let invocation = Invocation::command(line, arguments, stdin).map_err(|error| mistake(&error))?;
+            if streams_input { invocation.with_streamed_input() } else { invocation }
         }
         Language::Powershell if args.stdin.is_some() => {
             return Err(Failure::usage(
@@ -68,7 +75,7 @@ fn run_work(args: &RunArgs) -> Result<Work, Failure> {
             powershell::powershell_script(&args.command.join(" "), &[], &options).map_err(|error| mistake(&error))?
         }
     };
-    Ok(Work { invocation, raw_stderr: args.shell.raw_stderr, outputs: None })
+    Ok(Work { invocation, streams_input, raw_stderr: args.shell.raw_stderr, outputs: None })
 }
 
 fn script_work(args: &ScriptArgs) -> Result<Work, Failure> {
@@ -85,7 +92,7 @@ fn script_work(args: &ScriptArgs) -> Result<Work, Failure> {
     };
     let invocation =
         invocation.map_err(|error| Failure::usage(error.to_string(), "Correct the script or its arguments."))?;
-    Ok(Work { invocation, raw_stderr: args.shell.raw_stderr, outputs })
+    Ok(Work { invocation, streams_input: false, raw_stderr: args.shell.raw_stderr, outputs })
 }
 
 fn powershell_options(shell: &ShellArgs, outputs: Option<Outputs>) -> powershell::Options {

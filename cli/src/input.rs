@@ -3,7 +3,9 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use bytes::Bytes;
 use lictor_winrm::target::Secret;
+use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
@@ -16,6 +18,28 @@ pub(crate) fn bytes(what: &str, path: &Path, limit: usize) -> Result<Vec<u8>, Fa
         std::fs::File::open(path).and_then(|file| read(file, limit))
     };
     data.map_err(|error| Failure::unreadable(what, path, &error))
+}
+
+/// Standard input as it comes. A thread of its own reads it, and ends with the process: a read cannot be interrupted. It reads
+/// no further while nobody takes the pieces.
+pub(crate) fn stream() -> mpsc::Receiver<Result<Bytes, Failure>> {
+    let (sender, pieces) = mpsc::channel(PIECES);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            let piece = match io::stdin().lock().read(&mut buffer) {
+                Ok(0) => return,
+                Ok(length) => Ok(Bytes::copy_from_slice(&buffer[..length])),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(Failure::unreadable("standard input", Path::new("-"), &error)),
+            };
+            let last = piece.is_err();
+            if sender.blocking_send(piece).is_err() || last {
+                return;
+            }
+        }
+    });
+    pieces
 }
 
 /// Like [`bytes()`], for text in UTF-8. A byte order mark is cut off.
@@ -57,6 +81,10 @@ fn read(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     }
     Ok(data)
 }
+
+/// Largest piece of streamed input, and how many wait.
+const PIECE: usize = 64 * 1024;
+const PIECES: usize = 4;
 
 /// Far above every password and token, and far below what would hurt.
 const MAX_SECRET_BYTES: usize = 64 * 1024;

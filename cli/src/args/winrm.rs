@@ -53,7 +53,8 @@ pub(crate) struct RunArgs {
     /// What runs the command: cmd takes it as a command line, powershell as a line of PowerShell.
     #[arg(long = "shell", value_enum, default_value_t = Language::Cmd, help_heading = "Shell")]
     pub(crate) shell_kind: Language,
-    /// Standard input of the command: a file, or `-` for our own, read to its end first. At most 64 MiB.
+    /// Standard input of the command: a file of at most 64 MiB, or `-` for our own, which is sent as it comes (with --repeat:
+    /// read to its end first).
     #[arg(long, value_name = "FILE", help_heading = "Shell")]
     pub(crate) stdin: Option<PathBuf>,
     /// The command, then its arguments, after `--`. The command goes onto the command line as it stands; each argument is

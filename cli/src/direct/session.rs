@@ -15,7 +15,7 @@ use lictor_winrm::output::{Findings, Refinement, Refiner};
 use lictor_winrm::pool::{Exchanges, Lease, Pool, PoolSettings, Running, Stopped};
 use lictor_winrm::shell::{Event, OutputStream};
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -26,8 +26,8 @@ use crate::args::winrm::RepeatArgs;
 use crate::console::{self, Captured, Stream, Streams};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::interrupt;
 use crate::script::{StderrRecordView, VariableView, variable_table};
+use crate::{input, interrupt};
 
 /// Runs `work` as often as asked. The exit code is that of the first run, in order, that did not succeed.
 pub(super) async fn run(
@@ -158,9 +158,25 @@ impl Runner<'_> {
     }
 
     async fn receive(&self, mut running: Running<'_>, refiner: &mut Refiner, record: &mut Record, deadline: Instant) {
+        let mut source = self.work.streams_input.then(input::stream);
         loop {
+            let wanted = running.wants_input();
             let next = tokio::select! {
                 next = timeout_at(deadline, running.next()) => next,
+                piece = next_piece(&mut source), if wanted => {
+                    match piece {
+                        Some(Ok(piece)) => running.feed(piece),
+                        Some(Err(failure)) => {
+                            record.failed(failure);
+                            return stop(running, record).await;
+                        }
+                        None => {
+                            running.end_input();
+                            source = None;
+                        }
+                    }
+                    continue;
+                }
                 () = self.interrupted.cancelled() => {
                     record.cancelled();
                     return stop(running, record).await;
@@ -238,6 +254,14 @@ impl Runner<'_> {
             console::note(&format!("the remote exit code is {code}"));
         }
         Ok(())
+    }
+}
+
+/// The next piece of our standard input; never ready when there is none to be read.
+async fn next_piece(source: &mut Option<mpsc::Receiver<Result<Bytes, Failure>>>) -> Option<Result<Bytes, Failure>> {
+    match source {
+        Some(pieces) => pieces.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,8 @@
 //! `lictor winrm`: one host, without a control plane.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
 use anyhow::{Context as _, Result};
 use lictor_tests::{PASSWORD, Stack, USER, WindowsOptions};
 
@@ -42,6 +45,34 @@ fn test_run_and_script_work_over_each_kind_of_connection() -> Result<()> {
         assert_eq!(windows.count("/shells/open")?, 0);
         assert_eq!(windows.count("/violation_count")?, 0, "{:#}", windows.statistics()?);
     }
+    Ok(())
+}
+
+#[test]
+fn our_standard_input_is_sent_as_it_comes() -> Result<()> {
+    let stack = Stack::start(&[])?;
+    let windows = stack.windows("win-a", &WindowsOptions::default())?;
+    let password = stack.directory().join("password-direct");
+    std::fs::write(&password, PASSWORD)?;
+    let mut lictor = Command::new(lictor_tests::binary("lictor")?)
+        .args(["winrm", "run", "--host", "127.0.0.1", "--scheme", "http", "--port", &windows.port, "--user", USER])
+        .args(["--password-file", password.to_str().context("UTF-8")?, "--stdin", "-", "--", "sim.exe", "stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut input = lictor.stdin.take().context("stdin")?;
+    let mut output = BufReader::new(lictor.stdout.take().context("stdout")?).lines();
+    // Each line comes back before the next one is sent: while one is waited for, input goes another way.
+    for line in ["first", "zweite Zeile: äöü", "last"] {
+        writeln!(input, "{line}")?;
+        assert_eq!(output.next().context("no answer")??, line);
+    }
+    drop(input);
+    assert!(output.next().is_none());
+    assert_eq!(lictor.wait()?.code(), Some(0));
+    assert_eq!(windows.count("/shells/open")?, 0);
+    assert_eq!(windows.count("/violation_count")?, 0, "{:#}", windows.statistics()?);
+    assert!(windows.count("/connections/opened")? >= 2, "{:#}", windows.statistics()?);
     Ok(())
 }
 
