@@ -22,7 +22,10 @@ pub(crate) struct Ours {
 
 impl Ours {
     pub(crate) async fn connect(target: &Target) -> Result<Self> {
-        let pool = Pool::new(PoolSettings { commands_per_shell: u32::MAX, ..PoolSettings::default() });
+        // Bounds that would replace the shell are out of the way, as is the quota of the host.
+        let bounds =
+            PoolSettings { commands_per_shell: u32::MAX, commands_per_user: u32::MAX, ..PoolSettings::default() };
+        let pool = Pool::new(bounds);
         let lease = pool.lease(target, Deadline::now() + Duration::from_secs(30)).await?;
         Ok(Self { lease, _pool: pool, exchanges: 0 })
     }

@@ -30,7 +30,8 @@ pub fn ntlm(data: &[u8]) {
             assert_eq!(context.proof_sent(), !reply.is_empty());
             let wide: Vec<u8> = PASSWORD.encode_utf16().flat_map(u16::to_le_bytes).collect();
             for text in [PASSWORD.as_bytes(), &wide] {
-                assert!(!reply.windows(text.len()).any(|window| window == text), "the password is in the answer");
+                // The answer repeats the host's names, and libFuzzer reads the password in this very comparison.
+                assert!(holds(token, text) || !holds(&reply, text), "the password is in the answer");
             }
             if context.is_complete() {
                 let mut message = *b"message of nobody";
@@ -39,6 +40,10 @@ pub fn ntlm(data: &[u8]) {
             }
         }
     }
+}
+
+fn holds(whole: &[u8], part: &[u8]) -> bool {
+    whole.windows(part.len()).any(|window| window == part)
 }
 
 fn dead(context: &mut NtlmContext) {

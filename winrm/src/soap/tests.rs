@@ -158,3 +158,44 @@ proptest! {
         let _ = read_all(text.as_bytes());
     }
 }
+
+/// [Namespaces in XML 1.0](https://www.w3.org/TR/xml-names/), sections 3 and 6: scopes end with their element, declarations
+/// can be taken back, `xml` needs none, and reserved names cannot be declared.
+#[test]
+fn declarations_hold_for_their_element_only() {
+    let names = |message: &str| -> Result<Vec<Ns>, SoapError> {
+        let (mut reader, root) = Reader::open(message.as_bytes())?;
+        let mut found = vec![root.ns()];
+        while let Some(child) = reader.child(&root)? {
+            found.push(child.ns());
+        }
+        reader.finish()?;
+        Ok(found)
+    };
+    let (soap, shell) = (uri::SOAP, uri::SHELL);
+    assert_eq!(
+        names(&format!(
+            "<s:a xmlns:s='{soap}' xmlns='{shell}'><b/><s:b xmlns:s='{shell}'/><s:b/><b xmlns=''/><b/><b xmlns='urn:x'><c/></b><xml:b/></s:a>"
+        )),
+        Ok(vec![Ns::Soap, Ns::Shell, Ns::Shell, Ns::Soap, Ns::Other, Ns::Shell, Ns::Other, Ns::Other])
+    );
+    let missing = Err(SoapError::Unexpected("a prefix without namespace".into()));
+    assert_eq!(names(&format!("<a><b xmlns:s='{soap}'/><s:b/></a>")), missing);
+    assert_eq!(names(&format!("<a xmlns:s='{soap}'><s:b xmlns:s=''/></a>")), missing);
+    assert_eq!(names(&format!("<:a xmlns='{soap}'/>")), missing);
+    for reserved in [
+        "xmlns:xml='urn:x'".to_owned(),
+        "xmlns:xmlns='urn:x'".to_owned(),
+        format!("xmlns:x='{}'", uri::XML),
+        format!("xmlns:x='{}'", uri::XMLNS),
+    ] {
+        assert!(names(&format!("<a {reserved}/>")).is_err(), "{reserved}");
+    }
+    assert_eq!(names(&format!("<xml:a xmlns:xml='{}'/>", uri::XML)), Ok(vec![Ns::Other]));
+    // More at once than are kept.
+    let declarations: String = (0..40).map(|number| format!(" xmlns:n{number}='urn:x'")).collect();
+    let nested = format!("<a{declarations}><a{declarations}><a{declarations}><a{declarations}/></a></a></a>");
+    assert_eq!(names(&nested), Err(SoapError::Bound("namespace declarations")));
+    let beside = format!("<a>{}</a>", format!("<b{declarations}/>").repeat(10));
+    assert_eq!(names(&beside).map(|names| names.len()), Ok(11));
+}
