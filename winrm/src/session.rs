@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +39,8 @@ pub(crate) struct Session {
     carried: u32,
     /// Exchanges of the connection that was taken out with a request.
     taken_out: u32,
+    /// Rejections that the pool had heard of when the credential was last found to be allowed, and one; 0: never.
+    allowed: AtomicU64,
 }
 
 /// A request under way on a connection of its own. It can be waited for in pieces. An error says that there is no connection
@@ -64,8 +67,18 @@ pub(crate) struct Shell {
 impl Session {
     /// `naming` is what the names of its shells begin with.
     pub(crate) fn new(target: Target, naming: Arc<str>) -> Self {
-        let requests = Requests::new(target.endpoint.to_string(), Uuid::new_v4(), target.timeouts.operation);
-        Self { target, requests, connection: None, shell: None, naming, unconfirmed: None, carried: 0, taken_out: 0 }
+        let requests = Requests::new(target.endpoint.to_string(), new_id(), target.timeouts.operation);
+        Self {
+            target,
+            requests,
+            connection: None,
+            shell: None,
+            naming,
+            unconfirmed: None,
+            carried: 0,
+            taken_out: 0,
+            allowed: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -76,6 +89,16 @@ impl Session {
     pub(crate) fn adopt(&mut self, target: &Target) {
         self.target.timeouts = target.timeouts;
         self.requests.set_operation_timeout(target.timeouts.operation);
+    }
+
+    /// Up to which count of rejections the credential is known to be allowed.
+    pub(crate) fn allowed_until(&self) -> Option<u64> {
+        self.allowed.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// The credential is allowed, all of these rejections considered.
+    pub(crate) fn allow_until(&self, rejections: u64) {
+        self.allowed.store(rejections.saturating_add(1), Ordering::Relaxed);
     }
 
     pub(crate) fn connection(&self) -> Option<&Connection> {
@@ -147,7 +170,7 @@ impl Session {
 
     /// Creates a shell.
     pub(crate) async fn create(&mut self, deadline: Instant) -> Result<(), Error> {
-        let id = Uuid::new_v4();
+        let id = new_id();
         let name = format!("{}{}", self.naming, id.simple());
         let envelope =
             self.requests.create(id, &name, &self.target.shell).map_err(|error| unsendable(Stage::OpenShell, error))?;
@@ -193,7 +216,7 @@ impl Session {
     /// The shells on the host that the user may see.
     pub(crate) async fn list_shells(&mut self, deadline: Instant) -> Result<Vec<ListedShell>, Error> {
         let mut shells = Vec::new();
-        let mut id = Uuid::new_v4();
+        let mut id = new_id();
         let mut envelope = self.requests.list_shells(id).map_err(|error| unsendable(Stage::Close, error))?;
         for _ in 0..MAX_PAGES {
             let listed = match self.call(Stage::Close, id, envelope, self.wait(deadline)).await? {
@@ -203,7 +226,7 @@ impl Session {
             };
             shells.extend(listed.shells);
             let Some(context) = listed.more else { break };
-            id = Uuid::new_v4();
+            id = new_id();
             envelope = self.requests.list_more_shells(id, &context).map_err(|error| unsendable(Stage::Close, error))?;
         }
         Ok(shells)
@@ -211,7 +234,7 @@ impl Session {
 
     /// Sends Command once.
     pub(crate) async fn command(&mut self, command_id: Uuid, line: &str, input: bool) -> Result<Response, Error> {
-        let id = Uuid::new_v4();
+        let id = new_id();
         let shell_id = self.shell_id(Stage::Run)?;
         let command = CommandRef { shell_id: &shell_id, command_id };
         let envelope =
@@ -228,7 +251,7 @@ impl Session {
 
     /// The request for what the command machine asks for next, to be sent over any connection of the same user.
     pub(crate) fn request(&mut self, command_id: Uuid, turn: &Turn) -> Result<Prepared, Error> {
-        let (id, stage) = (Uuid::new_v4(), stage_of(turn));
+        let (id, stage) = (new_id(), stage_of(turn));
         let shell_id = self.shell_id(stage)?;
         let command = CommandRef { shell_id: &shell_id, command_id };
         let (envelope, patience) = match turn {
@@ -245,7 +268,7 @@ impl Session {
 
     /// Signals a command. A command that is gone already is a success.
     pub(crate) async fn signal(&mut self, command_id: Uuid, signal: Signal, deadline: Instant) -> Result<(), Error> {
-        let id = Uuid::new_v4();
+        let id = new_id();
         let shell_id = self.shell_id(Stage::Close)?;
         let command = CommandRef { shell_id: &shell_id, command_id };
         let envelope = self.requests.signal(id, command, signal).map_err(|error| unsendable(Stage::Close, error))?;
@@ -267,7 +290,7 @@ impl Session {
 
     /// Deletes any shell of the user. One that is gone already is a success.
     pub(crate) async fn delete_shell(&mut self, shell_id: &str, deadline: Instant) -> Result<(), Error> {
-        let id = Uuid::new_v4();
+        let id = new_id();
         let envelope = self.requests.delete(id, shell_id).map_err(|error| unsendable(Stage::Close, error))?;
         match self.call(Stage::Close, id, envelope, self.wait(deadline)).await? {
             Response::Empty => Ok(()),
@@ -350,6 +373,11 @@ async fn exchange(connection: &mut Connection, request: Prepared) -> Result<Resp
 
 fn stage_of(turn: &Turn) -> Stage {
     if matches!(turn, Turn::Receive { .. }) { Stage::Receive } else { Stage::Run }
+}
+
+/// A random identifier. Unlike [`Uuid::new_v4`] it costs no system call each time.
+fn new_id() -> Uuid {
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid()
 }
 
 /// How long an answer may take, and whether that is the caller's deadline.

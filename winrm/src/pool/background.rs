@@ -130,7 +130,7 @@ impl Inner {
     /// Basic is judged with each request: what was rejected meanwhile is not sent again.
     pub(super) fn allowed(&self, session: &Session) -> Result<(), Error> {
         match session.target().auth {
-            AuthKind::Basic => self.verdicts.check(session.target()),
+            AuthKind::Basic => self.verdicts.check_session(session),
             AuthKind::Ntlm | AuthKind::Negotiate => Ok(()),
         }
     }

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -15,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::lock;
 use crate::error::{Error, ErrorKind, Stage};
+use crate::session::Session;
 use crate::target::{Credential, Target};
 
 /// Remembers verdicts. Holds digests, no credentials.
@@ -23,6 +25,8 @@ pub(super) struct Verdicts {
     /// So that digests say nothing outside of this process.
     salt: [u8; 16],
     state: Mutex<State>,
+    /// Rejections so far: while there is no new one, nobody who was allowed needs to ask again.
+    rejections: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +66,7 @@ pub(super) struct Attempt<'a> {
 
 impl Verdicts {
     pub(super) fn new() -> Self {
-        Self { salt: rand::random(), state: Mutex::default() }
+        Self { salt: rand::random(), state: Mutex::default(), rejections: AtomicU64::new(0) }
     }
 
     /// The digest of a credential, for pool keys.
@@ -76,6 +80,18 @@ impl Verdicts {
         let state = lock(&self.state);
         if state.rejected_by_host.contains(&host) || matches!(state.realms.get(&realm), Some(Verdict::Rejected)) {
             return Err(rejected_before(&target.credential.username));
+        }
+        Ok(())
+    }
+
+    /// Like [`Verdicts::check`], for a session that asks before each request. Digests are made only when somebody was
+    /// rejected since it asked the last time.
+    pub(super) fn check_session(&self, session: &Session) -> Result<(), Error> {
+        // Read first: a rejection that comes while we look is looked for the next time.
+        let rejections = self.rejections.load(Ordering::Acquire);
+        if session.allowed_until() != Some(rejections) {
+            self.check(session.target())?;
+            session.allow_until(rejections);
         }
         Ok(())
     }
@@ -122,6 +138,7 @@ impl Verdicts {
         if matches!(state.realms.get(&realm), Some(Verdict::Accepted(_))) {
             state.realms.remove(&realm);
         }
+        self.rejections.fetch_add(1, Ordering::Release);
     }
 
     /// Under which digests the verdicts of the account's realm and of the host are remembered.
@@ -164,6 +181,7 @@ impl Attempt<'_> {
         } else if self.leads.is_some() || matches!(state.realms.get(&self.realm), Some(Verdict::Accepted(_))) {
             state.realms.remove(&self.realm);
         }
+        self.verdicts.rejections.fetch_add(1, Ordering::Release);
         self.leads = None;
     }
 }
