@@ -1,0 +1,514 @@
+//! Tasks: what was asked for, where it stands, and how it ended.
+
+use lictor_proto::v1;
+use serde::Serialize;
+
+use super::{milliseconds, shortened, time};
+use crate::console;
+use crate::exit::Exit;
+use crate::failure::{Failure, clean};
+use crate::script::{self, StderrRecordView, VariableState, VariableView};
+
+/// A task.
+#[derive(Debug, Serialize)]
+pub(in crate::control) struct TaskView {
+    pub(in crate::control) task_id: String,
+    pub(in crate::control) state: &'static str,
+    host: String,
+    credential: String,
+    #[serde(flatten)]
+    kind: KindView,
+    label: String,
+    idempotent: bool,
+    tags: Vec<String>,
+    scope: String,
+    timeout_ms: Option<f64>,
+    queue_timeout_ms: Option<f64>,
+    epoch: u64,
+    agent_id: String,
+    agent_name: String,
+    submitted_by: String,
+    submitted_at: Option<String>,
+    assigned_at: Option<String>,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    cancel_requested: bool,
+    output_bytes: u64,
+    pub(in crate::control) result: Option<ResultView>,
+    candidates: Vec<CandidateView>,
+}
+
+/// What a task does.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum KindView {
+    ConnectionTest,
+    Command { command_line: String, arguments: Vec<String>, stdin_bytes: usize },
+    Script { language: &'static str, script_bytes: usize, arguments: Vec<String> },
+    Unknown,
+}
+
+/// How a task ended.
+#[derive(Debug, Serialize)]
+pub(in crate::control) struct ResultView {
+    outcome: &'static str,
+    pub(in crate::control) exit_code: Option<i32>,
+    pub(in crate::control) error: Option<Failure>,
+    connection: Option<ConnectionView>,
+    exchanges: Option<ExchangesView>,
+    output_bytes: u64,
+    pub(in crate::control) output_truncated: bool,
+    pub(in crate::control) output_gap: bool,
+    pub(in crate::control) rungs: Vec<RungView>,
+    timings_ms: Option<TimingsView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stderr_records: Vec<StderrRecordView>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stderr_records_truncated: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::control) output_variables: Vec<VariableView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ConnectionView {
+    auth: String,
+    sealed: bool,
+    reused: bool,
+    tls: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ExchangesView {
+    critical: u32,
+    total: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct TimingsView {
+    lease: Option<f64>,
+    run: Option<f64>,
+    total: Option<f64>,
+}
+
+/// One rung of a connection test.
+#[derive(Debug, Serialize)]
+pub(in crate::control) struct RungView {
+    stage: String,
+    outcome: &'static str,
+    elapsed_ms: Option<f64>,
+    detail: String,
+    error: Option<Failure>,
+}
+
+#[derive(Debug, Serialize)]
+struct CandidateView {
+    agent_id: String,
+    agent_name: String,
+    eligible: bool,
+    code: String,
+    reason: String,
+}
+
+impl From<v1::Task> for TaskView {
+    fn from(task: v1::Task) -> Self {
+        let state = state_name(task.state());
+        let spec = task.spec.unwrap_or_default();
+        let selector = spec.selector.unwrap_or_default();
+        Self {
+            task_id: task.task_id,
+            state,
+            host: spec.target.map(|target| target.host).unwrap_or_default(),
+            credential: spec.credential,
+            kind: spec.kind.map_or(KindView::Unknown, KindView::from),
+            label: spec.label,
+            idempotent: spec.idempotent,
+            tags: selector.tags,
+            scope: selector.scope,
+            timeout_ms: spec.timeout.map(milliseconds),
+            queue_timeout_ms: spec.queue_timeout.map(milliseconds),
+            epoch: task.epoch,
+            agent_id: task.agent_id,
+            agent_name: task.agent_name,
+            submitted_by: task.submitted_by,
+            submitted_at: time(task.submitted_at),
+            assigned_at: time(task.assigned_at),
+            started_at: time(task.started_at),
+            finished_at: time(task.finished_at),
+            cancel_requested: task.cancel_requested,
+            output_bytes: task.output_bytes,
+            result: task.result.map(ResultView::from),
+            candidates: task.candidates.into_iter().map(CandidateView::from).collect(),
+        }
+    }
+}
+
+impl TaskView {
+    /// One line: what happened to it.
+    pub(in crate::control) fn state_line(&self) -> String {
+        let wish = if self.cancel_requested && self.result.is_none() { ", cancellation requested" } else { "" };
+        format!("task {}: {}{wish}\n", clean(&self.task_id), self.state)
+    }
+
+    /// Bytes of output stored.
+    pub(in crate::control) fn output_bytes(&self) -> u64 {
+        self.output_bytes
+    }
+
+    fn kind_text(&self) -> String {
+        match &self.kind {
+            KindView::ConnectionTest => "connection test".to_owned(),
+            KindView::Command { command_line, arguments, .. } => {
+                std::iter::once(command_line).chain(arguments).map(String::as_str).collect::<Vec<_>>().join(" ")
+            }
+            KindView::Script { language, script_bytes, .. } => format!("{language} script, {script_bytes} bytes"),
+            KindView::Unknown => "unknown kind".to_owned(),
+        }
+    }
+
+    /// Every agent and why it cannot take the task, as a table; empty when there is nothing to say.
+    pub(in crate::control) fn candidates_text(&self) -> String {
+        if self.candidates.is_empty() {
+            return String::new();
+        }
+        console::table(
+            &["agent", "can take it", "code", "reason"],
+            self.candidates.iter().map(|candidate| {
+                let name = if candidate.agent_name.is_empty() { &candidate.agent_id } else { &candidate.agent_name };
+                let eligible = if candidate.eligible { "yes" } else { "no" };
+                vec![name.clone(), eligible.to_owned(), candidate.code.clone(), candidate.reason.clone()]
+            }),
+        )
+    }
+
+    /// The exit code of a finished task.
+    pub(in crate::control) fn exit(&self) -> Exit {
+        let result = self.result.as_ref();
+        let failed = || match result.and_then(|result| result.error.as_ref()) {
+            Some(failure) => failure.exit,
+            None => Exit::AGENT,
+        };
+        match self.state {
+            "succeeded" => Exit::SUCCESS,
+            "failed" => match result.and_then(|result| result.exit_code) {
+                // Exit code 0 of a failed task is not success: something else went wrong.
+                Some(code) if code != 0 => Exit::remote(code),
+                _ => failed(),
+            },
+            "cancelled" => Exit::CANCELLED,
+            "timed_out" => Exit::TIMED_OUT,
+            "rejected" => Exit::REJECTED,
+            _ => Exit::UNKNOWN,
+        }
+    }
+}
+
+impl From<v1::task_spec::Kind> for KindView {
+    fn from(kind: v1::task_spec::Kind) -> Self {
+        use v1::task_spec::Kind;
+        match kind {
+            Kind::ConnectionTest(_) => Self::ConnectionTest,
+            Kind::Command(command) => Self::Command {
+                command_line: command.command_line,
+                arguments: command.arguments,
+                stdin_bytes: command.stdin.len(),
+            },
+            Kind::Script(script) => Self::Script {
+                language: match script.language() {
+                    v1::ScriptLanguage::Cmd => "cmd",
+                    v1::ScriptLanguage::Powershell | v1::ScriptLanguage::Unspecified => "powershell",
+                },
+                script_bytes: script.text.len(),
+                arguments: script.arguments,
+            },
+        }
+    }
+}
+
+impl From<v1::TaskResult> for ResultView {
+    fn from(result: v1::TaskResult) -> Self {
+        Self {
+            outcome: state_name(result.outcome()),
+            exit_code: result.exit_code,
+            error: result.failure.as_ref().map(Failure::from),
+            exchanges: result
+                .connection
+                .as_ref()
+                .map(|report| ExchangesView { critical: report.critical_exchanges, total: report.total_exchanges }),
+            connection: result.connection.map(|report| ConnectionView {
+                auth: report.auth,
+                sealed: report.sealed,
+                reused: report.reused,
+                tls: (!report.tls.is_empty()).then_some(report.tls),
+                warnings: report.warnings,
+            }),
+            output_bytes: result.output_bytes,
+            output_truncated: result.output_truncated,
+            output_gap: result.output_gap,
+            rungs: result.rungs.into_iter().map(RungView::from).collect(),
+            timings_ms: result.timings.map(|timings| TimingsView {
+                lease: timings.lease.map(milliseconds),
+                run: timings.run.map(milliseconds),
+                total: timings.total.map(milliseconds),
+            }),
+            stderr_records: result.stderr_records.into_iter().map(StderrRecordView::from).collect(),
+            stderr_records_truncated: result.stderr_records_truncated,
+            output_variables: result.output_variables.into_iter().map(VariableView::from).collect(),
+        }
+    }
+}
+
+impl From<v1::StderrRecord> for StderrRecordView {
+    fn from(record: v1::StderrRecord) -> Self {
+        let kind = match record.kind() {
+            v1::StderrRecordKind::Error => "error",
+            v1::StderrRecordKind::Warning => "warning",
+            v1::StderrRecordKind::Verbose => "verbose",
+            v1::StderrRecordKind::Debug => "debug",
+            v1::StderrRecordKind::Information => "information",
+            v1::StderrRecordKind::Unspecified => "unknown",
+        };
+        Self { kind, text: record.text }
+    }
+}
+
+impl From<v1::OutputVariable> for VariableView {
+    fn from(variable: v1::OutputVariable) -> Self {
+        let state = match variable.state() {
+            v1::OutputVariableState::Set => VariableState::Set,
+            v1::OutputVariableState::Missing => VariableState::Missing,
+            v1::OutputVariableState::Unusable => VariableState::Unusable,
+            v1::OutputVariableState::Unknown | v1::OutputVariableState::Unspecified => VariableState::Unknown,
+        };
+        Self::new(variable.name, state, variable.value)
+    }
+}
+
+impl From<v1::Rung> for RungView {
+    fn from(rung: v1::Rung) -> Self {
+        let outcome = match rung.outcome() {
+            v1::RungOutcome::Passed => "passed",
+            v1::RungOutcome::Failed => "failed",
+            v1::RungOutcome::Skipped => "skipped",
+            v1::RungOutcome::Warning => "warning",
+            v1::RungOutcome::Unspecified => "unknown",
+        };
+        Self {
+            stage: rung.stage,
+            outcome,
+            elapsed_ms: rung.elapsed.map(milliseconds),
+            detail: rung.detail,
+            error: rung.failure.as_ref().map(Failure::from),
+        }
+    }
+}
+
+impl From<v1::Candidate> for CandidateView {
+    fn from(candidate: v1::Candidate) -> Self {
+        Self {
+            agent_id: candidate.agent_id,
+            agent_name: candidate.agent_name,
+            eligible: candidate.eligible,
+            code: candidate.code,
+            reason: candidate.reason,
+        }
+    }
+}
+
+/// Tasks in lines.
+pub(in crate::control) fn task_table(tasks: &[TaskView]) -> String {
+    console::table(
+        &["task", "state", "exit", "host", "agent", "submitted", "label", "what"],
+        tasks.iter().map(|task| {
+            let exit = task.result.as_ref().and_then(|result| result.exit_code).map(|code| code.to_string());
+            vec![
+                task.task_id.clone(),
+                task.state.to_owned(),
+                exit.unwrap_or_default(),
+                task.host.clone(),
+                task.agent_name.clone(),
+                task.submitted_at.clone().unwrap_or_default(),
+                task.label.clone(),
+                shortened(&task.kind_text()),
+            ]
+        }),
+    )
+}
+
+/// One task on a page.
+pub(in crate::control) fn task_page(task: &TaskView) -> String {
+    let mut rows = vec![
+        ("task", task.task_id.clone()),
+        ("state", task.state.to_owned()),
+        ("what", task.kind_text()),
+        ("host", task.host.clone()),
+        ("credential", task.credential.clone()),
+        ("label", task.label.clone()),
+        ("tags", task.tags.join(", ")),
+        ("scope", task.scope.clone()),
+        ("agent", task.agent_name.clone()),
+        ("epoch", task.epoch.to_string()),
+        ("submitted by", task.submitted_by.clone()),
+        ("submitted", task.submitted_at.clone().unwrap_or_default()),
+        ("started", task.started_at.clone().unwrap_or_default()),
+        ("finished", task.finished_at.clone().unwrap_or_default()),
+        ("output", format!("{} bytes", task.output_bytes)),
+    ];
+    if let Some(result) = &task.result {
+        if let Some(code) = result.exit_code {
+            rows.push(("exit code", code.to_string()));
+        }
+        if let Some(connection) = &result.connection {
+            let tls = connection.tls.as_deref().unwrap_or("no TLS");
+            let sealed = if connection.sealed { "sealed" } else { "not sealed" };
+            let reused = if connection.reused { "warm" } else { "new" };
+            rows.push(("connection", format!("{}, {sealed}, {tls}, {reused}", connection.auth)));
+            rows.extend(connection.warnings.iter().map(|warning| ("warning", warning.clone())));
+        }
+        if let Some(exchanges) = &result.exchanges {
+            rows.push(("exchanges", format!("{} until the result, {} in all", exchanges.critical, exchanges.total)));
+        }
+        if let Some(total) = result.timings_ms.as_ref().and_then(|timings| timings.total) {
+            rows.push(("time", format!("{total:.1} ms on the agent")));
+        }
+    }
+    rows.retain(|(_, value)| !value.is_empty());
+    let mut page: String = rows.iter().map(|(name, value)| format!("{:<14}{}\n", name, clean(value))).collect();
+    if let Some(result) = &task.result {
+        if !result.rungs.is_empty() {
+            page.push('\n');
+            page.push_str(&rung_table(&result.rungs));
+        }
+        if !result.output_variables.is_empty() {
+            page.push('\n');
+            page.push_str(&script::variable_table(&result.output_variables));
+        }
+        if let Some(failure) = &result.error {
+            page.push('\n');
+            page.push_str(&failure.to_text());
+        }
+    }
+    let candidates = task.candidates_text();
+    if !candidates.is_empty() {
+        page.push('\n');
+        page.push_str(&candidates);
+    }
+    page
+}
+
+/// Rungs in lines.
+pub(in crate::control) fn rung_table(rungs: &[RungView]) -> String {
+    console::table(
+        &["rung", "outcome", "time", "found"],
+        rungs.iter().map(|rung| {
+            let time = rung.elapsed_ms.filter(|_| rung.outcome != "skipped").map(|ms| format!("{ms:.1} ms"));
+            let code = rung.error.as_ref().map(|error| error.code.to_string()).filter(|_| rung.detail.is_empty());
+            vec![
+                rung.stage.clone(),
+                rung.outcome.to_owned(),
+                time.unwrap_or_default(),
+                code.unwrap_or_else(|| rung.detail.clone()),
+            ]
+        }),
+    )
+}
+
+/// A state as a word.
+pub(in crate::control) fn state_name(state: v1::TaskState) -> &'static str {
+    match state {
+        v1::TaskState::Unspecified => "unspecified",
+        v1::TaskState::Queued => "queued",
+        v1::TaskState::Assigned => "assigned",
+        v1::TaskState::Running => "running",
+        v1::TaskState::Lost => "lost",
+        v1::TaskState::Succeeded => "succeeded",
+        v1::TaskState::Failed => "failed",
+        v1::TaskState::Cancelled => "cancelled",
+        v1::TaskState::TimedOut => "timed_out",
+        v1::TaskState::Rejected => "rejected",
+        v1::TaskState::Unknown => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(state: v1::TaskState, exit_code: Option<i32>, failure: Option<v1::Failure>) -> TaskView {
+        TaskView::from(v1::Task {
+            task_id: "t1".to_owned(),
+            spec: Some(v1::TaskSpec {
+                target: Some(v1::Target { host: "win-a".to_owned(), connection: None }),
+                kind: Some(v1::task_spec::Kind::Command(v1::Command {
+                    command_line: "sim.exe".to_owned(),
+                    arguments: vec!["exit".to_owned(), "37".to_owned()],
+                    ..v1::Command::default()
+                })),
+                timeout: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
+                ..v1::TaskSpec::default()
+            }),
+            state: state.into(),
+            submitted_at: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 123_456_789 }),
+            result: Some(v1::TaskResult { outcome: state.into(), exit_code, failure, ..v1::TaskResult::default() }),
+            ..v1::Task::default()
+        })
+    }
+
+    #[test]
+    fn tasks_are_json_with_words_times_and_milliseconds() {
+        let json = serde_json::to_value(finished(v1::TaskState::Failed, Some(37), None)).unwrap();
+        assert_eq!(json["state"], "failed");
+        assert_eq!(json["kind"], "command");
+        assert_eq!(json["arguments"], serde_json::json!(["exit", "37"]));
+        assert_eq!(json["submitted_at"], "2023-11-14T22:13:20.123Z");
+        assert_eq!(json["timeout_ms"], 1500.0);
+        assert_eq!(json["result"]["exit_code"], 37);
+        assert_eq!(json["result"]["error"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_finished_task_decides_the_exit_code() {
+        use v1::TaskState::{Cancelled, Failed, Rejected, Succeeded, TimedOut, Unknown};
+        let failure = |stage: &str, may_have_started| {
+            Some(v1::Failure { stage: stage.to_owned(), may_have_started, ..v1::Failure::default() })
+        };
+        for (state, code, failure, exit) in [
+            (Succeeded, Some(0), None, Exit::SUCCESS),
+            (Failed, Some(37), None, Exit::remote(37)),
+            (Failed, Some(-1), None, Exit::REMOTE_OTHER),
+            (Failed, None, failure("authenticate", false), Exit::AUTHENTICATE),
+            (Failed, None, failure("secret", false), Exit::AGENT),
+            (Failed, None, None, Exit::AGENT),
+            (Cancelled, Some(1), None, Exit::CANCELLED),
+            (TimedOut, None, None, Exit::TIMED_OUT),
+            (Rejected, None, None, Exit::REJECTED),
+            (Unknown, None, failure("receive", true), Exit::UNKNOWN),
+        ] {
+            assert_eq!(finished(state, code, failure).exit(), exit, "{state:?} {code:?}");
+        }
+    }
+
+    #[test]
+    fn tables_show_a_task_in_one_line() {
+        let text = task_table(&[finished(v1::TaskState::Failed, Some(37), None)]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[1].starts_with("t1"), "{text}");
+        assert!(lines[1].contains("sim.exe exit 37"), "{text}");
+    }
+
+    #[test]
+    fn a_page_names_each_agent_and_why_not() {
+        let mut task = finished(v1::TaskState::Rejected, None, None);
+        task.candidates = vec![CandidateView {
+            agent_id: "a1".to_owned(),
+            agent_name: "edge".to_owned(),
+            eligible: false,
+            code: "missing_tag".to_owned(),
+            reason: "it has no tag gpu".to_owned(),
+        }];
+        let page = task_page(&task);
+        assert!(page.contains("edge") && page.contains("missing_tag") && page.contains("it has no tag gpu"), "{page}");
+    }
+}
