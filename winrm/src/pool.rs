@@ -6,6 +6,7 @@
 //! It starts a command at most once, and tries a wrong password at most once. Called by agents and the command line.
 
 mod background;
+mod key;
 mod lease;
 mod orphans;
 mod places;
@@ -27,7 +28,8 @@ use crate::fault::Operation;
 use crate::session::Session;
 use crate::target::Target;
 use background::Inner;
-use places::{Grant, Key, Pooled, User};
+use key::{Key, User};
+use places::{Grant, Pooled};
 
 pub use lease::{Lease, Patience};
 pub use running::{Running, Stopped};

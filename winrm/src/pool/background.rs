@@ -12,8 +12,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+use super::key::User;
 use super::orphans::Names;
-use super::places::{Places, Pooled, User};
+use super::places::{Places, Pooled};
 use super::verdicts::{Attempt, Verdicts};
 use super::{PoolSettings, lock};
 use crate::connection::{Candidate, Connection};

@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use super::ConnectionInfo;
 use super::background::Inner;
-use super::places::{Pooled, User};
+use super::key::User;
+use super::places::Pooled;
 use super::running::Running;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::failure::{self, Next, Pauses};

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
 
+use super::key::User;
 use super::lock;
-use super::places::User;
 use crate::wsman::ListedShell;
 
 /// Users remembered at most. Beyond, the first ones are looked at once more.

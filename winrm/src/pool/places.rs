@@ -15,68 +15,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::verdicts::Digest;
+use super::key::{Key, User};
 use super::{PoolSettings, lock};
 use crate::connection::Connection;
 use crate::failure::Pauses;
 use crate::session::Session;
-use crate::target::{AuthKind, Endpoint, MessageEncryption, ShellProperties, Target, TlsPolicy};
-
-/// Everything that decides whether two callers may share a session.
-///
-/// INVARIANT: another password, user or property is another key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    endpoint: Endpoint,
-    username: String,
-    credential: Digest,
-    auth: AuthKind,
-    tls: TlsPolicy,
-    message_encryption: MessageEncryption,
-    send_channel_bindings: bool,
-    allow_basic_over_http: bool,
-    shell: ShellProperties,
-}
-
-impl Key {
-    pub(super) fn new(target: &Target, credential: Digest) -> Self {
-        Self {
-            endpoint: target.endpoint.clone(),
-            username: target.credential.username.clone(),
-            credential,
-            auth: target.auth,
-            tls: target.tls.clone(),
-            message_encryption: target.message_encryption,
-            send_channel_bindings: target.send_channel_bindings,
-            allow_basic_over_http: target.allow_basic_over_http,
-            shell: target.shell.clone(),
-        }
-    }
-
-    pub(super) fn user(&self) -> User {
-        User { host: self.endpoint.authority().into(), name: self.username.to_lowercase().into() }
-    }
-}
-
-/// Whose quota on which host a shell counts towards.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct User {
-    /// With its port: behind one name and several forwarded ports there are several hosts.
-    host: Arc<str>,
-    name: Arc<str>,
-}
-
-impl User {
-    pub(super) fn of(target: &Target) -> Self {
-        Self { host: target.endpoint.authority().into(), name: target.credential.username.to_lowercase().into() }
-    }
-}
-
-impl std::fmt::Display for User {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} on {}", self.name, self.host)
-    }
-}
 
 /// A session with its place.
 #[derive(Debug)]
