@@ -28,8 +28,13 @@ pub(crate) async fn start(auth: AuthKind) -> Result<Handle> {
 }
 
 pub(crate) fn target(host: &Handle, auth: AuthKind) -> Result<Target> {
+    target_on(host.address().port(), auth)
+}
+
+/// The same behind another port of this machine.
+pub(crate) fn target_on(port: u16, auth: AuthKind) -> Result<Target> {
     Ok(Target {
-        endpoint: Endpoint::new(Scheme::Http, "127.0.0.1", Some(host.address().port()), None)?,
+        endpoint: Endpoint::new(Scheme::Http, "127.0.0.1", Some(port), None)?,
         auth,
         credential: Credential { username: USER.to_owned(), password: Secret::new(PASSWORD.to_owned()) },
         tls: TlsPolicy::default(),

@@ -9,15 +9,14 @@ use anyhow::{Context as _, Result, ensure};
 use lictor_winrm::error::Error;
 use lictor_winrm::pool::{Pool, PoolSettings};
 use lictor_winrm::shell::{Event, Invocation};
-use lictor_winrm::target::{
-    AuthKind, Credential, Endpoint, MessageEncryption, Scheme, Secret, ShellProperties, Target, Timeouts, TlsPolicy,
-};
+use lictor_winrm::target::{AuthKind, Target};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
-use winsim::{Handle, Options, User, Winsim};
+use winsim::Handle;
 
 use crate::cut::{Cut, Direction, Ends, Relay};
+use crate::hosts;
 
 const INPUT: &str = "line a\r\nother\r\nline b\r\n";
 const OUTPUT: &str = "line a\r\nline b\r\n";
@@ -47,27 +46,8 @@ enum Step {
     Delete,
 }
 
-async fn host(auth: AuthKind) -> Result<Handle> {
-    let users = vec![User::new("CORP\\alice", "pässword")];
-    let (schemes, allow_unencrypted) = match auth {
-        AuthKind::Basic => (vec![winsim::Scheme::Basic], true),
-        _ => (vec![winsim::Scheme::Negotiate], false),
-    };
-    Ok(Winsim::start(Options { users, schemes, allow_unencrypted, ..Options::default() }).await?)
-}
-
 async fn run(relay: &Relay, auth: AuthKind) -> Result<Outcome> {
-    let target = Target {
-        endpoint: Endpoint::new(Scheme::Http, "127.0.0.1", Some(relay.address.port()), None)?,
-        auth,
-        credential: Credential { username: "CORP\\alice".to_owned(), password: Secret::new("pässword".to_owned()) },
-        tls: TlsPolicy::default(),
-        message_encryption: MessageEncryption::Auto,
-        send_channel_bindings: true,
-        allow_basic_over_http: true,
-        shell: ShellProperties::default(),
-        timeouts: Timeouts::default(),
-    };
+    let target = hosts::target_on(relay.address.port(), auth)?;
     let invocation = Invocation::command("findstr line", &[], Some(INPUT.into()))?;
     let pool = Pool::new(PoolSettings::default());
     let outcome = follow(&pool, &target, &invocation).await;
@@ -188,7 +168,7 @@ async fn every_byte(auth: AuthKind) -> Result<()> {
     let mut parts = JoinSet::new();
     for part in 0..PARTS {
         parts.spawn(async move {
-            let windows = host(auth).await?;
+            let windows = hosts::start(auth).await?;
             let exchanges = undisturbed(&windows, auth).await?;
             let total = exchanges.last().context("no exchange")?.1;
             let requests = (0..=total.request).map(|after| Cut { direction: Direction::Request, after });
