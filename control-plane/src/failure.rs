@@ -116,6 +116,23 @@ pub(crate) fn credential_unusable(name: &str, reason: &str) -> Failure {
     }
 }
 
+/// A task that is given up, though an earlier assignment of it may have been carried out: to call it rejected or cancelled
+/// would say that nothing happened.
+pub(crate) fn perhaps_done_before(mut result: TaskResult) -> TaskResult {
+    result.outcome = TaskState::Unknown.into();
+    let failure = result.failure.get_or_insert_with(|| Failure {
+        stage: "queue".into(),
+        code: "task.cancelled".into(),
+        message: "the task was cancelled".into(),
+        cause: "Somebody asked for the task's cancellation.".into(),
+        ..Failure::default()
+    });
+    failure.may_have_started = true;
+    failure.message = format!("an earlier attempt may have been carried out; then: {}", failure.message);
+    failure.remedy = format!("Look on the host what the command did. {}", failure.remedy).trim_end().to_owned();
+    result
+}
+
 /// An assignment whose fate is not known.
 pub(crate) fn vanished(why: Vanished, agent_name: &str) -> Failure {
     let (stage, code, message, cause) = match why {

@@ -494,6 +494,9 @@ impl Ledger {
         if untouched && task.cancel.is_some() {
             self.finish(task_id, failure::result(TaskState::Cancelled, None), Vec::new(), false, now);
         } else if untouched || (task.idempotent && task.cancel.is_none() && task.epoch < MAX_ASSIGNMENTS) {
+            if let Some(task) = self.tasks.get_mut(task_id) {
+                task.may_have_run |= !untouched;
+            }
             self.enqueue(task_id, now);
         } else {
             self.finish_unknown(task_id, why, now);
@@ -511,6 +514,8 @@ impl Ledger {
     fn finish(&mut self, task_id: &str, result: TaskResult, candidates: Vec<Candidate>, reported: bool, now: Now) {
         self.set_deadline(task_id, None);
         let Some(task) = self.tasks.remove(task_id) else { return };
+        // Decided without an agent, whose own report tells of its own assignment.
+        let result = if task.may_have_run && !reported { failure::perhaps_done_before(result) } else { result };
         self.queue.remove(&(task.seq, task_id.to_owned()));
         self.let_go(task.agent_id.as_deref(), task_id);
         self.outcome.changed_tasks.remove(task_id);

@@ -28,6 +28,8 @@ pub(crate) struct LiveTask {
     pub(crate) accepted: bool,
     /// The agent has journalled the start.
     pub(crate) started: bool,
+    /// An earlier assignment may have been carried out, though nobody could tell any more.
+    pub(crate) may_have_run: bool,
     /// Version of the credential that the newest assignment carries.
     pub(crate) credential_version: u64,
     pub(crate) queued_at: UnixMillis,

@@ -88,6 +88,7 @@ impl World {
             agent_id: None,
             accepted: false,
             started: false,
+            may_have_run: false,
             credential_version: 0,
             queued_at: self.now.wall,
             assigned_at: None,
@@ -246,6 +247,28 @@ fn an_idempotent_task_is_given_again_but_not_for_ever() {
     }
     world.connect("a", "last", Vec::new(), 1);
     assert_eq!(world.outcome("t"), TaskState::Unknown);
+}
+
+#[test]
+fn an_idempotent_task_that_perhaps_ran_is_unknown_when_nobody_takes_it_again() {
+    for cancelled in [false, true] {
+        let mut world = World::new(&["a"]);
+        let session = world.connect("a", "i", Vec::new(), 1);
+        world.submit("t", true);
+        world.say("a", session, started("t", 1)).unwrap();
+        // The agent comes back without it and without room.
+        world.connect("a", "j", Vec::new(), 0);
+        assert_eq!(world.state("t"), Some(TaskState::Queued));
+        if cancelled {
+            world.ledger.cancel("t", "r", world.now);
+            world.turn();
+        } else {
+            world.pass(QUEUE);
+        }
+        assert_eq!(world.outcome("t"), TaskState::Unknown, "cancelled: {cancelled}");
+        let failure = world.finished[0].result.failure.as_ref().unwrap();
+        assert!(failure.may_have_started && failure.message.contains("earlier attempt"), "{failure:?}");
+    }
 }
 
 #[test]

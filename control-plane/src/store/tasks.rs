@@ -56,6 +56,7 @@ pub(crate) async fn add(
         agent_id: None,
         accepted: false,
         started: false,
+        may_have_run: false,
         credential_version: 0,
         queued_at: now,
         assigned_at: None,
@@ -123,6 +124,7 @@ fn live_from_row(row: &SqliteRow) -> Result<LiveTask, StoreError> {
         agent_id: row.try_get("agent_id")?,
         accepted: row.try_get("accepted")?,
         started: row.try_get("started")?,
+        may_have_run: row.try_get("may_have_run")?,
         credential_version: unsigned(row.try_get("credential_version")?),
         queued_at: UnixMillis(row.try_get("queued_at")?),
         assigned_at: millis(row.try_get("assigned_at")?),
@@ -169,7 +171,8 @@ async fn update(
     sqlx::query(
         "UPDATE tasks SET state = $2, epoch = $3, agent_id = $4, accepted = $5, started = $6, credential_version = $7, \
          queued_at = $8, assigned_at = $9, started_at = $10, finished_at = $11, cancel_reason = $12, \
-         output_bytes = $13, output_base = $14, handed_back = $15, candidates = $16, result = $17 WHERE seq = $1",
+         output_bytes = $13, output_base = $14, handed_back = $15, candidates = $16, result = $17, \
+         may_have_run = $18 WHERE seq = $1",
     )
     .bind(task.seq)
     .bind(i32::from(state))
@@ -188,6 +191,7 @@ async fn update(
     .bind(encode_candidates(&handed_back))
     .bind(finished.and_then(|finished| encode_candidates(&finished.candidates)))
     .bind(finished.map(|finished| finished.result.encode_to_vec()))
+    .bind(task.may_have_run)
     .execute(writer)
     .await?;
     Ok(())
