@@ -42,6 +42,8 @@ pub(super) struct Inner {
     pub(super) names: Names,
     pub(super) figures: Figures,
     tasks: Mutex<JoinSet<()>>,
+    /// Held while sessions move from the book to tasks that delete them.
+    retiring: Mutex<()>,
     reaper: OnceLock<AbortOnDropHandle<()>>,
 }
 
@@ -70,6 +72,7 @@ impl Inner {
             verdicts: Verdicts::new(),
             figures: Figures::default(),
             tasks: Mutex::default(),
+            retiring: Mutex::default(),
             reaper: OnceLock::new(),
         }
     }
@@ -229,6 +232,9 @@ impl Inner {
     /// Deletes what is due for it, in the background.
     pub(super) fn retire(self: &Arc<Self>, runtime: &Handle) {
         self.places.grow();
+        // INVARIANT: what is taken out of the book is a task before anybody else looks. Whoever closes the pool would else
+        // find neither, between the two, and leave a shell behind.
+        let _retiring = lock(&self.retiring);
         let (doomed, connections) = self.places.due(Instant::now());
         drop(connections);
         for pooled in doomed {
