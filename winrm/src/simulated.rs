@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) starting: usize,
     /// The next so many requests are throttled.
     pub(crate) throttled: usize,
+    /// The next so many Deletes are met by a connection that breaks.
+    pub(crate) cut_deletes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -277,6 +279,10 @@ async fn answer(body: &str, state: &Mutex<State>) -> Option<(u16, String)> {
         }
         "Delete" => {
             let mut state = state.lock().unwrap();
+            if state.cut_deletes > 0 {
+                state.cut_deletes -= 1;
+                return None;
+            }
             state.shells.remove(&shell);
             // It gives back its share of the quota.
             state.commands.retain(|_, command| command.shell != shell);

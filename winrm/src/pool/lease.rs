@@ -157,7 +157,7 @@ impl Lease {
         let deadline = session.soon();
         if spent && session.shell().is_some() {
             // It ends the command before this one as well.
-            self.give_up_shell(deadline).await;
+            self.give_up_shell().await?;
         } else if let Some(ended) = session.shell().and_then(|shell| shell.ended) {
             match inner.signal(session, ended, Signal::Terminate, deadline).await {
                 Err(error) if error.fault().is_none() => {
@@ -233,8 +233,7 @@ impl Lease {
                     if !again {
                         return Err(error);
                     }
-                    let deadline = self.session()?.soon();
-                    self.give_up_shell(deadline).await;
+                    self.give_up_shell().await?;
                     self.open_patiently(patience).await?;
                 }
                 Next::BackOff if patience.wait(&inner).await => {}
@@ -271,15 +270,29 @@ impl Lease {
         }
     }
 
-    /// Deletes the shell, which gives back its share of the host's quota.
-    async fn give_up_shell(&mut self, deadline: Instant) {
+    /// Deletes the shell, which gives back its share of the host's quota. A shell that the host does not let us delete is
+    /// forgotten; one that cannot be told to go stays with the session, and is deleted when that ends.
+    async fn give_up_shell(&mut self) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
-        let Some(pooled) = &mut self.pooled else { return };
-        if let Err(error) = inner.delete(&mut pooled.session, deadline).await {
-            tracing::debug!(error = %error.report(), "Failed to delete a shell that is of no more use");
-            pooled.session.forget_shell();
+        let Some(pooled) = &mut self.pooled else { return Ok(()) };
+        let mut reconnected = false;
+        loop {
+            let deadline = pooled.session.soon();
+            let Err(error) = inner.delete(&mut pooled.session, deadline).await else { break };
+            if error.fault().is_some() {
+                tracing::debug!(error = %error.report(), "Failed to delete a shell that is of no more use");
+                pooled.session.forget_shell();
+                break;
+            }
+            if reconnected || failure::next(Operation::Delete, &error) != Next::Again {
+                return Err(error);
+            }
+            reconnected = true;
+            // A credential that is judged with the first request was accepted when the shell was created.
+            drop(inner.reconnect(&mut pooled.session, deadline).await?);
         }
         pooled.slot.refund();
+        Ok(())
     }
 
     /// Gives the session another connection, even if the host puts it off for a while.

@@ -183,3 +183,22 @@ async fn whoever_was_put_off_keeps_the_place_in_the_queue() {
     assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4, 5]);
     assert_eq!(pool.close(soon()).await, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_shell_is_deleted_though_its_connection_breaks() {
+    // Once: over another connection. More often: the command does not start, and the shell goes in the background.
+    for cuts in [1, 3] {
+        let host = Host::in_memory();
+        let pool = Pool::new(PoolSettings { commands_per_shell: 1, ..PoolSettings::default() });
+        let mut lease = pool.lease(&host.target(PASSWORD), soon()).await.unwrap();
+        run(&mut lease, &invocation("x")).await.unwrap();
+        host.state().cut_deletes = cuts;
+        let result = run(&mut lease, &invocation("x")).await;
+        assert_eq!(result.is_ok(), cuts == 1, "{result:?}");
+        assert!(!result.is_err_and(|error| error.may_have_started()));
+        drop(lease);
+        assert_eq!(pool.close(Instant::now() + Duration::from_secs(60)).await, 0);
+        let state = host.state();
+        assert_eq!((state.shells.len(), state.cut_deletes), (0, 0), "{:?}", state.actions);
+    }
+}
