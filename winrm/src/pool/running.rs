@@ -169,6 +169,7 @@ impl<'a> Running<'a> {
         let Some(Exchange { turn: Turn::Receive { patience }, .. }) = self.main else { return Ok(()) };
         if self.side.is_none()
             && !self.alone
+            && self.pause.is_none()
             && let Some(turn) = self.execution.input_turn()
         {
             self.side = Some(self.ask_aside(turn)?);

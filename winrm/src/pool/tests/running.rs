@@ -112,3 +112,23 @@ async fn a_throttled_command_goes_on_later() {
     assert_eq!(output, b"12slow");
     assert_eq!(host.state().refusals, 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn throttled_input_is_sent_later_and_not_at_once_again() {
+    let host = Host::in_memory();
+    let pool = Pool::new(PoolSettings::default());
+    let mut lease = pool.lease(&host.target(PASSWORD), soon()).await.unwrap();
+    let streamed = invocation("echo").with_streamed_input();
+    let mut running = lease.start(&streamed, Uuid::new_v4()).await.unwrap();
+    // The Receive is under way, so that input takes the second connection.
+    assert!(tokio::time::timeout(Duration::from_millis(100), running.next()).await.is_err());
+    host.state().throttled = 3;
+    running.feed(Bytes::from_static(b"line"));
+    let begin = Instant::now();
+    let event = running.next().await.unwrap();
+    assert_eq!(event, Event::Output { stream: OutputStream::Stdout, data: Bytes::from_static(b"line") });
+    assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());
+    running.end_input();
+    assert_eq!(running.next().await.unwrap(), Event::Done { exit_code: 0, output_gap: false });
+    assert_eq!(host.state().refusals, 3);
+}
