@@ -443,3 +443,40 @@ async fn reap(pool: Weak<Inner>, places: Arc<Places>, tick: Duration) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::pool::Pool;
+    use crate::simulated::{Host, PASSWORD};
+
+    /// The task that retires idle sessions runs beside whoever closes the pool. Here two of the workers wait for the lock.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn closing_waits_for_shells_that_somebody_else_is_about_to_delete() {
+        let soon = || Instant::now() + Duration::from_secs(10);
+        let host = Host::in_memory();
+        let pool = Pool::new(PoolSettings::default());
+        drop(pool.lease(&host.target(PASSWORD), soon()).await.unwrap());
+        let (inner, runtime) = (Arc::clone(&pool.0), Handle::current());
+        let (half_way, is_half_way) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel();
+        let retiring = std::thread::spawn(move || {
+            let _retiring = lock(&inner.retiring);
+            inner.places.close();
+            let (doomed, _) = inner.places.due(Instant::now());
+            half_way.send(doomed.len()).unwrap();
+            may_go_on.recv().unwrap();
+            doomed.into_iter().for_each(|pooled| inner.dispose(pooled, None, &runtime));
+        });
+        assert_eq!(is_half_way.recv().unwrap(), 1);
+        let mut closing = tokio::spawn(async move { pool.close(soon()).await });
+        // Finding nothing to do would take it no time.
+        let closed = tokio::time::timeout(Duration::from_millis(100), &mut closing).await;
+        assert!(closed.is_err(), "{closed:?}");
+        go_on.send(()).unwrap();
+        assert_eq!(closing.await.unwrap(), 0);
+        retiring.join().unwrap();
+    }
+}

@@ -458,16 +458,3 @@ async fn a_host_that_does_not_answer_holds_nobody_else_up() {
     assert_eq!(first.unwrap_err().code(), "tls.timeout");
     assert!(second.0.is_err() && second.1 < Duration::from_secs(1), "{second:?}");
 }
-
-/// The task that retires idle sessions runs beside whoever closes the pool.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn closing_waits_for_shells_that_somebody_else_is_about_to_delete() {
-    let host = Host::in_memory();
-    for round in 0..300 {
-        let pool = Pool::new(PoolSettings::default());
-        let target = host.target(PASSWORD);
-        let (one, two) = tokio::join!(pool.lease(&target, soon()), pool.lease(&target, soon()));
-        drop((one.unwrap(), two.unwrap()));
-        assert_eq!(pool.close(soon()).await, 0, "round {round}");
-    }
-}
