@@ -201,7 +201,7 @@ impl Places {
         let limit = self.limit(&book, user);
         if let Some(count) = book.users.get_mut(user) {
             // The one that was refused holds a slot as well. One may always try.
-            let shells = count.slots.taken.saturating_sub(1).clamp(1, limit);
+            let shells = count.slots.taken.saturating_sub(1).clamp(1, limit.max(1));
             count.cap = Some(Cap { shells, since: Instant::now() });
         }
     }
