@@ -72,11 +72,7 @@ def lost_shell():
 
 
 def unavailable():
-    trouble.order({"unavailable": 1})
-    error = trouble.failure(works)
-    if not isinstance(error, WinRMTransportError):
-        raise AssertionError(f"no transport error: {error!r}") from error
-    checks.equal(error.code, 503)
+    checks.equal(trouble.unavailable(works, WinRMTransportError).code, 503)
     works()
 
 

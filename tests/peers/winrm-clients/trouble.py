@@ -19,3 +19,12 @@ def failure(action):
     except Exception as error:  # Which one it is, is for the caller to judge.
         return error
     raise AssertionError("it succeeded")
+
+
+def unavailable(action, error_type):
+    """The exception, of `error_type`, that `action` ends with while the service is unavailable."""
+    order({"unavailable": 1})
+    error = failure(action)
+    if not isinstance(error, error_type):
+        raise AssertionError(f"no {error_type.__name__}: {error!r}") from error
+    return error

@@ -37,7 +37,7 @@ impl Key {
     }
 
     pub(super) fn user(&self) -> User {
-        User { host: self.endpoint.authority().into(), name: self.username.to_lowercase().into() }
+        User::new(&self.endpoint, &self.username)
     }
 }
 
@@ -51,7 +51,11 @@ pub(super) struct User {
 
 impl User {
     pub(super) fn of(target: &Target) -> Self {
-        Self { host: target.endpoint.authority().into(), name: target.credential.username.to_lowercase().into() }
+        Self::new(&target.endpoint, &target.credential.username)
+    }
+
+    fn new(endpoint: &Endpoint, name: &str) -> Self {
+        Self { host: endpoint.authority().into(), name: name.to_lowercase().into() }
     }
 }
 
