@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use crate::app;
 use crate::config::{self, Loaded};
 use crate::failure::ExitCode;
+use crate::process;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
@@ -51,10 +52,13 @@ enum Command {
 /// What went wrong outside the agent's own failures.
 pub fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Run { config, ready_file } => match load(config.as_deref())? {
-            Some(loaded) => run(loaded, ready_file),
-            None => Ok(ExitCode::Configuration),
-        },
+        Command::Run { config, ready_file } => {
+            let guarded = process::guard();
+            match load(config.as_deref())? {
+                Some(loaded) => run(loaded, ready_file, guarded),
+                None => Ok(ExitCode::Configuration),
+            }
+        }
         Command::CheckConfig { config } => Ok(match load(config.as_deref())? {
             Some(_) => {
                 writeln!(std::io::stdout(), "The configuration is valid")?;
@@ -88,8 +92,9 @@ fn load(file: Option<&Path>) -> anyhow::Result<Option<Loaded>> {
     }
 }
 
-fn run(loaded: Loaded, ready_file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+fn run(loaded: Loaded, ready_file: Option<PathBuf>, guarded: std::io::Result<()>) -> anyhow::Result<ExitCode> {
     telemetry::start_logs(&loaded.config.log).context("failed to set up logs")?;
+    process::report(guarded);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()

@@ -27,7 +27,7 @@ use crate::dispatch::{Ledger, Settings};
 use crate::engine::{Engine, Parts};
 use crate::metrics::Metrics;
 use crate::store::fleet::User;
-use crate::store::{self, StoreError};
+use crate::store::{self, StoreError, Writer};
 use crate::vault::{Vault, VaultError};
 use crate::watchers::Watchers;
 use crate::{files, http};
@@ -99,7 +99,7 @@ impl ControlPlane {
             .ok_or_else(|| Cause::InUse(state_dir.to_owned()))?;
         let authority = Arc::new(Authority::open(state_dir)?);
         let vault = Vault::open(&config.master_key, state_dir)?;
-        let (mut writer, readers) = store::open(state_dir).await?;
+        let (mut writer, readers) = store::open(state_dir, vault.task_keys()).await?;
         let users = open_users(&mut writer, state_dir).await?;
         let ledger = open_ledger(&mut writer, &vault, config).await?;
         let identity = authority.server_identity(&config.names)?;
@@ -264,7 +264,7 @@ fn prepare_directory(path: &Path) -> Result<(), Cause> {
 }
 
 /// All users; at the first start the administrator is made, and the token written to a file that only its owner reads.
-async fn open_users(writer: &mut sqlx::SqliteConnection, state_dir: &Path) -> Result<Vec<User>, Cause> {
+async fn open_users(writer: &mut Writer, state_dir: &Path) -> Result<Vec<User>, Cause> {
     let mut users = store::fleet::users(writer).await?;
     if users.is_empty() {
         let secret = Zeroizing::new(rand::random::<[u8; 32]>());
@@ -279,7 +279,7 @@ async fn open_users(writer: &mut sqlx::SqliteConnection, state_dir: &Path) -> Re
     Ok(users)
 }
 
-async fn open_ledger(writer: &mut sqlx::SqliteConnection, vault: &Vault, config: &Config) -> Result<Ledger, Cause> {
+async fn open_ledger(writer: &mut Writer, vault: &Vault, config: &Config) -> Result<Ledger, Cause> {
     let settings = Settings {
         lease: config.lease,
         heartbeat_interval: config.heartbeat_interval,

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::ControlPlane;
 use crate::config::Config;
-use crate::telemetry;
+use crate::{process, telemetry};
 
 /// Lictor's control plane: takes tasks from users, gives them to agents, keeps output and results.
 #[derive(Debug, Parser)]
@@ -64,8 +64,10 @@ async fn execute(command: Command) -> Result<(), (u8, String)> {
     let failed = |error: crate::app::Error| (EXIT_FAILURE, error.chain());
     match command {
         Command::Run { config, ready_file } => {
+            let guarded = process::guard();
             let config = load(config)?;
             telemetry::start(&config);
+            process::report(guarded);
             // Installed before the ports are bound: a signal that comes early is not lost.
             let signals = shutdown_signals().map_err(|error| (EXIT_FAILURE, error.to_string()))?;
             let control_plane = ControlPlane::start(&config).await.map_err(failed)?;

@@ -32,6 +32,18 @@ pub(crate) fn result(outcome: TaskState, failure: Option<Failure>) -> TaskResult
     TaskResult { outcome: outcome.into(), failure, ..TaskResult::default() }
 }
 
+/// What is stored of the task cannot be decrypted.
+pub(crate) fn unreadable(why: &str) -> Failure {
+    Failure {
+        stage: "control_plane".into(),
+        code: "task.unreadable".into(),
+        message: format!("what is stored of the task cannot be read: {why}"),
+        cause: "the control plane was started with another master key".into(),
+        remedy: "start it with the master key that it had when the task was submitted".into(),
+        ..Failure::default()
+    }
+}
+
 /// The task waited in vain.
 pub(crate) fn no_agent(waited: Duration, candidates: &[Candidate]) -> Failure {
     let mut reasons: Vec<String> =

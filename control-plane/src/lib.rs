@@ -18,6 +18,7 @@ mod files;
 mod http;
 mod metrics;
 mod outbox;
+mod process;
 mod store;
 mod telemetry;
 mod validate;

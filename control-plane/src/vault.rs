@@ -1,8 +1,10 @@
-//! Encryption of credentials at rest: AES-256-GCM under the master key.
+//! Encryption at rest, AES-256-GCM: credentials under the master key, what tasks hold under keys derived from it.
 //!
-//! The associated data is the credential's name and version, so that a record cannot be moved to another credential or
+//! For credentials the associated data is the credential's name and version, so that a record cannot be moved to another credential or
 //! rolled back unnoticed. The identifier of the key stands in the record; nothing here is ever logged. Called by the
 //! engine only.
+
+mod data;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,10 +19,13 @@ use crate::authority::hex;
 use crate::config::{MasterKeySource, parse_master_key};
 use crate::files;
 
+pub(crate) use data::{Place, TaskKeys};
+
 /// The master key, ready for use.
 pub(crate) struct Vault {
     key: LessSafeKey,
     key_id: String,
+    task_keys: TaskKeys,
 }
 
 /// An encrypted secret as it is stored.
@@ -45,10 +50,10 @@ pub(crate) enum VaultError {
     #[error("the master key file {0} does not hold 32 bytes in base64")]
     Malformed(PathBuf),
     /// The record was encrypted with another master key.
-    #[error("the credential was encrypted with master key {wanted}, but this is master key {here}")]
+    #[error("it was encrypted with master key {wanted}, but this is master key {here}")]
     OtherKey { wanted: String, here: String },
     /// The record was changed or moved.
-    #[error("the stored credential does not decrypt: its record was changed or moved")]
+    #[error("it does not decrypt: its record was changed or moved")]
     Corrupt,
     /// Encryption failed.
     #[error("the secret could not be encrypted")]
@@ -78,7 +83,15 @@ impl Vault {
     fn new(key: &[u8; 32]) -> Result<Self, VaultError> {
         let digest = Sha256::new().chain_update(b"lictor master key id").chain_update(key).finalize();
         let unbound = UnboundKey::new(&AES_256_GCM, key).map_err(|_| VaultError::Encrypt)?;
-        Ok(Self { key: LessSafeKey::new(unbound), key_id: hex(&digest[..8]) })
+        let mut key_id = [0; data::KEY_ID_BYTES];
+        key_id.copy_from_slice(&digest[..data::KEY_ID_BYTES]);
+        let task_keys = TaskKeys::new(key, key_id);
+        Ok(Self { key: LessSafeKey::new(unbound), key_id: hex(&key_id), task_keys })
+    }
+
+    /// What tasks' specifications, results and output are encrypted with.
+    pub(crate) fn task_keys(&self) -> &TaskKeys {
+        &self.task_keys
     }
 
     /// Names the key; says nothing about it.

@@ -72,9 +72,17 @@ impl Process {
     /// # Errors
     /// When the signal cannot be sent.
     pub fn terminate(&self) -> Result<()> {
-        let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
+        self.signal("TERM")
+    }
+
+    /// Sends a signal, named as `kill` names it.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status()?;
         if !status.success() {
-            bail!("failed to send SIGTERM to {}", self.name);
+            bail!("failed to send SIG{name} to {}", self.name);
         }
         Ok(())
     }

@@ -18,7 +18,6 @@ use lictor_proto::v1::credential_service_server::CredentialServiceServer;
 use lictor_proto::v1::fleet_service_server::FleetServiceServer;
 use lictor_proto::v1::task_service_server::TaskServiceServer;
 use lictor_proto::{MAX_MESSAGE_BYTES, MAX_REPORT_BYTES};
-use sqlx::SqlitePool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -28,7 +27,7 @@ use tracing::error;
 use crate::authority::Authority;
 use crate::dispatch::SessionId;
 use crate::engine::{EngineHandle, Refusal};
-use crate::store::StoreError;
+use crate::store::{Readers, StoreError};
 use crate::validate::Violations;
 use crate::watchers::Watchers;
 
@@ -39,7 +38,7 @@ pub(crate) use users::{Users, hash_token};
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) engine: EngineHandle,
-    pub(crate) readers: SqlitePool,
+    pub(crate) readers: Readers,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) users: Arc<Users>,

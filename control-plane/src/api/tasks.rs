@@ -170,7 +170,7 @@ impl Watch {
             self.ready.push_back(watch_task_response::Event::Task(view.task.clone()));
         }
         if self.offset < stored {
-            let chunks = tasks::output_from(&self.api.readers, view.seq, self.offset).await?;
+            let chunks = tasks::output_from(&self.api.readers, &view, self.offset).await?;
             for chunk in chunks {
                 self.offset = chunk.offset + chunk.data.len() as u64;
                 self.ready.push_back(watch_task_response::Event::Output(chunk));

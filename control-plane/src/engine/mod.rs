@@ -15,7 +15,7 @@ use lictor_proto::v1::{
     Agent, AgentEvent, Candidate, Credential, EnrollRequest, EnrollResponse, Goodbye, GoodbyeReason, JoinToken,
     RenewIdentityRequest, RenewIdentityResponse, ServerEvent, agent_event,
 };
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -27,7 +27,7 @@ use crate::failure;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::store::tasks::NewTask;
-use crate::store::{self, StoreError};
+use crate::store::{self, StoreError, Writer};
 use crate::vault::Vault;
 use crate::watchers::Watchers;
 
@@ -161,7 +161,7 @@ impl EngineHandle {
 
 /// What the engine works with.
 pub(crate) struct Parts {
-    pub(crate) writer: SqliteConnection,
+    pub(crate) writer: Writer,
     pub(crate) ledger: Ledger,
     pub(crate) authority: Arc<Authority>,
     pub(crate) vault: Vault,
@@ -226,7 +226,7 @@ impl Engine {
         }
         self.parts.ledger.shutdown();
         self.turn(None).await?;
-        Ok(self.parts.writer.close().await?)
+        Ok(self.parts.writer.connection.close().await?)
     }
 
     /// One group of commands, one transaction.
@@ -246,16 +246,16 @@ impl Engine {
         self.parts.ledger.schedule(now);
         self.persist(now).await?;
         if std::mem::take(&mut self.in_transaction) {
-            sqlx::query("COMMIT").execute(&mut self.parts.writer).await?;
+            sqlx::query("COMMIT").execute(&mut *self.parts.writer).await?;
         }
         self.release();
         Ok(())
     }
 
     /// The writer, inside this turn's transaction.
-    async fn database(&mut self) -> Result<&mut SqliteConnection, StoreError> {
+    async fn database(&mut self) -> Result<&mut Writer, StoreError> {
         if !self.in_transaction {
-            sqlx::query("BEGIN IMMEDIATE").execute(&mut self.parts.writer).await?;
+            sqlx::query("BEGIN IMMEDIATE").execute(&mut *self.parts.writer).await?;
             self.in_transaction = true;
         }
         Ok(&mut self.parts.writer)

@@ -7,14 +7,53 @@
 pub(crate) mod fleet;
 pub(crate) mod secrets;
 pub(crate) mod tasks;
+mod upgrade;
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
 
 use crate::clock::UnixMillis;
+use crate::vault::{TaskKeys, VaultError};
+
+/// The one connection that writes, and what task data is encrypted with.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) connection: SqliteConnection,
+    keys: TaskKeys,
+}
+
+/// Everybody else's connections. Cloneable.
+#[derive(Debug, Clone)]
+pub(crate) struct Readers {
+    pool: SqlitePool,
+    keys: TaskKeys,
+}
+
+impl Deref for Writer {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Writer {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+}
+
+impl Deref for Readers {
+    type Target = SqlitePool;
+
+    fn deref(&self) -> &SqlitePool {
+        &self.pool
+    }
+}
 
 /// What went wrong in the database.
 #[derive(Debug, thiserror::Error)]
@@ -35,10 +74,19 @@ pub(crate) enum StoreError {
     /// A record does not make sense.
     #[error("the database holds a malformed record: {0}")]
     Malformed(&'static str),
+    /// What a task holds could not be encrypted or decrypted.
+    #[error("the database holds something that cannot be used: {what}")]
+    Sealed {
+        what: &'static str,
+        #[source]
+        source: VaultError,
+    },
 }
 
 /// Opens the database in `state_dir`: the one writer, and the readers.
-pub(crate) async fn open(state_dir: &Path) -> Result<(SqliteConnection, SqlitePool), StoreError> {
+///
+/// Whatever an older version stored in clear is encrypted first.
+pub(crate) async fn open(state_dir: &Path, keys: &TaskKeys) -> Result<(Writer, Readers), StoreError> {
     let path = state_dir.join("control-plane.db");
     let options = SqliteConnectOptions::new()
         .filename(&path)
@@ -53,15 +101,19 @@ pub(crate) async fn open(state_dir: &Path) -> Result<(SqliteConnection, SqlitePo
         .disable_statement_logging();
     let failed = |source| StoreError::Open { path: path.clone(), source };
     create_private(&path).map_err(|error| failed(sqlx::Error::Io(error)))?;
-    let mut writer = options.connect().await.map_err(failed)?;
+    // Space that was freed can be given back in steps. Takes effect when the file is made; readers must not ask for it.
+    let writing = options.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
+    let mut writer = writing.connect().await.map_err(failed)?;
     sqlx::migrate!("./migrations/sqlite").run(&mut writer).await?;
-    let readers = SqlitePoolOptions::new()
+    let mut writer = Writer { connection: writer, keys: keys.clone() };
+    upgrade::seal_plain_records(&mut writer).await?;
+    let pool = SqlitePoolOptions::new()
         .max_connections(READERS)
         .acquire_timeout(Duration::from_secs(30))
         .connect_with(options.read_only(true).create_if_missing(false))
         .await
         .map_err(failed)?;
-    Ok((writer, readers))
+    Ok((writer, Readers { pool, keys: keys.clone() }))
 }
 
 /// The database names hosts and users; it is nobody else's business. SQLite gives the files beside it the same mode.

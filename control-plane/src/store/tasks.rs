@@ -7,11 +7,15 @@ use lictor_proto::MAX_OUTPUT_CHUNK_BYTES;
 use lictor_proto::v1::{Candidate, OutputChunk, Task, TaskResult, TaskSpec, TaskState};
 use prost::Message as _;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite};
 
-use super::{StoreError, millis, signed, unsigned};
+use super::{Readers, StoreError, Writer, millis, signed, unsigned};
+use zeroize::Zeroizing;
+
 use crate::clock::UnixMillis;
 use crate::dispatch::{Append, Evidence, Finished, HeldFact, LiveTask, Phase, Route};
+use crate::failure;
+use crate::vault::{Place, TaskKeys, VaultError};
 
 /// A task about to be stored for the first time.
 #[derive(Debug, Clone)]
@@ -26,23 +30,20 @@ pub(crate) struct NewTask {
 }
 
 /// Stores a new task, waiting.
-pub(crate) async fn add(
-    writer: &mut SqliteConnection,
-    task: &NewTask,
-    now: UnixMillis,
-) -> Result<LiveTask, StoreError> {
+pub(crate) async fn add(writer: &mut Writer, task: &NewTask, now: UnixMillis) -> Result<LiveTask, StoreError> {
+    let spec = Zeroizing::new(task.spec.encode_to_vec());
     let seq: i64 = sqlx::query_scalar(
         "INSERT INTO tasks (task_id, spec, submitted_by, idempotency_key, state, epoch, accepted, started, \
-         credential_version, submitted_at, queued_at, output_bytes, output_base) \
-         VALUES ($1, $2, $3, $4, $5, 0, FALSE, FALSE, 0, $6, $6, 0, 0) RETURNING seq",
+         credential_version, submitted_at, queued_at, output_bytes, output_base, sealed) \
+         VALUES ($1, $2, $3, $4, $5, 0, FALSE, FALSE, 0, $6, $6, 0, 0, TRUE) RETURNING seq",
     )
     .bind(&task.task_id)
-    .bind(task.spec.encode_to_vec())
+    .bind(sealed(&writer.keys, &task.task_id, Place::Spec, &spec)?)
     .bind(&task.submitted_by)
     .bind(&task.idempotency_key)
     .bind(i32::from(TaskState::Queued))
     .bind(now.0)
-    .fetch_one(writer)
+    .fetch_one(&mut **writer)
     .await?;
     Ok(LiveTask {
         seq,
@@ -70,41 +71,38 @@ pub(crate) async fn add(
     })
 }
 
-pub(crate) async fn find_by_key(
-    writer: &mut SqliteConnection,
-    user: &str,
-    key: &str,
-) -> Result<Option<String>, StoreError> {
+pub(crate) async fn find_by_key(writer: &mut Writer, user: &str, key: &str) -> Result<Option<String>, StoreError> {
     Ok(sqlx::query_scalar("SELECT task_id FROM tasks WHERE submitted_by = $1 AND idempotency_key = $2")
         .bind(user)
         .bind(key)
-        .fetch_optional(writer)
+        .fetch_optional(&mut **writer)
         .await?)
 }
 
-pub(crate) async fn spec(writer: &mut SqliteConnection, task_id: &str) -> Result<Option<TaskSpec>, StoreError> {
-    let row = sqlx::query("SELECT spec FROM tasks WHERE task_id = $1").bind(task_id).fetch_optional(writer).await?;
-    row.map(|row| decode::<TaskSpec>(row.try_get("spec")?, "a task's specification")).transpose()
+pub(crate) async fn spec(writer: &mut Writer, task_id: &str) -> Result<Option<TaskSpec>, StoreError> {
+    let row =
+        sqlx::query("SELECT spec FROM tasks WHERE task_id = $1").bind(task_id).fetch_optional(&mut **writer).await?;
+    row.map(|row| opened::<TaskSpec>(&writer.keys, task_id, Place::Spec, row.try_get("spec")?)).transpose()
 }
 
 /// Every task that is not final.
-pub(crate) async fn live(writer: &mut SqliteConnection) -> Result<Vec<LiveTask>, StoreError> {
+pub(crate) async fn live(writer: &mut Writer) -> Result<Vec<LiveTask>, StoreError> {
     use futures::TryStreamExt as _;
     let mut rows = sqlx::query("SELECT * FROM tasks WHERE state IN ($1, $2, $3, $4) ORDER BY seq")
         .bind(i32::from(TaskState::Queued))
         .bind(i32::from(TaskState::Assigned))
         .bind(i32::from(TaskState::Running))
         .bind(i32::from(TaskState::Lost))
-        .fetch(writer);
+        .fetch(&mut writer.connection);
     let mut tasks = Vec::new();
     while let Some(row) = rows.try_next().await? {
-        tasks.push(live_from_row(&row)?);
+        tasks.push(live_from_row(&writer.keys, &row)?);
     }
     Ok(tasks)
 }
 
-fn live_from_row(row: &SqliteRow) -> Result<LiveTask, StoreError> {
-    let spec: TaskSpec = decode(row.try_get("spec")?, "a task's specification")?;
+fn live_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<LiveTask, StoreError> {
+    let spec: TaskSpec = opened(keys, row.try_get("task_id")?, Place::Spec, row.try_get("spec")?)?;
     let state: i32 = row.try_get("state")?;
     let phase = match TaskState::try_from(state) {
         Ok(TaskState::Queued) => Phase::Queued,
@@ -139,14 +137,14 @@ fn live_from_row(row: &SqliteRow) -> Result<LiveTask, StoreError> {
 }
 
 /// Replaces what changes in a live task's record.
-pub(crate) async fn save(writer: &mut SqliteConnection, task: &LiveTask) -> Result<(), StoreError> {
+pub(crate) async fn save(writer: &mut Writer, task: &LiveTask) -> Result<(), StoreError> {
     update(writer, task, task.state(), None).await
 }
 
 /// Records that a task became final.
-pub(crate) async fn finish(writer: &mut SqliteConnection, finished: &Finished) -> Result<(), StoreError> {
+pub(crate) async fn finish(writer: &mut Writer, finished: &Finished) -> Result<(), StoreError> {
     let state = finished.result.outcome();
-    update(&mut *writer, &finished.task, state, Some(finished)).await?;
+    update(writer, &finished.task, state, Some(finished)).await?;
     if finished.reported {
         result_stored(writer, &finished.task.task_id, finished.task.epoch).await?;
     }
@@ -154,7 +152,7 @@ pub(crate) async fn finish(writer: &mut SqliteConnection, finished: &Finished) -
 }
 
 async fn update(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     task: &LiveTask,
     state: TaskState,
     finished: Option<&Finished>,
@@ -168,6 +166,13 @@ async fn update(
             ..Candidate::default()
         })
         .collect();
+    let result = match finished {
+        Some(finished) => {
+            let plain = Zeroizing::new(finished.result.encode_to_vec());
+            Some(sealed(&writer.keys, &task.task_id, Place::Result, &plain)?)
+        }
+        None => None,
+    };
     sqlx::query(
         "UPDATE tasks SET state = $2, epoch = $3, agent_id = $4, accepted = $5, started = $6, credential_version = $7, \
          queued_at = $8, assigned_at = $9, started_at = $10, finished_at = $11, cancel_reason = $12, \
@@ -190,16 +195,16 @@ async fn update(
     .bind(signed(task.output_base))
     .bind(encode_candidates(&handed_back))
     .bind(finished.and_then(|finished| encode_candidates(&finished.candidates)))
-    .bind(finished.map(|finished| finished.result.encode_to_vec()))
+    .bind(result)
     .bind(task.may_have_run)
-    .execute(writer)
+    .execute(&mut **writer)
     .await?;
     Ok(())
 }
 
 /// Records an assignment.
 pub(crate) async fn add_assignment(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     task_id: &str,
     epoch: u64,
     agent_id: &str,
@@ -215,23 +220,23 @@ pub(crate) async fn add_assignment(
     .bind(agent_id)
     .bind(signed(credential_version))
     .bind(now.0)
-    .execute(writer)
+    .execute(&mut **writer)
     .await?;
     Ok(())
 }
 
-async fn result_stored(writer: &mut SqliteConnection, task_id: &str, epoch: u64) -> Result<(), StoreError> {
+async fn result_stored(writer: &mut Writer, task_id: &str, epoch: u64) -> Result<(), StoreError> {
     sqlx::query("UPDATE assignments SET result_stored = TRUE WHERE task_id = $1 AND epoch = $2")
         .bind(task_id)
         .bind(signed(epoch))
-        .execute(writer)
+        .execute(&mut **writer)
         .await?;
     Ok(())
 }
 
 /// What is known of an assignment of this agent; nothing when it never had it.
 pub(crate) async fn held_fact(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     agent_id: &str,
     task_id: &str,
     epoch: u64,
@@ -241,14 +246,14 @@ pub(crate) async fn held_fact(
             .bind(task_id)
             .bind(signed(epoch))
             .bind(agent_id)
-            .fetch_optional(writer)
+            .fetch_optional(&mut **writer)
             .await?;
     Ok(stored.map(|stored| if stored { HeldFact::ResultStored } else { HeldFact::NoResult }))
 }
 
 /// The credential that an assignment carried, and its version.
 pub(crate) async fn assigned_credential(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     task_id: &str,
     epoch: u64,
 ) -> Result<Option<(String, u64)>, StoreError> {
@@ -256,7 +261,7 @@ pub(crate) async fn assigned_credential(
         sqlx::query_scalar("SELECT credential_version FROM assignments WHERE task_id = $1 AND epoch = $2")
             .bind(task_id)
             .bind(signed(epoch))
-            .fetch_optional(&mut *writer)
+            .fetch_optional(&mut **writer)
             .await?;
     let spec = spec(writer, task_id).await?;
     Ok(spec.zip(version).map(|(spec, version)| (spec.credential, unsigned(version))))
@@ -264,35 +269,40 @@ pub(crate) async fn assigned_credential(
 
 /// Keeps a result that came too late, once, if the agent had the assignment. False when it was kept before or is
 /// nobody's.
-pub(crate) async fn add_evidence(writer: &mut SqliteConnection, evidence: &Evidence) -> Result<bool, StoreError> {
-    let fact = held_fact(&mut *writer, &evidence.agent_id, &evidence.task.task_id, evidence.task.epoch).await?;
+pub(crate) async fn add_evidence(writer: &mut Writer, evidence: &Evidence) -> Result<bool, StoreError> {
+    let fact = held_fact(writer, &evidence.agent_id, &evidence.task.task_id, evidence.task.epoch).await?;
     if fact != Some(HeldFact::NoResult) {
         return Ok(false);
     }
+    let (task_id, epoch) = (&evidence.task.task_id, evidence.task.epoch);
+    let plain = Zeroizing::new(evidence.result.encode_to_vec());
+    let result = sealed(&writer.keys, task_id, Place::LateResult { epoch }, &plain)?;
     sqlx::query(
         "INSERT INTO late_results (task_id, epoch, agent_id, received_at, result) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (task_id, epoch) DO NOTHING",
     )
-    .bind(&evidence.task.task_id)
-    .bind(signed(evidence.task.epoch))
+    .bind(task_id)
+    .bind(signed(epoch))
     .bind(&evidence.agent_id)
     .bind(evidence.at.0)
-    .bind(evidence.result.encode_to_vec())
-    .execute(&mut *writer)
+    .bind(result)
+    .execute(&mut **writer)
     .await?;
-    result_stored(writer, &evidence.task.task_id, evidence.task.epoch).await?;
+    result_stored(writer, task_id, epoch).await?;
     Ok(true)
 }
 
 /// Stores output, neighbours joined into rows of up to one chunk.
-pub(crate) async fn append(writer: &mut SqliteConnection, appends: Vec<Append>) -> Result<(), StoreError> {
+pub(crate) async fn append(writer: &mut Writer, appends: Vec<Append>) -> Result<(), StoreError> {
     for row in coalesce(appends) {
-        sqlx::query("INSERT INTO output (task_seq, start, stream, data) VALUES ($1, $2, $3, $4)")
+        let place = Place::Output { start: row.start, stream: row.stream.into() };
+        let data = sealed(&writer.keys, &row.task_id, place, &row.data)?;
+        sqlx::query("INSERT INTO output (task_seq, start, stream, data, sealed) VALUES ($1, $2, $3, $4, TRUE)")
             .bind(row.seq)
             .bind(signed(row.start))
             .bind(i32::from(row.stream))
-            .bind(&row.data[..])
-            .execute(&mut *writer)
+            .bind(data)
+            .execute(&mut **writer)
             .await?;
     }
     Ok(())
@@ -331,26 +341,38 @@ fn coalesce(appends: Vec<Append>) -> Vec<Append> {
 }
 
 /// Output from `offset` on, about one MiB: whole stored pieces, the first one cut to begin at the offset.
-pub(crate) async fn output_from(readers: &SqlitePool, seq: i64, offset: u64) -> Result<Vec<OutputChunk>, StoreError> {
+pub(crate) async fn output_from(
+    readers: &Readers,
+    task: &TaskView,
+    offset: u64,
+) -> Result<Vec<OutputChunk>, StoreError> {
     use futures::TryStreamExt as _;
+    let key = readers.keys.task(&task.task.task_id).map_err(|source| StoreError::Sealed { what: OUTPUT, source })?;
     let mut rows = sqlx::query(
-        "SELECT start, stream, data FROM output WHERE task_seq = $1 AND start >= \
+        "SELECT start, stream, data, sealed FROM output WHERE task_seq = $1 AND start >= \
          (SELECT COALESCE(MAX(start), 0) FROM output WHERE task_seq = $1 AND start <= $2) ORDER BY start LIMIT $3",
     )
-    .bind(seq)
+    .bind(task.seq)
     .bind(signed(offset))
     .bind(ROWS_AT_ONCE)
-    .fetch(readers);
+    .fetch(&readers.pool);
     let mut chunks = Vec::new();
     let mut bytes = 0;
     while let Some(row) = rows.try_next().await? {
         let start = unsigned(row.try_get("start")?);
-        let data: Vec<u8> = row.try_get("data")?;
+        let stream: i32 = row.try_get("stream")?;
+        let stored: &[u8] = row.try_get("data")?;
+        let data = if row.try_get("sealed")? {
+            let opened = key.open(Place::Output { start, stream }, stored);
+            opened.map_err(|source| StoreError::Sealed { what: OUTPUT, source })?
+        } else {
+            stored.to_vec()
+        };
         let skip = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
         if skip < data.len() {
             let offset = start + skip as u64;
             bytes += data.len() - skip;
-            chunks.push(OutputChunk { offset, stream: row.try_get("stream")?, data: Bytes::from(data).slice(skip..) });
+            chunks.push(OutputChunk { offset, stream, data: Bytes::from(data).slice(skip..) });
         }
         if bytes >= READ_BYTES {
             break;
@@ -374,17 +396,17 @@ pub(crate) struct Page {
     pub(crate) truncated: bool,
 }
 
-pub(crate) async fn view(readers: &SqlitePool, task_id: &str) -> Result<Option<TaskView>, StoreError> {
+pub(crate) async fn view(readers: &Readers, task_id: &str) -> Result<Option<TaskView>, StoreError> {
     let row = sqlx::query(AssertSqlSafe(format!("{SELECT_VIEW} WHERE t.task_id = $1")))
         .bind(task_id)
-        .fetch_optional(readers)
+        .fetch_optional(&readers.pool)
         .await?;
-    row.as_ref().map(view_from_row).transpose()
+    row.as_ref().map(|row| view_from_row(&readers.keys, row)).transpose()
 }
 
 /// Tasks older than `before`, newest first.
 pub(crate) async fn list(
-    readers: &SqlitePool,
+    readers: &Readers,
     before: Option<i64>,
     states: &[TaskState],
     limit: u32,
@@ -401,11 +423,11 @@ pub(crate) async fn list(
         query.push(")");
     }
     query.push(" ORDER BY t.seq DESC LIMIT ").push_bind(i64::from(limit));
-    let mut rows = query.build().fetch(readers);
+    let mut rows = query.build().fetch(&readers.pool);
     let mut page = Page::default();
     let mut bytes = 0;
     while let Some(row) = rows.try_next().await? {
-        let view = view_from_row(&row)?;
+        let view = view_from_row(&readers.keys, &row)?;
         bytes += view.task.encoded_len();
         // One task always fits; a page of large ones is cut short and goes on behind the next page token.
         if bytes > PAGE_BYTES && !page.tasks.is_empty() {
@@ -417,14 +439,26 @@ pub(crate) async fn list(
     Ok(page)
 }
 
-fn view_from_row(row: &SqliteRow) -> Result<TaskView, StoreError> {
+fn view_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<TaskView, StoreError> {
+    let task_id: String = row.try_get("task_id")?;
     let result: Option<&[u8]> = row.try_get("result")?;
+    let result = result.map(|blob| opened::<TaskResult>(keys, &task_id, Place::Result, blob)).transpose();
+    let spec = opened::<TaskSpec>(keys, &task_id, Place::Spec, row.try_get("spec")?);
+    let (spec, result) = match (spec, result) {
+        (Ok(spec), Ok(result)) => (Some(spec), result),
+        // The master key is another one. What is not secret can be shown all the same.
+        (Err(StoreError::Sealed { source: error @ VaultError::OtherKey { .. }, .. }), _) => {
+            let state = TaskState::try_from(row.try_get::<i32, _>("state")?).unwrap_or_default();
+            (None, Some(failure::result(state, Some(failure::unreadable(&error.to_string())))))
+        }
+        (Err(error), _) | (_, Err(error)) => return Err(error),
+    };
     let timestamp =
         |column: &str| -> Result<_, StoreError> { Ok(millis(row.try_get(column)?).map(UnixMillis::timestamp)) };
     let cancel: Option<String> = row.try_get("cancel_reason")?;
     let task = Task {
-        task_id: row.try_get("task_id")?,
-        spec: Some(decode(row.try_get("spec")?, "a task's specification")?),
+        task_id,
+        spec,
         state: row.try_get("state")?,
         epoch: unsigned(row.try_get("epoch")?),
         agent_id: row.try_get::<Option<String>, _>("agent_id")?.unwrap_or_default(),
@@ -434,12 +468,39 @@ fn view_from_row(row: &SqliteRow) -> Result<TaskView, StoreError> {
         started_at: timestamp("started_at")?,
         finished_at: timestamp("finished_at")?,
         cancel_requested: cancel.is_some(),
-        result: result.map(|bytes| decode::<TaskResult>(bytes, "a task's result")).transpose()?,
+        result,
         output_bytes: unsigned(row.try_get("output_bytes")?),
         candidates: decode_candidates(row.try_get("candidates")?)?,
         submitted_by: row.try_get("submitted_by")?,
     };
     Ok(TaskView { seq: row.try_get("seq")?, task })
+}
+
+/// What is stored of a message, or of output.
+pub(super) fn sealed(keys: &TaskKeys, task_id: &str, place: Place, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let blob = keys.task(task_id).and_then(|key| key.seal(place, plain));
+    blob.map_err(|source| StoreError::Sealed { what: name_of(place), source })
+}
+
+/// The message that was stored.
+pub(super) fn opened<M: prost::Message + Default>(
+    keys: &TaskKeys,
+    task_id: &str,
+    place: Place,
+    blob: &[u8],
+) -> Result<M, StoreError> {
+    let what = name_of(place);
+    let plain = keys.task(task_id).and_then(|key| key.open(place, blob));
+    decode(&Zeroizing::new(plain.map_err(|source| StoreError::Sealed { what, source })?), what)
+}
+
+fn name_of(place: Place) -> &'static str {
+    match place {
+        Place::Spec => "a task's specification",
+        Place::Result => "a task's result",
+        Place::LateResult { .. } => "a late result",
+        Place::Output { .. } => OUTPUT,
+    }
 }
 
 fn decode<M: prost::Message + Default>(bytes: &[u8], what: &'static str) -> Result<M, StoreError> {
@@ -457,6 +518,7 @@ fn decode_candidates(bytes: Option<&[u8]>) -> Result<Vec<Candidate>, StoreError>
 }
 
 const SELECT_VIEW: &str = "SELECT t.*, a.name AS agent_name FROM tasks t LEFT JOIN agents a ON a.agent_id = t.agent_id";
+const OUTPUT: &str = "a task's output";
 const ROWS_AT_ONCE: i64 = 512;
 const READ_BYTES: usize = 1 << 20;
 const PAGE_BYTES: usize = 2 << 20;

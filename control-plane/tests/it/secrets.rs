@@ -87,6 +87,91 @@ async fn no_secret_is_in_any_file_in_clear() {
     assert!(found(server.state_dir(), &join_token.token_id), "the search finds what is there");
 }
 
+#[tokio::test]
+async fn what_tasks_hold_is_in_no_file_in_clear() {
+    const MARKERS: [&str; 5] =
+        ["Mark3r-script", "Mark3r-environment", "Mark3r-stdin", "Mark3r-output", "Mark3r-result"];
+    let (server, mut user, agent) = scene(&[]).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 2).await;
+    let shell = || ShellSettings {
+        environment: [("TOKEN".to_owned(), MARKERS[1].to_owned())].into(),
+        ..ShellSettings::default()
+    };
+    let script = Script { text: MARKERS[0].into(), shell: Some(shell()), ..Script::default() };
+    let with_stdin = Command {
+        command_line: "more".into(),
+        stdin: MARKERS[2].as_bytes().to_vec().into(),
+        shell: Some(shell()),
+        ..Command::default()
+    };
+    let mut watched = Vec::new();
+    for kind in [task_spec::Kind::Script(script), task_spec::Kind::Command(with_stdin)] {
+        let task = user.submit(TaskSpec { kind: Some(kind.clone()), ..command() }).await;
+        let assignment = link.assignment().await;
+        assert_eq!(assignment.spec.unwrap().kind.map(|kind| format!("{kind:?}").contains("Mark3r-env")), Some(true));
+        let reference = assignment.task.unwrap();
+        link.started(&reference).await;
+        link.output(&reference, 0, MARKERS[3]).await;
+        link.acked(&reference, MARKERS[3].len() as u64).await;
+        let failure = Failure { message: MARKERS[4].into(), ..Failure::default() };
+        let result = TaskResult { failure: Some(failure), ..succeeded(MARKERS[3].len() as u64) };
+        link.end(&reference, result).await;
+        let stored = user.until(&task.task_id, TaskState::Succeeded).await;
+        assert_eq!(stored.result.unwrap().failure.unwrap().message, MARKERS[4]);
+        watched.push(task.task_id);
+    }
+    for marker in MARKERS {
+        search(server.state_dir(), marker);
+    }
+    let server = server.restart().await;
+    for marker in MARKERS {
+        search(server.state_dir(), marker);
+    }
+    let mut user = server.user().await;
+    for task_id in watched {
+        let (output, task) = collect(user.watch(&task_id, 0).await).await;
+        assert_eq!(output, MARKERS[3].as_bytes());
+        assert!(format!("{:?}", task.spec).contains(MARKERS[1]));
+    }
+}
+
+#[tokio::test]
+async fn under_another_master_key_live_tasks_stop_the_start_and_final_ones_are_shown_without_their_content() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let done = user.submit(command()).await;
+    let reference = link.assignment().await.task.unwrap();
+    link.end(&reference, succeeded(0)).await;
+    user.until(&done.task_id, TaskState::Succeeded).await;
+    let key = server.state_dir().join("master-key");
+    let kept = std::fs::read(&key).unwrap();
+    let state_dir = server.state_dir().to_owned();
+    let lose_key = || std::fs::write(&key, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap();
+    lose_key();
+    let server = server.restart().await;
+    let mut user = server.user().await;
+    let task = user.task(&done.task_id).await;
+    assert_eq!((task.state(), task.spec), (TaskState::Succeeded, None));
+    assert_eq!(task.result.unwrap().failure.unwrap().code, "task.unreadable");
+    std::fs::write(&key, &kept).unwrap();
+    let server = server.restart().await;
+    let mut user = server.user().await;
+    assert!(user.task(&done.task_id).await.spec.is_some());
+    user.submit(command()).await;
+    lose_key();
+    let dir = server.stop_and_keep().await;
+    let environment = [
+        ("LICTOR_CONTROL_PLANE_STATE_DIR", state_dir.to_str().unwrap()),
+        ("LICTOR_CONTROL_PLANE_LISTEN", "127.0.0.1:0"),
+        ("LICTOR_CONTROL_PLANE_HTTP_LISTEN", "127.0.0.1:0"),
+    ];
+    let environment = environment.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let config = lictor_control_plane::Config::load(None, &environment).unwrap();
+    let error = lictor_control_plane::ControlPlane::start(&config).await.err().unwrap();
+    assert!(error.chain().contains("encrypted with master key"), "{}", error.chain());
+    drop(dir);
+}
+
 fn search(dir: &Path, needle: &str) {
     assert!(!found(dir, needle), "a secret is on disk in clear");
 }

@@ -93,6 +93,13 @@ impl Server {
         timeout(DEADLINE, self.running).await.unwrap().unwrap();
     }
 
+    /// Stops gracefully; the state lives as long as what is returned.
+    pub(crate) async fn stop_and_keep(mut self) -> Option<tempfile::TempDir> {
+        self.stop.take().unwrap().send(()).unwrap();
+        timeout(DEADLINE, self.running).await.unwrap().unwrap();
+        self._dir
+    }
+
     pub(crate) fn state_dir(&self) -> &Path {
         &self.state_dir
     }

@@ -9,6 +9,7 @@ mod first_light;
 mod outages;
 mod restarts;
 mod scripts;
+mod secrecy;
 mod settings;
 mod volume;
 
