@@ -9,6 +9,7 @@ pub mod config;
 mod enrol;
 mod failure;
 mod link;
+mod policy;
 mod secrets;
 mod sessions;
 pub mod shutdown;
