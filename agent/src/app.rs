@@ -15,6 +15,7 @@ use crate::config::{Config, Loaded};
 use crate::enrol::{EnrolError, Store, TokenSource};
 use crate::failure::ExitCode;
 use crate::link::{Link, LinkError, Parts, ReadyFile};
+use crate::policy::{Policies, PolicyError};
 use crate::secrets::Keyring;
 use crate::sessions::Sessions;
 use crate::shutdown::Shutdown;
@@ -29,6 +30,8 @@ pub struct AppError(#[from] Kind);
 
 #[derive(Debug, thiserror::Error)]
 enum Kind {
+    #[error(transparent)]
+    Policy(PolicyError),
     #[error(transparent)]
     State(EnrolError),
     #[error(transparent)]
@@ -46,6 +49,7 @@ impl AppError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match &self.0 {
+            Kind::Policy(_) => ExitCode::Configuration,
             Kind::State(_) | Kind::Engine(_) => ExitCode::State,
             Kind::Listen { .. } => ExitCode::Other,
             Kind::Link(error) => error.exit_code(),
@@ -62,6 +66,7 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
     let Loaded { config, join_token } = loaded;
     let config = Arc::new(config);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), name = config.name, control_plane = %config.control_plane, "Starting");
+    let policies = Policies::open(config.policy_file.clone()).map_err(Kind::Policy)?;
     let store = Store::open(&config.state_dir).map_err(Kind::State)?;
     let metrics = Arc::new(Metrics::default());
     let keyring = Arc::new(Keyring::default());
@@ -70,7 +75,7 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
         .await
         .map_err(|source| Kind::Listen { address: config.http_listen, source })?;
     let settings = Settings { slots: config.slots, drain_grace: config.drain_grace };
-    let sessions = Sessions::new(pool.clone(), Arc::clone(&keyring));
+    let sessions = Sessions::new(pool.clone(), Arc::clone(&keyring), Arc::clone(&policies));
     let started = Engine::start(&config.state_dir, settings, sessions, Arc::clone(&metrics)).await;
     let (engine, handle) = started.map_err(Kind::Engine)?;
 
@@ -78,6 +83,8 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
     let served = CancellationToken::new();
     let server = tokio::spawn(endpoints.serve(Arc::clone(&metrics), pool, served.clone()));
     let server = AbortOnDropHandle::new(server);
+    let following = policies.follow(Arc::clone(&metrics), served.clone());
+    let following = AbortOnDropHandle::new(tokio::spawn(following));
     let engine = AbortOnDropHandle::new(tokio::spawn(engine.run(shutdown.stop().clone())));
 
     let link = Link::new(Parts {
@@ -113,6 +120,9 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
     // A scrape that hangs must not keep the process.
     if !matches!(timeout(SERVER_CLOSE, server).await, Ok(Ok(Ok(())))) {
         tracing::debug!("The HTTP endpoints were not closed in order");
+    }
+    if !matches!(timeout(SERVER_CLOSE, following).await, Ok(Ok(Ok(())))) {
+        tracing::debug!("The policy was not followed to the end");
     }
     ended.map_err(Kind::Link)?;
     if shutdown.stop().is_cancelled() {

@@ -1,5 +1,6 @@
 //! The command line of `lictor-agent`.
 
+use std::error::Error as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use clap_complete::Shell;
 use crate::app;
 use crate::config::{self, Loaded};
 use crate::failure::ExitCode;
+use crate::policy;
 use crate::process;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -78,18 +80,24 @@ pub fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Nothing when there are mistakes, which are printed.
+/// Nothing when there are mistakes, in the settings or in the policy that they name, which are printed.
 fn load(file: Option<&Path>) -> anyhow::Result<Option<Loaded>> {
     // Not `vars()`, which panics over a variable that is not Unicode.
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    match config::load(file, environment) {
-        Ok(loaded) => Ok(Some(loaded)),
+    let loaded = match config::load(file, environment) {
+        Ok(loaded) => loaded,
         Err(mistakes) => {
             writeln!(std::io::stderr(), "lictor-agent: {mistakes}")?;
-            Ok(None)
+            return Ok(None);
         }
+    };
+    if let Some(Err(error)) = loaded.config.policy_file.as_deref().map(policy::load) {
+        let reason = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+        writeln!(std::io::stderr(), "lictor-agent: {error}{reason}")?;
+        return Ok(None);
     }
+    Ok(Some(loaded))
 }
 
 fn run(loaded: Loaded, ready_file: Option<PathBuf>, guarded: std::io::Result<()>) -> anyhow::Result<ExitCode> {

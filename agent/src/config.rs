@@ -4,7 +4,7 @@
 //! environment winning. Unknown keys are mistakes, and all mistakes are reported together, before anything is opened.
 //! It must never keep a secret: the join token is handed on in a type that zeroes itself. Called by `app` and `cli`.
 
-mod reader;
+pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +42,8 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// How long running tasks may go on after the agent was asked to stop. Default: `60s`. Range: 0 s to 24 h.
     pub drain_grace: Duration,
+    /// File with the agent's own policy, TOML or YAML; see docs/policy.md. Default: none, which allows everything.
+    pub policy_file: Option<PathBuf>,
     /// Bounds of the session pool.
     pub pool: Pool,
     /// Logging.
@@ -253,6 +255,7 @@ fn read(reader: &mut Reader, hostname_file: &Path) -> Option<Config> {
             text.parse().map_err(|_| "is not an address such as 127.0.0.1:3460".to_owned())
         }),
         drain_grace: reader.duration("drain_grace", DEFAULT_DRAIN_GRACE, Duration::ZERO, DAY),
+        policy_file: reader.optional("policy_file", |text| non_empty(text).map(PathBuf::from)),
         pool: pool(reader),
         log: Log {
             format: reader.or("log.format", LogFormat::Text, |text| match text {

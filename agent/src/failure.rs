@@ -11,6 +11,7 @@ use lictor_winrm::error::{ErrorKind, Report};
 
 use crate::enrol::EnrolError;
 use crate::enrol::tls::ConnectError;
+use crate::policy::Refusal;
 use crate::secrets::SecretError;
 
 /// What becomes of a task.
@@ -63,6 +64,11 @@ pub(crate) fn leasing(error: &WinrmError) -> Verdict {
     let state = match error.kind() {
         // The wait ended because the task's own deadline came, perhaps while other tasks held every place.
         ErrorKind::PoolTimeout { .. } | ErrorKind::DeadlinePassed => TaskState::TimedOut,
+        // Nobody but the agent's policy limits addresses. Another agent may resolve the name, or be allowed, differently.
+        ErrorKind::AddressForbidden { .. } => {
+            let rule = "hosts.allow and hosts.deny of the agent's policy do not allow it";
+            return refused("policy.address", format!("{}: {rule}", error.report())).into();
+        }
         // Not handed back, though another agent might reach the host: a user who mistyped a name wants to hear so now, and
         // not after the queue's timeout. Routing by reachability is decided before assignment.
         _ => TaskState::Failed,
@@ -257,6 +263,23 @@ pub(crate) fn unsupported(error: &(dyn StdError + 'static)) -> HandBack {
         ..Failure::default()
     };
     (HandBackReason::Unable, Box::new(failure))
+}
+
+/// The agent's own policy does not allow the task.
+pub(crate) fn policy(refusal: &Refusal) -> HandBack {
+    refused(refusal.code, refusal.to_string())
+}
+
+fn refused(code: &str, message: String) -> HandBack {
+    let failure = Failure {
+        stage: "policy".into(),
+        code: code.into(),
+        message,
+        cause: "Whoever runs the agent limits what it does, whatever the control plane asks for".into(),
+        remedy: "Send the task to another agent, or ask whoever runs this one to change its policy file".into(),
+        ..Failure::default()
+    };
+    (HandBackReason::Policy, Box::new(failure))
 }
 
 /// The agent itself is in trouble, and the task has surely not started.

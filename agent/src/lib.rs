@@ -9,6 +9,7 @@ pub mod config;
 mod enrol;
 mod failure;
 mod link;
+mod policy;
 mod process;
 mod secrets;
 mod sessions;

@@ -18,6 +18,7 @@ use lictor_winrm::target::{
 };
 use tokio::time::Instant;
 
+use crate::policy::{Approach, Job, Policies, Refusal, Turn};
 use crate::secrets::{Keyring, Purpose, SecretError};
 
 /// Sessions for tasks.
@@ -25,6 +26,7 @@ use crate::secrets::{Keyring, Purpose, SecretError};
 pub(crate) struct Sessions {
     pool: Pool,
     keyring: Arc<Keyring>,
+    policies: Arc<Policies>,
 }
 
 /// Everything about a session but the secret.
@@ -131,9 +133,28 @@ impl Plan {
 }
 
 impl Sessions {
-    /// Uses `pool` and the keys of `keyring`.
-    pub(crate) fn new(pool: Pool, keyring: Arc<Keyring>) -> Self {
-        Self { pool, keyring }
+    /// Uses `pool` and the keys of `keyring`, as far as `policies` allow.
+    pub(crate) fn new(pool: Pool, keyring: Arc<Keyring>, policies: Arc<Policies>) -> Self {
+        Self { pool, keyring, policies }
+    }
+
+    /// Asks the policy in force about a task that is not accepted yet, and limits its plan to what is allowed.
+    pub(crate) fn permit(&self, plan: &mut Plan, job: Job) -> Result<(), Refusal> {
+        let approach = Approach {
+            endpoint: &plan.endpoint,
+            username: &plan.username,
+            auth: plan.auth,
+            tls: &plan.tls,
+            message_encryption: plan.message_encryption,
+        };
+        let networks = self.policies.current().check(job, &approach)?;
+        plan.endpoint = plan.endpoint.clone().within(networks);
+        Ok(())
+    }
+
+    /// Waits until the policy lets one more task work on the plan's host. To be held while it does.
+    pub(crate) async fn turn(&self, plan: &Plan) -> Turn {
+        self.policies.turn(plan.host()).await
     }
 
     /// Joins `plan` and its secret. The result holds the secret: use it up at once.

@@ -48,6 +48,7 @@ pub(crate) struct Metrics {
     journal_commits: Counter,
     journal_commit_duration: Histogram,
     spilled: Gauge<u64, AtomicU64>,
+    policy_outdated: AtomicBool,
     connected: AtomicBool,
     draining: AtomicBool,
 }
@@ -76,6 +77,7 @@ impl Default for Metrics {
             journal_commits: Counter::default(),
             journal_commit_duration: Histogram::new(COMMIT_SECONDS),
             spilled: Gauge::default(),
+            policy_outdated: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
@@ -104,6 +106,16 @@ impl Metrics {
     /// The agent takes nothing new.
     pub(crate) fn draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the policy in force is older than its file, because the file cannot be used.
+    pub(crate) fn policy_outdated(&self, outdated: bool) {
+        self.policy_outdated.store(outdated, Ordering::Relaxed);
+    }
+
+    /// Whether it is.
+    pub(crate) fn is_policy_outdated(&self) -> bool {
+        self.policy_outdated.load(Ordering::Relaxed)
     }
 
     /// How many slots there are.
@@ -221,6 +233,12 @@ impl Collector for OnScrape {
             "agent_ready_state",
             "1 while the agent may receive work",
             u64::from(self.metrics.is_ready()),
+        )?;
+        encode_gauge(
+            &mut encoder,
+            "agent_policy_outdated_state",
+            "1 while the policy's file cannot be used and an older version is in force",
+            u64::from(self.metrics.is_policy_outdated()),
         )?;
         encode_gauge(&mut encoder, "agent_process_resident_bytes", "Resident memory of the process", resident_bytes())?;
         encode_pool(&mut encoder, self.pool.statistics())

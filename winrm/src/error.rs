@@ -237,6 +237,14 @@ pub enum ErrorKind {
         /// The name.
         host: String,
     },
+    /// None of the host's addresses is one that the caller permits.
+    #[error("{host} is at {addresses}, where it may not be connected to")]
+    AddressForbidden {
+        /// The name or address.
+        host: String,
+        /// Its addresses, the first few.
+        addresses: String,
+    },
     /// Nothing listens there.
     #[error("{peer} refused the connection")]
     ConnectRefused {

@@ -2,12 +2,16 @@
 //!
 //! Pure values; nothing here does I/O.
 
+mod networks;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
+
+pub use networks::{Network, NetworkError, Networks};
 
 /// Everything that decides whether two callers may share a session: pool keys are made from it.
 #[derive(Debug, Clone)]
@@ -39,6 +43,8 @@ pub struct Endpoint {
     host: String,
     port: u16,
     path: String,
+    /// Part of the endpoint, so that sessions that were opened under other rules are not shared.
+    networks: Networks,
 }
 
 impl Endpoint {
@@ -67,7 +73,19 @@ impl Endpoint {
             Scheme::Https => 5986,
         });
         // Names are compared without case, so that `HOST` and `host` share sessions and bounds.
-        Ok(Self { scheme, host: bare.unwrap_or(host).to_ascii_lowercase(), port, path: path.to_owned() })
+        let host = bare.unwrap_or(host).to_ascii_lowercase();
+        Ok(Self { scheme, host, port, path: path.to_owned(), networks: Networks::default() })
+    }
+    /// The same endpoint, to be reached at permitted addresses only: those that its name resolves to are checked each
+    /// time a connection is opened.
+    #[must_use]
+    pub fn within(self, networks: Networks) -> Self {
+        Self { networks, ..self }
+    }
+    /// Where it may be reached.
+    #[must_use]
+    pub fn networks(&self) -> &Networks {
+        &self.networks
     }
     /// Scheme.
     #[must_use]

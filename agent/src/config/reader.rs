@@ -1,26 +1,28 @@
 //! Reads typed values out of a configuration tree one key at a time, collecting mistakes instead of stopping at the
-//! first. What nobody asked for in the end is an unknown key. Called by the loader only.
+//! first. What nobody asked for in the end is an unknown key. Called by the loaders of settings and of the policy.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use config::{Value, ValueKind};
 
-pub(super) struct Reader {
+pub(crate) struct Reader {
     leaves: BTreeMap<String, Value>,
+    /// Keys without a value.
+    empty: Vec<String>,
     asked: Vec<&'static str>,
     mistakes: Vec<String>,
 }
 
 impl Reader {
-    pub(super) fn new(tree: Value, mistakes: Vec<String>) -> Self {
-        let mut leaves = BTreeMap::new();
-        flatten(String::new(), tree, &mut leaves);
-        Self { leaves, asked: Vec::new(), mistakes }
+    pub(crate) fn new(tree: Value, mistakes: Vec<String>) -> Self {
+        let (mut leaves, mut empty) = (BTreeMap::new(), Vec::new());
+        flatten(String::new(), tree, &mut leaves, &mut empty);
+        Self { leaves, empty, asked: Vec::new(), mistakes }
     }
 
     /// Every mistake, the unknown keys included.
-    pub(super) fn finish(mut self) -> Vec<String> {
+    pub(crate) fn finish(mut self) -> Vec<String> {
         for (key, value) in &self.leaves {
             let origin = value.origin().map(|origin| format!(" ({origin})")).unwrap_or_default();
             self.mistakes.push(format!("{key}: is not a setting{origin}"));
@@ -28,20 +30,32 @@ impl Reader {
         self.mistakes
     }
 
+    /// Makes keys without a value mistakes; else they count as absent.
+    pub(crate) fn insist_on_values(&mut self) {
+        for key in std::mem::take(&mut self.empty) {
+            self.mistake(&key, "has no value");
+        }
+    }
+
+    /// Whether nothing is set.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.leaves.is_empty()
+    }
+
     #[cfg(test)]
-    pub(super) fn asked(&self) -> &[&'static str] {
+    pub(crate) fn asked(&self) -> &[&'static str] {
         &self.asked
     }
 
-    pub(super) fn mistake(&mut self, key: &str, text: &str) {
+    pub(crate) fn mistake(&mut self, key: &str, text: &str) {
         self.mistakes.push(format!("{key}: {text}"));
     }
 
-    pub(super) fn take(&mut self, key: &'static str) -> Option<Value> {
+    pub(crate) fn take(&mut self, key: &'static str) -> Option<Value> {
         self.leaves.remove(key)
     }
 
-    pub(super) fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -55,7 +69,7 @@ impl Reader {
         parsed.map_err(|text| self.mistake(key, &text)).ok()
     }
 
-    pub(super) fn required<T>(
+    pub(crate) fn required<T>(
         &mut self,
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -66,18 +80,22 @@ impl Reader {
         self.optional(key, parse)
     }
 
-    pub(super) fn or<T>(&mut self, key: &'static str, default: T, parse: impl FnOnce(&str) -> Result<T, String>) -> T {
+    pub(crate) fn or<T>(&mut self, key: &'static str, default: T, parse: impl FnOnce(&str) -> Result<T, String>) -> T {
         self.optional(key, parse).unwrap_or(default)
     }
 
-    pub(super) fn number(&mut self, key: &'static str, default: u32, least: u32, most: u32) -> u32 {
+    pub(crate) fn number(&mut self, key: &'static str, default: u32, least: u32, most: u32) -> u32 {
         self.or(key, default, |text| match text.parse::<u32>() {
             Ok(number) if (least..=most).contains(&number) => Ok(number),
             _ => Err(format!("must be a whole number from {least} to {most}")),
         })
     }
 
-    pub(super) fn duration(
+    pub(crate) fn flag(&mut self, key: &'static str, default: bool) -> bool {
+        self.or(key, default, |text| text.parse().map_err(|_| "must be true or false".to_owned()))
+    }
+
+    pub(crate) fn duration(
         &mut self,
         key: &'static str,
         default: Duration,
@@ -96,25 +114,33 @@ impl Reader {
     }
 
     /// A list in a file, or texts separated by commas.
-    pub(super) fn list(
+    pub(crate) fn list<T>(
         &mut self,
         key: &'static str,
         most: usize,
-        parse: impl Fn(&str) -> Result<String, String>,
-    ) -> Vec<String> {
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        self.optional_list(key, most, parse).unwrap_or_default()
+    }
+
+    /// The same. Nothing: not set, which is not the same as an empty list.
+    pub(crate) fn optional_list<T>(
+        &mut self,
+        key: &'static str,
+        most: usize,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
         self.asked.push(key);
-        let texts: Vec<String> = match self.take(key) {
-            None => return Vec::new(),
-            Some(value) => match &value.kind {
-                ValueKind::Array(items) => items.iter().map(|item| scalar(item).unwrap_or_default()).collect(),
-                _ => match scalar(&value) {
-                    Some(text) if text.trim().is_empty() => Vec::new(),
-                    Some(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-                    None => {
-                        self.mistake(key, "must be a list of texts");
-                        return Vec::new();
-                    }
-                },
+        let value = self.take(key)?;
+        let texts: Vec<String> = match &value.kind {
+            ValueKind::Array(items) => items.iter().map(|item| scalar(item).unwrap_or_default()).collect(),
+            _ => match scalar(&value) {
+                Some(text) if text.trim().is_empty() => Vec::new(),
+                Some(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+                None => {
+                    self.mistake(key, "must be a list of texts");
+                    return None;
+                }
             },
         };
         if texts.len() > most {
@@ -127,19 +153,19 @@ impl Reader {
                 Err(error) => self.mistake(key, &format!("{text:?} {error}")),
             }
         }
-        parsed
+        Some(parsed)
     }
 }
 
-fn flatten(prefix: String, value: Value, leaves: &mut BTreeMap<String, Value>) {
+fn flatten(prefix: String, value: Value, leaves: &mut BTreeMap<String, Value>, empty: &mut Vec<String>) {
     match value.kind {
         ValueKind::Table(table) => {
             for (key, value) in table {
                 let path = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
-                flatten(path, value, leaves);
+                flatten(path, value, leaves, empty);
             }
         }
-        ValueKind::Nil => {}
+        ValueKind::Nil => empty.push(prefix),
         _ => {
             leaves.insert(prefix, value);
         }

@@ -332,7 +332,11 @@ impl Engine {
             });
             self.drop_output(&older);
         }
-        match Task::parse(key.clone(), assignment) {
+        let permitted = Task::parse(key.clone(), assignment).and_then(|mut task| {
+            let permit = self.worker.sessions.permit(&mut task.plan, task.job);
+            permit.map(|()| task).map_err(|refusal| failure::policy(&refusal))
+        });
+        match permitted {
             Ok(task) => self.begin(task),
             Err(hand_back) => self.refuse(&key, hand_back).await,
         }

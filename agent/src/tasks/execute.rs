@@ -148,9 +148,12 @@ impl Run<'_> {
         let (sealed, purpose) = self.task.secret();
         let sessions = &self.worker.sessions;
         let target = sessions.target(&self.task.plan, sealed, purpose).map_err(|error| failure::secret(&error))?;
-        if let Some(cause) = unstarted_stop_now(&self.orders) {
-            return Err(failure::stopped_before_start(&cause));
-        }
+        let turn = tokio::select! {
+            biased;
+            cause = unstarted_stop(&mut self.orders) => return Err(failure::stopped_before_start(&cause)),
+            turn = timeout_at(deadline, sessions.turn(&self.task.plan)) => turn,
+        };
+        let Ok(_turn) = turn else { return Err(failure::stopped_before_start(&StopCause::Deadline)) };
         self.journal_start(String::new(), String::new()).await?;
         let begun = Instant::now();
         let climbed = tokio::select! {
@@ -181,11 +184,14 @@ impl Run<'_> {
         let leased = tokio::select! {
             biased;
             cause = unstarted_stop(&mut self.orders) => return Err(failure::stopped_before_start(&cause)),
-            leased = timeout_at(deadline + SLACK, sessions.lease(target, deadline)) => leased,
+            leased = timeout_at(deadline + SLACK, async {
+                let turn = sessions.turn(&self.task.plan).await;
+                (turn, sessions.lease(target, deadline).await)
+            }) => leased,
         };
-        let mut lease = match leased {
-            Ok(Ok(lease)) => lease,
-            Ok(Err(error)) => return Err(failure::leasing(&error)),
+        let (_turn, mut lease) = match leased {
+            Ok((turn, Ok(lease))) => (turn, lease),
+            Ok((_, Err(error))) => return Err(failure::leasing(&error)),
             Err(_) => return Err(failure::stopped_before_start(&StopCause::Deadline)),
         };
         report.lease = Some(self.accepted.elapsed());
@@ -388,11 +394,6 @@ async fn stop(orders: &mut watch::Receiver<Orders>) -> StopCause {
 async fn unstarted_stop(orders: &mut watch::Receiver<Orders>) -> StopCause {
     let ordered = orders.wait_for(|orders| orders.stop.is_some() || orders.drain).await;
     ordered.ok().and_then(|orders| orders.stop.clone()).unwrap_or(StopCause::Drained)
-}
-
-fn unstarted_stop_now(orders: &watch::Receiver<Orders>) -> Option<StopCause> {
-    let orders = orders.borrow();
-    orders.stop.clone().or(orders.drain.then_some(StopCause::Drained))
 }
 
 fn state_of(exit_code: i32) -> TaskState {

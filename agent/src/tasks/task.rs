@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::TaskKey;
 use crate::failure::{self, HandBack};
+use crate::policy::Job;
 use crate::secrets::Purpose;
 use crate::sessions::{Plan, PlanError};
 
@@ -22,6 +23,8 @@ pub(super) struct Task {
     pub(super) key: TaskKey,
     /// What.
     pub(super) kind: Kind,
+    /// What the policy wants to know of it.
+    pub(super) job: Job,
     /// Where.
     pub(super) plan: Plan,
     /// How long it may run.
@@ -88,7 +91,9 @@ impl Task {
     }
 
     fn try_parse(key: TaskKey, assignment: Assignment) -> Result<Self, TaskError> {
-        let TaskSpec { target, kind, timeout, .. } = assignment.spec.ok_or(TaskError::Missing("task"))?;
+        let spec = assignment.spec.ok_or(TaskError::Missing("task"))?;
+        let job = Job::of(&spec);
+        let TaskSpec { target, kind, timeout, .. } = spec;
         let credential = assignment.identity.ok_or(TaskError::Missing("credential"))?;
         let sealed = assignment.secret.ok_or(TaskError::Missing("secret"))?;
         let timeout = match timeout {
@@ -128,7 +133,8 @@ impl Task {
             }
         };
         let plan = Plan::parse(target, credential.username.clone(), shell)?;
-        Ok(Self { key, kind, plan, timeout, credential, sealed })
+        let job = job.ok_or(TaskError::Kind)?;
+        Ok(Self { key, kind, job, plan, timeout, credential, sealed })
     }
 
     /// The sealed secret, and what it is for.

@@ -12,7 +12,7 @@ use lictor_proto::v1::{
 use lictor_proto::{MAX_OUTPUT_CHUNK_BYTES, PROTOCOL_VERSION};
 
 use super::agent::{Link, SessionId};
-use super::routing::{MAX_REASON_BYTES, clipped};
+use super::routing::{self, MAX_REASON_BYTES, clipped};
 use super::task::{Append, Evidence, Phase};
 use super::{Ledger, Outgoing, event, goodbye};
 use crate::clock::Now;
@@ -272,19 +272,23 @@ impl Ledger {
             HandBackReason::Unspecified => {
                 return Err(ProtocolError("an assignment handed back without a reason".into()));
             }
-            HandBackReason::Policy | HandBackReason::Invalid => {
-                let result = TaskResult {
-                    outcome: TaskState::Rejected.into(),
-                    failure: hand_back.failure,
-                    ..TaskResult::default()
-                };
+            HandBackReason::Invalid => {
+                let result = failure::result(TaskState::Rejected, hand_back.failure);
                 self.finish(&reference.task_id, bounded(result), Vec::new(), false, now);
             }
-            HandBackReason::Unable => {
-                let failure = hand_back.failure.unwrap_or_default();
-                let words = if failure.message.is_empty() { "no reason given".to_owned() } else { failure.message };
+            HandBackReason::Unable | HandBackReason::Policy => {
+                let words = hand_back.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default();
+                let words = if words.is_empty() { "no reason given".to_owned() } else { words };
                 task.handed_back.insert(agent_id.to_owned(), clipped(words, MAX_REASON_BYTES));
-                self.enqueue(&reference.task_id, now);
+                let Some(task) = self.tasks.get(&reference.task_id) else { return Ok(()) };
+                // A policy stays as it is; nobody is to wait for it to change.
+                if reason == HandBackReason::Policy && self.agents.values().all(|agent| routing::never(agent, task)) {
+                    let candidates = self.candidates_of(task);
+                    let result = failure::result(TaskState::Rejected, hand_back.failure);
+                    self.finish(&reference.task_id, bounded(result), candidates, false, now);
+                } else {
+                    self.enqueue(&reference.task_id, now);
+                }
             }
             HandBackReason::Draining => {
                 if let Some(link) = self.agents.get_mut(agent_id).and_then(|agent| agent.link.as_mut()) {

@@ -61,6 +61,12 @@ pub(crate) fn obstacle(agent: &AgentEntry, task: &LiveTask) -> Option<(&'static 
     None
 }
 
+/// Whether waiting for this agent is in vain: what keeps it from the task does not pass.
+pub(crate) fn never(agent: &AgentEntry, task: &LiveTask) -> bool {
+    let lasting = ["revoked", "scope", "missing_tag", "handed_back", "missing_capability"];
+    obstacle(agent, task).is_some_and(|(code, _)| lasting.contains(&code))
+}
+
 /// The agent as a candidate for the task.
 pub(crate) fn candidate(agent: &AgentEntry, task: &LiveTask) -> Candidate {
     let (eligible, code, reason) = match obstacle(agent, task) {

@@ -309,6 +309,42 @@ fn a_task_handed_back_after_its_start_is_unknown() {
 }
 
 #[test]
+fn a_policy_sends_a_task_to_others_and_ends_it_when_nobody_is_left() {
+    let mut world = World::new(&["a", "b", "c"]);
+    let refusal = |epoch| {
+        let failure = Failure { code: "policy.host".into(), message: format!("refused {epoch}"), ..Failure::default() };
+        agent_event::Event::HandBack(HandBack {
+            task: Some(reference("t", epoch)),
+            reason: HandBackReason::Policy.into(),
+            failure: Some(failure),
+        })
+    };
+    let a = world.connect("a", "i", Vec::new(), 5);
+    world.submit("t", false);
+    world.say("a", a, refusal(1)).unwrap();
+    // An agent that is not connected may allow it once it is.
+    assert_eq!(world.state("t"), Some(TaskState::Queued));
+    let b = world.connect("b", "i", Vec::new(), 5);
+    world.turn();
+    assert_eq!(world.assigned.last().map(|assign| (assign.agent_id.as_str(), assign.epoch)), Some(("b", 2)));
+    world.ledger.revoke("c", "gone", world.now);
+    world.say("b", b, refusal(2)).unwrap();
+    assert_eq!(world.outcome("t"), TaskState::Rejected);
+    assert_eq!(world.assigned.len(), 2, "nobody got it twice");
+    let finished = &world.finished[0];
+    assert_eq!(finished.result.failure.as_ref().unwrap().code, "policy.host");
+    let reasons: Vec<_> = finished.candidates.iter().map(|c| (c.agent_id.as_str(), c.reason.as_str())).collect();
+    assert_eq!(
+        reasons,
+        [
+            ("a", "it handed the task back: refused 1"),
+            ("b", "it handed the task back: refused 2"),
+            ("c", "its identity was revoked")
+        ]
+    );
+}
+
+#[test]
 fn cancelling_what_never_arrived_needs_no_agent() {
     let mut world = World::new(&["a"]);
     world.connect("a", "i", Vec::new(), 1);

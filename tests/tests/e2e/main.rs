@@ -7,6 +7,7 @@ mod direct;
 mod exchanges;
 mod first_light;
 mod outages;
+mod policy;
 mod restarts;
 mod scripts;
 mod secrecy;

@@ -23,14 +23,24 @@ use crate::target::{Endpoint, Scheme, Target};
 pub async fn resolve(endpoint: &Endpoint, deadline: Instant) -> Result<Vec<SocketAddr>, Error> {
     let (host, port) = (endpoint.host(), endpoint.port());
     let fail = |kind| Error::new(Stage::Resolve, kind).unsent();
+    let networks = endpoint.networks();
     if let Ok(address) = host.parse::<IpAddr>() {
+        if !networks.permit(address) {
+            return Err(fail(ErrorKind::AddressForbidden { host: host.to_owned(), addresses: address.to_string() }));
+        }
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let found = timeout_at(deadline, lookup_host((host, port)))
         .await
         .map_err(|_| fail(ErrorKind::ResolveTimeout { host: host.to_owned() }))?
         .map_err(|error| fail(ErrorKind::ResolveFailed { host: host.to_owned() }).with_source(error))?;
-    let addresses = interleave(found);
+    let (permitted, forbidden): (Vec<_>, Vec<_>) = found.partition(|address| networks.permit(address.ip()));
+    let addresses = interleave(permitted.into_iter());
+    if addresses.is_empty() && !forbidden.is_empty() {
+        let addresses: Vec<String> = forbidden.iter().take(8).map(|address| address.ip().to_string()).collect();
+        let addresses = addresses.join(", ");
+        return Err(fail(ErrorKind::AddressForbidden { host: host.to_owned(), addresses }));
+    }
     if addresses.is_empty() {
         return Err(fail(ErrorKind::ResolveFailed { host: host.to_owned() }));
     }

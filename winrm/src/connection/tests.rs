@@ -248,6 +248,28 @@ async fn identify_goes_first_and_without_credentials() {
 }
 
 #[tokio::test]
+async fn a_host_is_connected_to_at_permitted_addresses_only() {
+    use crate::target::Networks;
+    let networks = |allow: &[&str], deny: &[&str]| Networks {
+        allow: (!allow.is_empty()).then(|| allow.iter().map(|text| text.parse().unwrap()).collect()),
+        deny: deny.iter().map(|text| text.parse().unwrap()).collect(),
+    };
+    let endpoint = |host: &str| target(Scheme::Http, host, 5985, AuthKind::Basic).endpoint;
+    for host in ["localhost", "127.0.0.1", "::ffff:127.0.0.1"] {
+        for networks in [networks(&["10.0.0.0/8"], &[]), networks(&[], &["127.0.0.0/8", "::1"])] {
+            let error = resolve(&endpoint(host).within(networks), soon()).await.unwrap_err();
+            assert_eq!((error.code(), error.is_unsent()), ("resolve.forbidden", true), "{host}");
+        }
+        resolve(&endpoint(host).within(networks(&["127.0.0.0/8", "::1"], &["10.0.0.0/8"])), soon()).await.unwrap();
+    }
+    // Only what is permitted is left of a name's addresses.
+    let found = resolve(&endpoint("localhost").within(networks(&["127.0.0.0/8"], &[])), soon()).await.unwrap();
+    assert!(found.iter().all(SocketAddr::is_ipv4), "{found:?}");
+    // Sessions under other rules are not shared.
+    assert_ne!(endpoint("h"), endpoint("h").within(networks(&[], &["10.0.0.0/8"])));
+}
+
+#[tokio::test]
 async fn handshakes_that_go_wrong_before_the_credential_is_used() {
     for (answer, code) in [
         ("401 \r\nWWW-Authenticate: Basic realm=\"x\"\r\n", "auth.unavailable"),

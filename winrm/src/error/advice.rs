@@ -16,6 +16,7 @@ pub(super) fn code(kind: &ErrorKind) -> &'static str {
     match kind {
         ErrorKind::ResolveFailed { .. } => "resolve.failed",
         ErrorKind::ResolveTimeout { .. } => "resolve.timeout",
+        ErrorKind::AddressForbidden { .. } => "resolve.forbidden",
         ErrorKind::ConnectRefused { .. } => "connect.refused",
         ErrorKind::ConnectTimeout { .. } => "connect.timeout",
         ErrorKind::ConnectUnreachable { .. } => "connect.unreachable",
@@ -84,6 +85,11 @@ pub(super) fn advice(kind: &ErrorKind) -> Advice {
             "The name servers that are asked here do not answer.",
             "Check the name servers and the network of the machine that connects.",
             Some(LEGACY_UNREACHABLE),
+        ),
+        ErrorKind::AddressForbidden { .. } => row(
+            "The rules of the machine that connects do not permit any address of this host.",
+            "Check what the name resolves to there, and the address blocks in the rules.",
+            None,
         ),
         ErrorKind::ConnectRefused { .. } => row(
             "The host is up, but nothing listens on this port, or a firewall answers in its place.",

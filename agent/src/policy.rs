@@ -1,0 +1,335 @@
+//! The agent's own policy: which hosts, identities and kinds of tasks it serves, whatever the control plane asks for.
+//!
+//! Read from a file that the control plane cannot change. A [`Policy`] is parsed once and cannot be wrong; it must never
+//! be widened by a file that is broken, half-written or gone. What a rule compares is brought into one form first, so
+//! that another spelling of the same thing is the same thing. Checked by `tasks` before an assignment is accepted;
+//! `watch` keeps it up to date.
+
+mod file;
+mod identity;
+mod names;
+#[cfg(test)]
+mod tests;
+mod turns;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use lictor_proto::v1::{TaskSpec, task_spec};
+use lictor_winrm::target::{AuthKind, Endpoint, MessageEncryption, Network, Networks, Scheme, TlsPolicy};
+
+use identity::Pattern;
+use names::{Host, HostRule};
+
+pub(crate) use file::{PolicyError, load};
+pub(crate) use turns::Turn;
+pub(crate) use watch::Policies;
+
+/// What the agent serves. `docs/policy.md` lists the same keys; a test compares the two. The default serves everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Policy {
+    /// Where it was read from. Nothing: there is no policy.
+    file: Option<PathBuf>,
+    /// `hosts.*`.
+    hosts: Hosts,
+    /// `identities.*`.
+    identities: Identities,
+    /// `connection.*`.
+    connection: Connection,
+    /// `tasks.*`.
+    tasks: Tasks,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Hosts {
+    /// Nothing: all.
+    allow: Option<Vec<HostRule>>,
+    deny: Vec<HostRule>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Identities {
+    /// Nothing: all.
+    allow: Option<Vec<Pattern>>,
+    deny: Vec<Pattern>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Connection {
+    /// Nothing: all.
+    ports: Option<BTreeSet<u16>>,
+    http: PlainHttp,
+    skip_cert_check: bool,
+    task_ca: bool,
+    basic: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Tasks {
+    /// Nothing: all.
+    kinds: Option<BTreeSet<TaskKind>>,
+    /// Nothing: the contract's bounds.
+    max_script_bytes: Option<u32>,
+    /// Nothing: the setting `slots`.
+    concurrent: Option<u32>,
+    /// Nothing: no bound of its own.
+    concurrent_per_host: Option<u32>,
+}
+
+/// Whether hosts may be spoken to over http.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PlainHttp {
+    Allowed,
+    /// Only when every message is sealed by the authentication.
+    Sealed,
+    Forbidden,
+}
+
+/// Kinds of tasks, as the contract names capabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TaskKind {
+    ConnectionTest,
+    Command,
+    Script,
+}
+
+impl TaskKind {
+    const ALL: [Self; 3] = [Self::ConnectionTest, Self::Command, Self::Script];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::ConnectionTest => "connection_test",
+            Self::Command => "command",
+            Self::Script => "script",
+        }
+    }
+}
+
+/// What a task wants done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Job {
+    /// Its kind.
+    pub(crate) kind: TaskKind,
+    /// Bytes that it brings along for the host: script, command line, arguments, standard input, environment.
+    pub(crate) script_bytes: u64,
+}
+
+impl Job {
+    /// Reads it from the wire. Nothing: a kind that this version does not know.
+    pub(crate) fn of(spec: &TaskSpec) -> Option<Self> {
+        let (kind, texts, shell, input) = match spec.kind.as_ref()? {
+            task_spec::Kind::ConnectionTest(_) => {
+                return Some(Self { kind: TaskKind::ConnectionTest, script_bytes: 0 });
+            }
+            task_spec::Kind::Command(command) => {
+                let texts = (&command.command_line, &command.arguments);
+                (TaskKind::Command, texts, &command.shell, command.stdin.len())
+            }
+            task_spec::Kind::Script(script) => (TaskKind::Script, (&script.text, &script.arguments), &script.shell, 0),
+        };
+        let environment =
+            shell.iter().flat_map(|shell| &shell.environment).map(|(name, value)| name.len() + value.len());
+        let lengths = texts.1.iter().map(String::len).chain(environment);
+        let script_bytes = lengths.fold(texts.0.len() + input, usize::saturating_add) as u64;
+        Some(Self { kind, script_bytes })
+    }
+}
+
+/// How a task wants to reach its host, and as whom.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Approach<'a> {
+    /// Where.
+    pub(crate) endpoint: &'a Endpoint,
+    /// As whom.
+    pub(crate) username: &'a str,
+    /// How to authenticate.
+    pub(crate) auth: AuthKind,
+    /// How the host's certificate is checked.
+    pub(crate) tls: &'a TlsPolicy,
+    /// When messages are sealed.
+    pub(crate) message_encryption: MessageEncryption,
+}
+
+/// A task that the policy does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}: {rule} in {} does not allow it", file.display())]
+pub(crate) struct Refusal {
+    /// Stable, `policy.` and what it is about.
+    pub(crate) code: &'static str,
+    /// Key of the rule.
+    pub(crate) rule: &'static str,
+    /// What the task asks for.
+    pub(crate) problem: String,
+    /// Where the rule stands.
+    pub(crate) file: PathBuf,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            file: None,
+            hosts: Hosts::default(),
+            identities: Identities::default(),
+            connection: Connection {
+                ports: None,
+                http: PlainHttp::Allowed,
+                skip_cert_check: true,
+                task_ca: true,
+                basic: true,
+            },
+            tasks: Tasks::default(),
+        }
+    }
+}
+
+impl Policy {
+    /// Decides about a task that has not been accepted. Allowed, it may be connected to at the returned addresses only:
+    /// what a name resolves to is known no sooner than when the connection is opened.
+    pub(crate) fn check(&self, job: Job, approach: &Approach<'_>) -> Result<Networks, Refusal> {
+        self.job(job)?;
+        self.identity(approach.username)?;
+        self.connection(approach)?;
+        self.host(approach.endpoint.host())
+    }
+
+    /// Most tasks that may work on hosts at once.
+    pub(crate) fn concurrent(&self) -> Option<u32> {
+        self.tasks.concurrent
+    }
+
+    /// Most tasks that may work on one host at once.
+    fn concurrent_per_host(&self) -> Option<u32> {
+        self.tasks.concurrent_per_host
+    }
+
+    fn job(&self, job: Job) -> Result<(), Refusal> {
+        if self.tasks.kinds.as_ref().is_some_and(|kinds| !kinds.contains(&job.kind)) {
+            return Err(self.refusal("policy.task_kind", "tasks.kinds", format!("the task is a {}", job.kind.name())));
+        }
+        match self.tasks.max_script_bytes {
+            Some(most) if job.script_bytes > u64::from(most) => {
+                let problem = format!("the task brings {} bytes for the host, {most} are the most", job.script_bytes);
+                Err(self.refusal("policy.script_size", "tasks.max_script_bytes", problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn identity(&self, username: &str) -> Result<(), Refusal> {
+        let Identities { allow, deny } = &self.identities;
+        if allow.is_none() && deny.is_empty() {
+            return Ok(());
+        }
+        let refusal = |rule| self.refusal("policy.identity", rule, format!("the task runs as {username:?}"));
+        // Windows may not tell such a name from the one without them.
+        if username.trim() != username || username.chars().any(char::is_control) {
+            return Err(refusal(if allow.is_some() { "identities.allow" } else { "identities.deny" }));
+        }
+        if deny.iter().any(|pattern| pattern.matches_any_form(username)) {
+            return Err(refusal("identities.deny"));
+        }
+        match allow {
+            Some(allow) if !allow.iter().any(|pattern| pattern.matches(username)) => Err(refusal("identities.allow")),
+            _ => Ok(()),
+        }
+    }
+
+    fn connection(&self, approach: &Approach<'_>) -> Result<(), Refusal> {
+        let rules = &self.connection;
+        let port = approach.endpoint.port();
+        if rules.ports.as_ref().is_some_and(|ports| !ports.contains(&port)) {
+            return Err(self.refusal("policy.port", "connection.ports", format!("the task uses port {port}")));
+        }
+        if approach.auth == AuthKind::Basic && !rules.basic {
+            let problem = "the task uses Basic authentication".to_owned();
+            return Err(self.refusal("policy.basic", "connection.basic", problem));
+        }
+        match approach.endpoint.scheme() {
+            Scheme::Http => {
+                let sealed =
+                    approach.auth != AuthKind::Basic && approach.message_encryption != MessageEncryption::Never;
+                let problem = match rules.http {
+                    PlainHttp::Allowed => return Ok(()),
+                    PlainHttp::Sealed if sealed => return Ok(()),
+                    PlainHttp::Sealed => "the task uses http without sealed messages",
+                    PlainHttp::Forbidden => "the task uses http",
+                };
+                Err(self.refusal("policy.plain_http", "connection.http", problem.to_owned()))
+            }
+            Scheme::Https if approach.tls.skip_certificate_check && !rules.skip_cert_check => {
+                let problem = "the task skips the check of the host's certificate".to_owned();
+                Err(self.refusal("policy.skip_cert_check", "connection.skip_cert_check", problem))
+            }
+            // Whoever may name the authority to trust need not skip the check.
+            Scheme::Https if approach.tls.ca_pem.is_some() && !rules.task_ca => {
+                let problem = "the task brings an authority of its own to trust".to_owned();
+                Err(self.refusal("policy.task_ca", "connection.task_ca", problem))
+            }
+            Scheme::Https => Ok(()),
+        }
+    }
+
+    fn host(&self, host: &str) -> Result<Networks, Refusal> {
+        let Hosts { allow, deny } = &self.hosts;
+        if allow.is_none() && deny.is_empty() {
+            return Ok(Networks::default());
+        }
+        let refusal = |rule| self.refusal("policy.host", rule, format!("the task is for host {host:?}"));
+        let blocks = |rules: &[HostRule]| -> Vec<Network> { rules.iter().filter_map(HostRule::network).collect() };
+        let Some(host) = Host::parse(host) else {
+            // The system may read it as an address: `127.1`, `0x7f000001`.
+            return Err(refusal(if allow.is_some() { "hosts.allow" } else { "hosts.deny" }));
+        };
+        if deny.iter().any(|rule| rule.matches(&host)) {
+            return Err(refusal("hosts.deny"));
+        }
+        let denied = blocks(deny);
+        let Some(allow) = allow else { return Ok(Networks { allow: None, deny: denied }) };
+        if allow.iter().any(|rule| rule.matches(&host)) {
+            return Ok(Networks { allow: None, deny: denied });
+        }
+        let allowed = blocks(allow);
+        match host {
+            // Which of them it has shows when it is connected to.
+            Host::Name(_) if !allowed.is_empty() => Ok(Networks { allow: Some(allowed), deny: denied }),
+            Host::Name(_) | Host::Address(_) => Err(refusal("hosts.allow")),
+        }
+    }
+
+    fn refusal(&self, code: &'static str, rule: &'static str, problem: String) -> Refusal {
+        Refusal { code, rule, problem, file: self.file.clone().unwrap_or_default() }
+    }
+}
+
+impl fmt::Display for TaskKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl HostRule {
+    fn matches(&self, host: &Host) -> bool {
+        match (self, host) {
+            (Self::Any, _) => true,
+            (Self::Name(rule), Host::Name(name)) => rule == name,
+            (Self::Suffix(suffix), Host::Name(name)) => name.len() > suffix.len() && name.ends_with(suffix.as_str()),
+            (Self::Network(network), Host::Address(address)) => network.contains(*address),
+            (Self::Name(_) | Self::Suffix(_), Host::Address(_)) | (Self::Network(_), Host::Name(_)) => false,
+        }
+    }
+
+    fn network(&self) -> Option<Network> {
+        match self {
+            Self::Network(network) => Some(*network),
+            _ => None,
+        }
+    }
+}
+
+/// An address in the form that rules are compared with.
+fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}

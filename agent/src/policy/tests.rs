@@ -1,0 +1,374 @@
+//! Rules, the ways around them, and the reference page.
+
+use lictor_proto::v1::{Command, Script, ShellSettings};
+
+use super::*;
+use crate::config::reader::Reader;
+
+fn policy(text: &str) -> Policy {
+    file::parse("/p/policy.toml".as_ref(), text.as_bytes()).unwrap()
+}
+
+fn mistakes(name: &str, text: &str) -> Vec<String> {
+    match file::parse(name.as_ref(), text.as_bytes()) {
+        Err(PolicyError::Mistakes { mistakes, .. }) => mistakes,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[derive(Clone)]
+struct Asked {
+    scheme: Scheme,
+    host: &'static str,
+    port: Option<u16>,
+    username: &'static str,
+    auth: AuthKind,
+    tls: TlsPolicy,
+    message_encryption: MessageEncryption,
+    job: Job,
+}
+
+const COMMAND: Job = Job { kind: TaskKind::Command, script_bytes: 10 };
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self {
+            scheme: Scheme::Https,
+            host: "win01.corp.example",
+            port: None,
+            username: r"CORP\svc-web",
+            auth: AuthKind::Negotiate,
+            tls: TlsPolicy::default(),
+            message_encryption: MessageEncryption::Auto,
+            job: COMMAND,
+        }
+    }
+}
+
+impl Asked {
+    fn of(self, policy: &Policy) -> Result<Networks, Refusal> {
+        let endpoint = Endpoint::new(self.scheme, self.host, self.port, None).unwrap();
+        policy.check(
+            self.job,
+            &Approach {
+                endpoint: &endpoint,
+                username: self.username,
+                auth: self.auth,
+                tls: &self.tls,
+                message_encryption: self.message_encryption,
+            },
+        )
+    }
+
+    fn code(self, policy: &Policy) -> &'static str {
+        self.of(policy).map_or_else(|refusal| refusal.code, |_| "allowed")
+    }
+}
+
+fn host(policy: &Policy, host: &'static str) -> &'static str {
+    Asked { host, ..Asked::default() }.code(policy)
+}
+
+fn user(policy: &Policy, username: &'static str) -> &'static str {
+    Asked { username, ..Asked::default() }.code(policy)
+}
+
+#[test]
+fn without_a_policy_everything_is_allowed() {
+    let tls = TlsPolicy { skip_certificate_check: true, ca_pem: Some("x".into()) };
+    let policy = Policy::default();
+    for scheme in [Scheme::Http, Scheme::Https] {
+        let asked = Asked { scheme, tls: tls.clone(), auth: AuthKind::Basic, host: "127.1", ..Asked::default() };
+        assert_eq!(asked.of(&policy), Ok(Networks::default()));
+    }
+}
+
+#[test]
+fn hosts_are_allowed_by_name_suffix_and_block() {
+    let policy =
+        policy("hosts.allow = [\"Win01.Other.example.\", \".corp.example\", \"10.1.0.0/16\", \"[2001:db8::7]\"]");
+    for (name, expected) in [
+        ("win01.other.example", "allowed"),
+        ("WIN01.OTHER.EXAMPLE.", "allowed"),
+        ("a.corp.example", "allowed"),
+        ("a.b.Corp.Example.", "allowed"),
+        ("10.1.2.3", "allowed"),
+        ("::ffff:10.1.2.3", "allowed"),
+        ("::ffff:a01:203", "allowed"),
+        ("2001:db8::7", "allowed"),
+        ("[2001:0db8:0::7]", "allowed"),
+        ("10.2.0.1", "policy.host"),
+        ("::ffff:10.2.0.1", "policy.host"),
+        ("2001:db8::8", "policy.host"),
+    ] {
+        assert_eq!(host(&policy, name), expected, "{name}");
+    }
+    // Of other names only the addresses can allow them, once they are known.
+    for name in ["corp.example", "evilcorp.example", "win01.other.example.evil", "10.1.2.3.evil.example"] {
+        let networks = Asked { host: name, ..Asked::default() }.of(&policy).unwrap();
+        assert!(
+            networks.permit("10.1.9.9".parse().unwrap()) && !networks.permit("10.2.0.1".parse().unwrap()),
+            "{name}"
+        );
+    }
+    // Names that a rule allows are not held to blocks.
+    let networks = Asked { host: "a.corp.example", ..Asked::default() }.of(&policy).unwrap();
+    assert!(networks.permit("192.0.2.1".parse().unwrap()));
+}
+
+#[test]
+fn without_blocks_unknown_names_are_refused_at_once() {
+    let policy = policy("hosts.allow = [\".corp.example\"]");
+    for name in ["corp.example", "evilcorp.example", "x.corp.example.evil", "10.0.0.1", "::1"] {
+        assert_eq!(host(&policy, name), "policy.host", "{name}");
+    }
+    assert_eq!(host(&self::policy("hosts.allow = []"), "win01.corp.example"), "policy.host");
+    assert_eq!(host(&self::policy("hosts.allow = [\"*\"]"), "win01.corp.example"), "allowed");
+}
+
+#[test]
+fn addresses_in_disguise_are_refused() {
+    let policy = policy("hosts.deny = [\"127.0.0.0/8\", \"169.254.169.254\", \"DC01.corp.example\"]");
+    for name in [
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.1",
+        "0177.0.0.1",
+        "127.0.0.1.",
+        "127.0.1",
+        "0x",
+        "1.0x7f",
+        "::ffff:127.0.0.1",
+        "::ffff:7f00:1",
+        "[::ffff:127.0.0.1]",
+        "169.254.169.254",
+        "dc01.corp.example.",
+        "DC01.CORP.example",
+    ] {
+        assert_eq!(host(&policy, name), "policy.host", "{name}");
+    }
+    // What a name resolves to is held to the same rule.
+    let networks = Asked { host: "localhost", ..Asked::default() }.of(&policy).unwrap();
+    for (address, permitted) in
+        [("127.0.0.1", false), ("::ffff:127.0.0.1", false), ("169.254.169.254", false), ("10.0.0.1", true)]
+    {
+        assert_eq!(networks.permit(address.parse().unwrap()), permitted, "{address}");
+    }
+    // And so are names that are allowed.
+    let both = self::policy("hosts.allow = [\".corp.example\"]\nhosts.deny = [\"10.0.0.1\"]");
+    let networks = Asked::default().of(&both).unwrap();
+    assert!(!networks.permit("10.0.0.1".parse().unwrap()) && networks.permit("10.0.0.2".parse().unwrap()));
+}
+
+#[test]
+fn names_of_other_scripts_are_compared_as_the_dns_has_them() {
+    let policy = policy("hosts.allow = [\"BÜCHER.example\", \".ｃｏｒｐ.example\"]");
+    assert_eq!(host(&policy, "xn--bcher-kva.example"), "allowed");
+    assert_eq!(host(&policy, "XN--BCHER-KVA.example."), "allowed");
+    assert_eq!(host(&policy, "a.corp.example"), "allowed");
+    assert_eq!(host(&policy, "bucher.example"), "policy.host");
+}
+
+#[test]
+fn identities_are_compared_without_case_and_asterisks_stay_within_their_part() {
+    let policy = policy("identities.allow = ['corp\\SVC-*', 'svc-*@corp.example', 'local']");
+    for (name, expected) in [
+        (r"CORP\svc-web", "allowed"),
+        (r"corp\SVC-", "allowed"),
+        ("SVC-a@CORP.example", "allowed"),
+        ("Local", "allowed"),
+        (r".\local", "policy.identity"),
+        (r"CORP\administrator", "policy.identity"),
+        (r"EVIL\CORP\svc-web", "policy.identity"),
+        (r"CORP\svc-x@evil.example", "policy.identity"),
+        (r"svc-x\admin@corp.example", "policy.identity"),
+        ("svc-x@evil.example@corp.example", "policy.identity"),
+        ("svc-a@corp.example ", "policy.identity"),
+        ("local\n", "policy.identity"),
+        ("", "policy.identity"),
+    ] {
+        assert_eq!(user(&policy, name), expected, "{name:?}");
+    }
+}
+
+#[test]
+fn a_denied_account_is_denied_in_every_domain_and_form() {
+    let policy = policy("identities.deny = ['Administrator', 'adm-*', 'CORP\\root']");
+    for (name, expected) in [
+        ("administrator", "policy.identity"),
+        (r"CORP\ADMINISTRATOR", "policy.identity"),
+        (r".\administrator", "policy.identity"),
+        ("administrator@corp.example", "policy.identity"),
+        (r"x\administrator@corp.example", "policy.identity"),
+        ("corp/administrator", "policy.identity"),
+        (" administrator", "policy.identity"),
+        (r"CORP\adm-alice", "policy.identity"),
+        ("adm-alice@corp.example", "policy.identity"),
+        (r"corp\Root", "policy.identity"),
+        (r"OTHER\root", "allowed"),
+        (r"CORP\alice", "allowed"),
+        (r"CORP\notadministrator", "allowed"),
+    ] {
+        assert_eq!(user(&policy, name), expected, "{name:?}");
+    }
+    let all = self::policy("identities.allow = ['*']\nidentities.deny = ['CORP\\*']");
+    assert_eq!((user(&all, r"OTHER\x"), user(&all, r"corp\x")), ("allowed", "policy.identity"));
+}
+
+#[test]
+fn connections_are_limited() {
+    let policy = policy(
+        "[connection]\nports = [5986]\nhttp = \"forbidden\"\nskip_cert_check = false\ntask_ca = false\nbasic = false\n",
+    );
+    let asked = Asked::default;
+    let tls = |skip, ca: Option<&str>| TlsPolicy { skip_certificate_check: skip, ca_pem: ca.map(str::to_owned) };
+    assert_eq!(asked().code(&policy), "allowed");
+    assert_eq!(Asked { port: Some(22), ..asked() }.code(&policy), "policy.port");
+    assert_eq!(Asked { scheme: Scheme::Http, ..asked() }.code(&policy), "policy.port");
+    assert_eq!(Asked { scheme: Scheme::Http, port: Some(5986), ..asked() }.code(&policy), "policy.plain_http");
+    assert_eq!(Asked { tls: tls(true, None), ..asked() }.code(&policy), "policy.skip_cert_check");
+    assert_eq!(Asked { tls: tls(false, Some("pem")), ..asked() }.code(&policy), "policy.task_ca");
+    assert_eq!(Asked { auth: AuthKind::Basic, ..asked() }.code(&policy), "policy.basic");
+
+    let sealed = self::policy("connection.http = \"sealed\"");
+    let http = || Asked { scheme: Scheme::Http, ..Asked::default() };
+    assert_eq!(http().code(&sealed), "allowed");
+    assert_eq!(Asked { message_encryption: MessageEncryption::Never, ..http() }.code(&sealed), "policy.plain_http");
+    assert_eq!(Asked { auth: AuthKind::Basic, ..http() }.code(&sealed), "policy.plain_http");
+}
+
+#[test]
+fn tasks_are_limited_by_kind_and_by_all_that_they_bring() {
+    let policy = policy("[tasks]\nkinds = [\"command\", \"connection_test\"]\nmax_script_bytes = 20\n");
+    let job = |kind, script_bytes| Asked { job: Job { kind, script_bytes }, ..Asked::default() }.code(&policy);
+    assert_eq!(job(TaskKind::ConnectionTest, 0), "allowed");
+    assert_eq!(job(TaskKind::Script, 1), "policy.task_kind");
+    assert_eq!((job(TaskKind::Command, 20), job(TaskKind::Command, 21)), ("allowed", "policy.script_size"));
+
+    let shell = Some(ShellSettings { environment: [("ab".to_owned(), "cde".to_owned())].into(), ..Default::default() });
+    let command = Command {
+        command_line: "12".into(),
+        arguments: vec!["3".into(), "45".into()],
+        stdin: vec![0; 6].into(),
+        shell: shell.clone(),
+        ..Default::default()
+    };
+    let spec = |kind| TaskSpec { kind: Some(kind), ..TaskSpec::default() };
+    let of = |kind| Job::of(&spec(kind)).unwrap();
+    assert_eq!(of(task_spec::Kind::Command(command)), Job { kind: TaskKind::Command, script_bytes: 16 });
+    let script = Script { text: "1234567".into(), arguments: vec!["8".into()], shell, ..Default::default() };
+    assert_eq!(of(task_spec::Kind::Script(script)), Job { kind: TaskKind::Script, script_bytes: 13 });
+    assert_eq!(Job::of(&TaskSpec::default()), None);
+}
+
+#[test]
+fn a_refusal_names_the_rule_and_the_file() {
+    let refusal = Asked::default().of(&policy("hosts.allow = [\"other\"]")).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "the task is for host \"win01.corp.example\": hosts.allow in /p/policy.toml does not allow it"
+    );
+}
+
+#[test]
+fn every_mistake_is_told_at_once_and_nothing_is_taken_for_granted() {
+    let text = "colour = 1\n[hosts]\nallow = [\"a b\", \"*.x\", \"10.0.0.1/8\", \"127.1\", \"\", \"a%41\", \"10.0.0.0/33\"]\n\
+                [connection]\nports = [0, 70000]\nhttp = \"maybe\"\nbasic = \"no\"\n\
+                [tasks]\nkinds = [\"powershell\"]\nconcurrent = 0\nmax_script_bytes = -1\n[identities]\ndeny = [\"\"]\n";
+    let found = mistakes("p.toml", text);
+    let all = found.join("\n");
+    for expected in [
+        "colour: is not a setting",
+        "hosts.allow: \"a b\" is not a host name",
+        "names below another are written .x",
+        "did you mean 10.0.0.0/8?",
+        "hosts.allow: \"127.1\" is another spelling of an address; write 127.0.0.1",
+        "hosts.allow: \"\" is not a host name",
+        "hosts.allow: \"a%41\"",
+        "hosts.allow: \"10.0.0.0/33\" has no prefix length",
+        "connection.ports: \"0\" is not a TCP port",
+        "connection.ports: \"70000\" is not a TCP port",
+        "connection.http: must be",
+        "connection.basic: must be true or false",
+        "tasks.kinds: \"powershell\" is not a kind",
+        "tasks.concurrent: must be",
+        "tasks.max_script_bytes: must be",
+        "identities.deny: \"\" is empty",
+    ] {
+        assert!(all.contains(expected), "{expected:?} is missing in:\n{all}");
+    }
+    assert_eq!(found.len(), 16, "{all}");
+    // A key without a value limits nothing, which is not what was meant.
+    for text in ["hosts:\n  allow:\n", "hosts: ~\ntasks: {concurrent: 1}\n"] {
+        assert!(mistakes("p.yaml", text).iter().any(|text| text.contains("has no value")), "{text}");
+    }
+    for (name, text) in [("p.toml", ""), ("p.yaml", "# nothing\n"), ("p.yaml", "{}"), ("p.txt", "hosts.allow = []")] {
+        assert_eq!(mistakes(name, text).len(), 1, "{name} {text:?}");
+    }
+    assert!(!mistakes("p.yaml", "hosts: {allow: [a]}\nhosts: {deny: [b]}\n").is_empty(), "a key given twice");
+    assert!(matches!(load("/nowhere/p.toml".as_ref()), Err(PolicyError::Read { .. })));
+}
+
+#[test]
+fn the_reference_page_lists_exactly_the_rules() {
+    let mut reader = Reader::new(config::Value::default(), Vec::new());
+    let policy = file::take(&mut reader, "/p".as_ref());
+    let mut asked: Vec<String> = reader.asked().iter().map(|key| (*key).to_owned()).collect();
+    asked.sort();
+    let page = include_str!("../../../docs/policy.md");
+    let mut listed: Vec<String> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(key, _)| key.to_owned()))
+        .collect();
+    listed.retain(|key| !key.starts_with("policy."));
+    listed.sort();
+    assert_eq!(asked, listed);
+    // The struct's own fields, so that a field that no key sets cannot hide.
+    let fields =
+        format!("{policy:#?}").lines().filter(|line| line.starts_with("        ") && line.contains(": ")).count();
+    assert_eq!(fields, asked.len());
+    for code in [
+        "host",
+        "address",
+        "identity",
+        "task_kind",
+        "port",
+        "plain_http",
+        "skip_cert_check",
+        "task_ca",
+        "basic",
+        "script_size",
+    ] {
+        assert!(page.contains(&format!("| `policy.{code}` |")), "policy.{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_beyond_the_bound_waits_for_its_turn() {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+    use tokio::time::timeout;
+
+    let (policies, receiver) = watch::channel(Arc::new(policy("[tasks]\nconcurrent = 3\nconcurrent_per_host = 2\n")));
+    let turns = Arc::new(turns::Turns::new(receiver));
+    let soon = Duration::from_secs(1);
+    let first = turns.next("Host.").await;
+    let _second = turns.next("host").await;
+    assert!(timeout(soon, turns.next("HOST")).await.is_err(), "the host is full");
+    let _third = turns.next("other").await;
+    assert!(timeout(soon, turns.next("third")).await.is_err(), "the agent is full");
+    let waiting = tokio::spawn({
+        let turns = Arc::clone(&turns);
+        async move { turns.next("host").await }
+    });
+    tokio::task::yield_now().await;
+    drop(first);
+    let again = waiting.await.unwrap();
+    assert!(timeout(soon, turns.next("third")).await.is_err());
+    policies.send_replace(Arc::new(Policy::default()));
+    timeout(soon, turns.next("host")).await.expect("the new policy has no bounds");
+    drop(again);
+}
