@@ -12,6 +12,9 @@ mod link;
 mod secrets;
 mod sessions;
 pub mod shutdown;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod tasks;
 mod telemetry;
 

@@ -18,6 +18,9 @@ mod files;
 mod http;
 mod metrics;
 mod outbox;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod store;
 mod telemetry;
 mod validate;
