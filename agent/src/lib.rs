@@ -14,6 +14,9 @@ mod process;
 mod secrets;
 mod sessions;
 pub mod shutdown;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod tasks;
 mod telemetry;
 

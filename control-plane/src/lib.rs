@@ -19,6 +19,9 @@ mod http;
 mod metrics;
 mod outbox;
 mod process;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod store;
 mod telemetry;
 mod validate;

@@ -68,6 +68,8 @@ struct Entry {
 
 #[derive(Debug)]
 enum Stage {
+    /// Given to the engine, which has not answered yet.
+    Assigned,
     Accepted,
     Started,
     Ended(Box<TaskResult>),
@@ -168,8 +170,9 @@ impl Protocol {
     pub(crate) fn connected(&mut self, now: Instant) {
         let held = self.tasks.iter().map(|(key, entry)| {
             let state = match entry.stage {
+                // Not yet journalled, but on its way to be started: unnamed, it would be given to another agent, too.
                 // Given back, but that may not have arrived: until it has, it is as good as accepted.
-                Stage::Accepted | Stage::HandedBack(..) => HeldState::Accepted,
+                Stage::Assigned | Stage::Accepted | Stage::HandedBack(..) => HeldState::Accepted,
                 Stage::Started => HeldState::Running,
                 Stage::Ended(_) => HeldState::Ended,
             };
@@ -188,7 +191,7 @@ impl Protocol {
         };
         for entry in self.tasks.values_mut() {
             let (accepted, started) = match entry.stage {
-                Stage::Accepted | Stage::HandedBack(..) => (true, false),
+                Stage::Assigned | Stage::Accepted | Stage::HandedBack(..) => (true, false),
                 Stage::Started | Stage::Ended(_) => (true, true),
             };
             entry.told = Some(Told { accepted, started, sent: entry.acked, end: None, handed_back: None });
@@ -222,7 +225,9 @@ impl Protocol {
 
     /// Whether the engine has come to rest after a drain and everything has been acknowledged.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.idle && self.commands.is_empty() && self.tasks.is_empty()
+        // The engine does not answer for a duplicate of what was acknowledged.
+        let settled = self.tasks.values().all(|entry| matches!(entry.stage, Stage::Assigned));
+        self.idle && self.commands.is_empty() && settled
     }
 
     /// Whether it takes nothing new.
@@ -244,14 +249,12 @@ impl Protocol {
     /// An event of the engine.
     pub(crate) fn engine(&mut self, event: &Event) {
         match event {
-            Event::Accepted { key, .. } => {
-                if self.tasks.contains_key(key) {
-                    // The answer to a duplicate.
-                    self.repeat(key);
-                } else {
-                    self.enter(key, Stage::Accepted, 0);
-                }
-            }
+            Event::Accepted { key, .. } => match self.tasks.get_mut(key) {
+                Some(entry) if matches!(entry.stage, Stage::Assigned) => entry.stage = Stage::Accepted,
+                // The answer to a duplicate.
+                Some(_) => self.repeat(key),
+                None => self.enter(key, Stage::Accepted, 0),
+            },
             Event::Started(key) => {
                 if let Some(entry) = self.tasks.get_mut(key)
                     && matches!(entry.stage, Stage::Accepted)
@@ -348,6 +351,11 @@ impl Protocol {
                     return Err(SessionEnd::Violation("an assignment beyond the credit"));
                 }
                 self.assigned += 1;
+                if let Some(key) = TaskKey::parse(assignment.task.clone())
+                    && !self.tasks.contains_key(&key)
+                {
+                    self.enter(&key, Stage::Assigned, 0);
+                }
                 self.commands.push_back(Command::Assign(Box::new(assignment)));
             }
             server_event::Event::Cancel(cancel) => {

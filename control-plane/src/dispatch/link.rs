@@ -319,13 +319,17 @@ impl Ledger {
         if stream == OutputStream::Unspecified {
             return Err(ProtocolError("output of no stream".into()));
         }
+        let end = chunk.offset.saturating_add(chunk.data.len() as u64);
         if !self.touch(agent_id, reference, now) {
+            // Nobody wants it any more. Unsaid, it would fill the agent's windows for good, and the late result, which comes
+            // behind it, would never be sent.
+            let ack = OutputAck { task: Some(reference.clone()), offset: end, full: true };
+            self.acks.insert((session, reference.task_id.clone(), reference.epoch), ack);
             return Ok(());
         }
         self.note_progress(reference, true, now);
         let limit = self.settings.output_limit;
         let Some(task) = self.tasks.get_mut(&reference.task_id) else { return Ok(()) };
-        let end = chunk.offset.saturating_add(chunk.data.len() as u64);
         if end > task.received {
             let full = task.output_bytes >= limit;
             if chunk.offset > task.received && !full {

@@ -220,6 +220,22 @@ fn a_result_resolves_a_lost_task() {
 }
 
 #[test]
+fn output_that_nobody_wants_any_more_does_not_hold_back_the_late_result_behind_it() {
+    let mut world = World::new(&["a"]);
+    let session = world.connect("a", "i", Vec::new(), 1);
+    world.submit("t", false);
+    world.say("a", session, started("t", 1)).unwrap();
+    world.pass(LEASE);
+    world.pass(LOST_WAIT);
+    assert_eq!(world.outcome("t"), TaskState::Unknown);
+    world.events.clear();
+    world.say("a", session, output("t", 1, 7, b"abc")).unwrap();
+    let ack = OutputAck { task: Some(reference("t", 1)), offset: 10, full: true };
+    assert_eq!(world.events, [(session, server_event::Event::OutputAck(ack))]);
+    assert!(world.appended.is_empty());
+}
+
+#[test]
 fn no_lease_ends_within_the_grace_after_the_start() {
     let mut world = World::new(&["a"]);
     let mut task = None;

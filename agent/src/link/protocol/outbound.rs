@@ -7,8 +7,8 @@ use lictor_proto::v1::{
 };
 
 use super::{Entry, MOST_UNDER_WAY, OutputWanted, PIECE, Phase, Protocol, Stage};
-use crate::tasks::TaskKey;
 use crate::tasks::output::Piece;
+use crate::tasks::{Command, TaskKey};
 
 impl Protocol {
     /// The next event for the control plane, everything but output. Goes before output, always.
@@ -40,6 +40,7 @@ impl Protocol {
                         return Some(agent_event::Event::HandBack(HandBack { task, reason, failure }));
                     }
                 }
+                Stage::Assigned => {}
                 _ if !told.accepted => {
                     told.accepted = true;
                     return Some(agent_event::Event::Accepted(Accepted { task }));
@@ -126,12 +127,14 @@ impl Protocol {
     pub(crate) fn output_read(&mut self, wanted: &OutputWanted, piece: Option<Piece>) -> Option<AgentEvent> {
         let entry = self.tasks.get_mut(&wanted.key)?;
         let told = entry.told.as_mut()?;
-        let Some(piece) = piece else {
+        let Some(piece) = piece.filter(|piece| piece.offset <= told.sent) else {
+            // What the control plane stores has no holes: it takes nothing behind one, and would end every session over it.
             entry.gap = true;
-            told.sent = entry.produced;
+            entry.full = true;
+            let (key, offset) = (wanted.key.clone(), entry.acked);
+            self.commands.push_back(Command::OutputAcked { key, offset, full: true });
             return None;
         };
-        entry.gap |= piece.offset > told.sent;
         told.sent = piece.offset + piece.data.len() as u64;
         let chunk = OutputChunk { offset: piece.offset, stream: piece.stream.into(), data: piece.data };
         let output = TaskOutput { task: Some(wanted.key.to_wire()), chunk: Some(chunk) };

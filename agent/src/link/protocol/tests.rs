@@ -323,6 +323,22 @@ fn a_hand_back_is_repeated_until_a_later_heartbeat_is_answered() {
 }
 
 #[test]
+fn what_the_engine_has_not_answered_for_is_held_too() {
+    let mut bench = Bench::new(&[]);
+    bench.open(Vec::new());
+    bench.events();
+    bench.assign("a").unwrap();
+    assert!(bench.events().is_empty(), "it is not journalled yet");
+    // The connection breaks before the engine has taken it.
+    let hello = bench.hello_again();
+    assert_eq!(hello.held, [HeldTask { task: wire("a"), state: HeldState::Accepted.into(), output_bytes: 0 }]);
+    bench.welcome(vec![resume("a", ResumeDecision::Continue, 0)]);
+    bench.protocol.engine(&accepted("a"));
+    bench.protocol.engine(&Event::Started(key("a")));
+    assert_eq!(names(&bench.events()), ["started a", "credit 3"]);
+}
+
+#[test]
 fn a_duplicate_assignment_is_answered_with_what_is_known() {
     let mut bench = Bench::new(&[]);
     bench.open(Vec::new());
@@ -395,6 +411,28 @@ fn output_that_is_lost_is_a_gap_and_does_not_hold_the_end_back() {
     let events = bench.events();
     let agent_event::Event::End(end) = &events[0] else { panic!("{events:?}") };
     assert!(end.result.as_ref().unwrap().output_gap);
+}
+
+#[test]
+fn nothing_is_sent_from_behind_a_gap() {
+    for lost in [None, Some(Piece { offset: 30, stream: OutputStream::Stdout, data: vec![0; 5].into() })] {
+        let mut bench = Bench::new(&[]);
+        bench.open(Vec::new());
+        bench.protocol.engine(&accepted("a"));
+        bench.protocol.engine(&Event::Started(key("a")));
+        bench.protocol.produced(&key("a"), 35);
+        bench.events();
+        let wanted = bench.protocol.next_output().unwrap();
+        assert!(bench.protocol.output_read(&wanted, lost).is_none());
+        // The control plane would call it a breach of the contract, session after session.
+        bench.protocol.produced(&key("a"), 80);
+        assert_eq!(bench.protocol.next_output(), None);
+        assert_eq!(bench.commands(), [Command::OutputAcked { key: key("a"), offset: 0, full: true }], "none is kept");
+        bench.protocol.engine(&ended("a", 80));
+        let events = bench.events();
+        let agent_event::Event::End(end) = &events[0] else { panic!("{events:?}") };
+        assert!(end.result.as_ref().unwrap().output_gap);
+    }
 }
 
 #[derive(Debug, Clone)]
