@@ -1,6 +1,5 @@
 //! Wiring: opens the state, binds the ports, runs the engine and the two servers, and stops them in order.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,8 +22,8 @@ use crate::api::{Api, Users, hash_token};
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::Now;
 use crate::config::Config;
-use crate::dispatch::{Ledger, Settings};
-use crate::engine::{Engine, Parts};
+use crate::dispatch::Settings;
+use crate::engine::{Engine, Parts, Retention, load_ledger};
 use crate::metrics::Metrics;
 use crate::store::fleet::User;
 use crate::store::{self, StoreError, Writer};
@@ -101,7 +100,14 @@ impl ControlPlane {
         let vault = Vault::open(&config.master_key, state_dir)?;
         let (mut writer, readers) = store::open(state_dir, vault.task_keys()).await?;
         let users = open_users(&mut writer, state_dir).await?;
-        let ledger = open_ledger(&mut writer, &vault, config).await?;
+        let settings = Settings {
+            lease: config.lease,
+            heartbeat_interval: config.heartbeat_interval,
+            lost_wait: config.lost_wait,
+            restart_grace: config.restart_grace,
+            output_limit: config.output_limit,
+        };
+        let ledger = load_ledger(&mut writer, &vault, settings, Now::read()).await?;
         let identity = authority.server_identity(&config.names)?;
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(identity.chain_pem, identity.key_pem.as_bytes()))
@@ -121,6 +127,12 @@ impl ControlPlane {
             watchers: Arc::clone(&watchers),
             metrics: Arc::clone(&metrics),
             agent_certificate_lifetime: config.agent_certificate_lifetime,
+            settings,
+            retention: Retention {
+                tasks: config.retention_tasks,
+                outputs: config.retention_outputs,
+                output_bytes: config.retention_output_bytes,
+            },
         });
         let api = Api {
             engine: handle,
@@ -277,26 +289,6 @@ async fn open_users(writer: &mut Writer, state_dir: &Path) -> Result<Vec<User>, 
         users.push(admin);
     }
     Ok(users)
-}
-
-async fn open_ledger(writer: &mut Writer, vault: &Vault, config: &Config) -> Result<Ledger, Cause> {
-    let settings = Settings {
-        lease: config.lease,
-        heartbeat_interval: config.heartbeat_interval,
-        lost_wait: config.lost_wait,
-        restart_grace: config.restart_grace,
-        output_limit: config.output_limit,
-    };
-    let agents = store::fleet::agents(writer).await?;
-    let tasks = store::tasks::live(writer).await?;
-    let mut credentials = HashMap::new();
-    for (name, state, key_id) in store::secrets::states(writer).await? {
-        if key_id != vault.key_id() {
-            warn!(credential = name, key_id, "Credential was stored with another master key and cannot be used");
-        }
-        credentials.insert(name, state);
-    }
-    Ok(Ledger::new(settings, agents, tasks, credentials, Now::read()))
 }
 
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);

@@ -19,6 +19,12 @@ pub(crate) struct Metrics {
     connected: Gauge,
     output_bytes: Counter,
     enrolments: Family<OutcomeLabel, Counter>,
+    database_bytes: Gauge,
+    kept_bytes: Gauge,
+    removed_bytes: Counter,
+    removed_tasks: Counter,
+    storage_full: Gauge,
+    storage_failures: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,6 +48,12 @@ impl Metrics {
             connected: Gauge::default(),
             output_bytes: Counter::default(),
             enrolments: Family::default(),
+            database_bytes: Gauge::default(),
+            kept_bytes: Gauge::default(),
+            removed_bytes: Counter::default(),
+            removed_tasks: Counter::default(),
+            storage_full: Gauge::default(),
+            storage_failures: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("tasks_submitted", "Tasks accepted", metrics.submitted.clone());
@@ -51,6 +63,12 @@ impl Metrics {
         registry.register("agents_connected", "Agents with an open session", metrics.connected.clone());
         registry.register("output_bytes", "Bytes of output received", metrics.output_bytes.clone());
         registry.register("enrolments", "Enrolments, by outcome", metrics.enrolments.clone());
+        registry.register("storage_database_bytes", "Size of the database file", metrics.database_bytes.clone());
+        registry.register("output_kept_bytes", "Bytes of output in the database", metrics.kept_bytes.clone());
+        registry.register("output_removed_bytes", "Bytes of output removed", metrics.removed_bytes.clone());
+        registry.register("tasks_removed", "Finished tasks removed", metrics.removed_tasks.clone());
+        registry.register("storage_full_state", "1 while the disk is full", metrics.storage_full.clone());
+        registry.register("storage_failures", "Times that the disk was full", metrics.storage_failures.clone());
         Self { registry, ..metrics }
     }
 
@@ -84,6 +102,26 @@ impl Metrics {
         self.queued.set(gauge(queued));
         self.assigned.set(gauge(assigned));
         self.connected.set(gauge(connected));
+    }
+
+    pub(crate) fn database(&self, bytes: u64, output: u64) {
+        self.database_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.kept_bytes.set(i64::try_from(output).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn output_removed(&self, bytes: u64) {
+        self.removed_bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn tasks_removed(&self, tasks: u64) {
+        self.removed_tasks.inc_by(tasks);
+    }
+
+    pub(crate) fn storage_full(&self, full: bool) {
+        if full {
+            self.storage_failures.inc();
+        }
+        self.storage_full.set(i64::from(full));
     }
 
     /// OpenMetrics text.
