@@ -42,6 +42,10 @@ pub struct Config {
     pub agent_certificate_lifetime: Duration,
     /// `output_limit`: most bytes of output stored per task. Default 1 GiB; at least 64 KiB.
     pub output_limit: u64,
+    /// `connections.most`: most connections at once on `listen`. Default 4096; 16 to 1,000,000.
+    pub connections_most: usize,
+    /// `connections.per_source`: most of them from one address. Default 1024; 1 to 1,000,000.
+    pub connections_per_source: usize,
     /// `retention.tasks`: how long finished tasks are kept. Default 30 days; 1 s to 10 years.
     pub retention_tasks: Duration,
     /// `retention.outputs`: how long the output of finished tasks is kept. Default 7 days; 1 s to 10 years.
@@ -140,6 +144,7 @@ impl Config {
         let agent_certificate_lifetime =
             reader.duration("agent_certificate_lifetime", 24 * HOUR, Duration::from_secs(60), 397 * 24 * HOUR);
         let output_limit = reader.size("output_limit", DEFAULT_OUTPUT_LIMIT, MINIMUM_OUTPUT_LIMIT);
+        let (connections_most, connections_per_source) = reader.connections();
         let (retention_tasks, retention_outputs, retention_output_bytes) = reader.retention();
         let (log_format, log_level) = reader.log();
         let master_key = match (key_file, master_key) {
@@ -175,6 +180,8 @@ impl Config {
             restart_grace,
             agent_certificate_lifetime,
             output_limit,
+            connections_most,
+            connections_per_source,
             retention_tasks,
             retention_outputs,
             retention_output_bytes,
@@ -277,6 +284,19 @@ impl Reader {
         names
     }
 
+    fn connections(&mut self) -> (usize, usize) {
+        let mut inner = self.table("connections", "connections.", "most and per_source");
+        let mut number = |key: &str, default: usize, least: usize| {
+            let expected = format!("a number from {least} to {CONNECTIONS_BOUND}");
+            inner.parse(key, default, &expected, |text| {
+                text.parse().ok().filter(|number| (least..=CONNECTIONS_BOUND).contains(number))
+            })
+        };
+        let bounds = (number("most", DEFAULT_CONNECTIONS, 16), number("per_source", DEFAULT_PER_SOURCE, 1));
+        self.mistakes = inner.finish();
+        bounds
+    }
+
     fn retention(&mut self) -> (Duration, Duration, u64) {
         let mut inner = self.table("retention", "retention.", "tasks, outputs and output_bytes");
         let least = Duration::from_secs(1);
@@ -355,6 +375,11 @@ const DEFAULT_LOST_WAIT: Duration = Duration::from_secs(60);
 const DEFAULT_RESTART_GRACE: Duration = Duration::from_secs(30);
 const DEFAULT_OUTPUT_LIMIT: u64 = 1 << 30;
 const MINIMUM_OUTPUT_LIMIT: u64 = 64 << 10;
+/// Some 50 KiB each; an agent needs one.
+const DEFAULT_CONNECTIONS: usize = 4096;
+/// Many agents may stand behind one address; one address is not to take all the places.
+const DEFAULT_PER_SOURCE: usize = 1024;
+const CONNECTIONS_BOUND: usize = 1_000_000;
 const DAY: Duration = Duration::from_secs(86400);
 /// A month of what was done, and of idempotency keys.
 const DEFAULT_RETENTION_TASKS: Duration = Duration::from_secs(30 * 86400);
@@ -467,7 +492,10 @@ mod tests {
             .filter_map(|line| line.trim().split_once(": ").map(|(field, _)| field))
             .map(|field| match field {
                 "master_key" => "master_key_file".to_owned(),
-                field => field.replace("log_", "log.").replace("retention_", "retention."),
+                field => field
+                    .replace("log_", "log.")
+                    .replace("retention_", "retention.")
+                    .replace("connections_", "connections."),
             })
             .collect();
         let mut listed = Vec::new();

@@ -25,6 +25,40 @@ pub(crate) struct Metrics {
     removed_tasks: Counter,
     storage_full: Gauge,
     storage_failures: Counter,
+    connections_open: Gauge,
+    connections_refused: Family<ReasonLabel, Counter>,
+}
+
+/// Why a connection was refused or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// There are too many.
+    Total,
+    /// There are too many from its address.
+    Source,
+    /// Its TLS handshake failed.
+    Handshake,
+    /// It said nothing.
+    Silent,
+    /// It took nothing.
+    Stuck,
+}
+
+impl Turned {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Source => "source",
+            Self::Handshake => "handshake",
+            Self::Silent => "silent",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,6 +88,8 @@ impl Metrics {
             removed_tasks: Counter::default(),
             storage_full: Gauge::default(),
             storage_failures: Counter::default(),
+            connections_open: Gauge::default(),
+            connections_refused: Family::default(),
             registry: Registry::default(),
         };
         registry.register("tasks_submitted", "Tasks accepted", metrics.submitted.clone());
@@ -69,6 +105,9 @@ impl Metrics {
         registry.register("tasks_removed", "Finished tasks removed", metrics.removed_tasks.clone());
         registry.register("storage_full_state", "1 while the disk is full", metrics.storage_full.clone());
         registry.register("storage_failures", "Times that the disk was full", metrics.storage_failures.clone());
+        registry.register("connections_open", "Connections that are open", metrics.connections_open.clone());
+        let refused = "Connections refused or ended, by reason";
+        registry.register("connections_refused", refused, metrics.connections_refused.clone());
         Self { registry, ..metrics }
     }
 
@@ -124,6 +163,14 @@ impl Metrics {
         self.storage_full.set(i64::from(full));
     }
 
+    pub(crate) fn connections(&self, more: i64) {
+        self.connections_open.inc_by(more);
+    }
+
+    pub(crate) fn turned_away(&self, why: Turned) {
+        self.connections_refused.get_or_create(&ReasonLabel { reason: why.name() }).inc();
+    }
+
     /// OpenMetrics text.
     pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
@@ -144,6 +191,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.finished(TaskState::Succeeded);
         metrics.enrolments(true);
+        metrics.turned_away(Turned::Total);
         let text = metrics.encode();
         let exposed: BTreeSet<String> = text
             .lines()
