@@ -1,6 +1,5 @@
 //! Wiring: opens the state, binds the ports, runs the engine and the two servers, and stops them in order.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,11 +10,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
@@ -23,14 +24,15 @@ use crate::api::{Api, Users, hash_token};
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::Now;
 use crate::config::Config;
-use crate::dispatch::{Ledger, Settings};
-use crate::engine::{Engine, Parts};
+use crate::dispatch::Settings;
+use crate::engine::{Engine, Parts, Retention, load_ledger};
+use crate::listener::{Bounds, Door, Plain};
 use crate::metrics::Metrics;
 use crate::store::fleet::User;
 use crate::store::{self, StoreError, Writer};
 use crate::vault::{Vault, VaultError};
 use crate::watchers::Watchers;
-use crate::{files, http};
+use crate::{files, http, listener, process};
 
 /// Why the control plane could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +73,8 @@ enum Cause {
 pub struct ControlPlane {
     engine: Engine,
     api: Api,
-    tls: ServerTlsConfig,
+    tls: TlsAcceptor,
+    bounds: Bounds,
     grpc: TcpListener,
     http: TcpListener,
     address: SocketAddr,
@@ -101,16 +104,23 @@ impl ControlPlane {
         let vault = Vault::open(&config.master_key, state_dir)?;
         let (mut writer, readers) = store::open(state_dir, vault.task_keys()).await?;
         let users = open_users(&mut writer, state_dir).await?;
-        let ledger = open_ledger(&mut writer, &vault, config).await?;
-        let identity = authority.server_identity(&config.names)?;
-        let tls = ServerTlsConfig::new()
-            .identity(Identity::from_pem(identity.chain_pem, identity.key_pem.as_bytes()))
-            .client_ca_root(Certificate::from_pem(authority.ca_pem()))
-            .client_auth_optional(true)
-            .timeout(HANDSHAKE_WAIT);
+        let settings = Settings {
+            lease: config.lease,
+            heartbeat_interval: config.heartbeat_interval,
+            lost_wait: config.lost_wait,
+            restart_grace: config.restart_grace,
+            output_limit: config.output_limit,
+        };
+        let ledger = load_ledger(&mut writer, &vault, settings, Now::read()).await?;
+        let tls = TlsAcceptor::from(Arc::new(authority.tls(&config.names)?));
         let (grpc, address) = bind(config.listen).await?;
         let (http, http_address) = bind(config.http_listen).await?;
         let metrics = Arc::new(Metrics::new());
+        let bounds = Bounds {
+            most: listener::within_file_bound(config.connections_most, process::file_bound()),
+            per_source: config.connections_per_source,
+            silence: SILENCE,
+        };
         let watchers = Arc::new(Watchers::default());
         let stop = CancellationToken::new();
         let (engine, handle) = Engine::new(Parts {
@@ -121,6 +131,12 @@ impl ControlPlane {
             watchers: Arc::clone(&watchers),
             metrics: Arc::clone(&metrics),
             agent_certificate_lifetime: config.agent_certificate_lifetime,
+            settings,
+            retention: Retention {
+                tasks: config.retention_tasks,
+                outputs: config.retention_outputs,
+                output_bytes: config.retention_output_bytes,
+            },
         });
         let api = Api {
             engine: handle,
@@ -133,7 +149,7 @@ impl ControlPlane {
             stop: stop.clone(),
             silence: config.lease * LEASES_OF_SILENCE,
         };
-        Ok(Self { engine, api, tls, grpc, http, address, http_address, metrics, stop, lock })
+        Ok(Self { engine, api, tls, bounds, grpc, http, address, http_address, metrics, stop, lock })
     }
 
     /// Where agents and users connect.
@@ -175,24 +191,36 @@ impl ControlPlane {
     }
 
     async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Cause> {
-        let Self { engine, api, tls, grpc, http, metrics, stop, address, http_address, lock } = self;
+        let Self { engine, api, tls, bounds, grpc, http, metrics, stop, address, http_address, lock } = self;
         let (tracker, readers) = (api.tracker.clone(), api.readers.clone());
         let server = Server::builder()
-            .tls_config(tls)?
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_WAIT))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(MAX_STREAMS)
+            .http2_max_header_list_size(MAX_HEADERS)
+            .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
+            .http2_max_local_error_reset_streams(Some(MAX_RESETS))
             .add_routes(api.routes());
-        let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
+        // Full: handshakes wait.
+        let (ready, incoming) = mpsc::channel(READY_CONNECTIONS);
+        let incoming = ReceiverStream::new(incoming);
         let mut parts: JoinSet<Result<(), Cause>> = JoinSet::new();
         let engine_stop = stop.clone();
         parts.spawn(async move { Ok(engine.run(engine_stop).await?) });
+        let door = Door::new(bounds, Arc::clone(&metrics));
+        let accept_stop = stop.clone();
+        parts.spawn(async move {
+            listener::accept_tls(grpc, tls, door, ready, accept_stop).await;
+            Ok(())
+        });
         let grpc_stop = stop.clone();
         parts.spawn(
             async move { Ok(server.serve_with_incoming_shutdown(incoming, grpc_stop.cancelled_owned()).await?) },
         );
+        let door = Door::new(HTTP_BOUNDS, Arc::clone(&metrics));
+        let http = Plain { listener: http, door };
         let router = http::router(metrics, stop.clone());
         let http_stop = stop.clone();
         parts.spawn(async move {
@@ -279,27 +307,6 @@ async fn open_users(writer: &mut Writer, state_dir: &Path) -> Result<Vec<User>, 
     Ok(users)
 }
 
-async fn open_ledger(writer: &mut Writer, vault: &Vault, config: &Config) -> Result<Ledger, Cause> {
-    let settings = Settings {
-        lease: config.lease,
-        heartbeat_interval: config.heartbeat_interval,
-        lost_wait: config.lost_wait,
-        restart_grace: config.restart_grace,
-        output_limit: config.output_limit,
-    };
-    let agents = store::fleet::agents(writer).await?;
-    let tasks = store::tasks::live(writer).await?;
-    let mut credentials = HashMap::new();
-    for (name, state, key_id) in store::secrets::states(writer).await? {
-        if key_id != vault.key_id() {
-            warn!(credential = name, key_id, "Credential was stored with another master key and cannot be used");
-        }
-        credentials.insert(name, state);
-    }
-    Ok(Ledger::new(settings, agents, tasks, credentials, Now::read()))
-}
-
-const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// Finds out within half a minute that a peer is gone; well below what middleboxes forget connections after.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_WAIT: Duration = Duration::from_secs(15);
@@ -308,6 +315,16 @@ const LEASES_OF_SILENCE: u32 = 3;
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Watchers share one connection in some clients.
-const MAX_STREAMS: u32 = 1024;
+const MAX_STREAMS: u32 = 256;
+/// Far more than a token and what a client says of itself.
+const MAX_HEADERS: u32 = 16 << 10;
+/// A peer that opens streams and takes them back faster than they are looked at is cut off.
+const MAX_RESETS: usize = 20;
+/// Connections that are through their handshake and not yet taken by the server.
+const READY_CONNECTIONS: usize = 64;
+/// A living peer answers a ping at least every [`KEEPALIVE_INTERVAL`]. Behind the pings, which need HTTP/2 to have begun.
+const SILENCE: Duration = Duration::from_secs(35);
+/// Kubelets and collectors are few and quick.
+const HTTP_BOUNDS: Bounds = Bounds { most: 128, per_source: 32, silence: Duration::from_secs(15) };
 /// Longer than a Goodbye needs, shorter than the patience of an orchestrator.
 const STOP_WAIT: Duration = Duration::from_secs(5);

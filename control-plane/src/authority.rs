@@ -7,13 +7,16 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
-use rustls_pki_types::CertificateSigningRequestDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
@@ -73,6 +76,9 @@ pub(crate) enum AuthorityError {
     /// A certificate could not be made.
     #[error("failed to issue a certificate")]
     Issue(#[from] rcgen::Error),
+    /// TLS does not take what the authority made.
+    #[error("failed to set up TLS with the authority's certificates")]
+    Tls(#[from] rustls::Error),
     /// The request is not a usable PKCS#10 request.
     #[error("the certificate request is not a valid PKCS#10 request signed with its own key")]
     BadRequest,
@@ -148,6 +154,30 @@ impl Authority {
             chain_pem: format!("{}{}", leaf.pem(), self.ca_pem),
             key_pem: Zeroizing::new(key_pair.serialize_pem()),
         })
+    }
+
+    /// TLS as the server speaks it: its own identity, agents' certificates verified when they show one, HTTP/2 only.
+    pub(crate) fn tls(&self, names: &[String]) -> Result<rustls::ServerConfig, AuthorityError> {
+        let identity = self.server_identity(names)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let certificates = |pem: &str| -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+            CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|_| AuthorityError::Parse)
+        };
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in certificates(&self.ca_pem)? {
+            roots.add(certificate)?;
+        }
+        let agents = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .map_err(|_| AuthorityError::Parse)?;
+        let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|_| AuthorityError::Parse)?;
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(agents)
+            .with_single_cert(certificates(&identity.chain_pem)?, key)?;
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(tls)
     }
 
     /// Issues a client certificate. Of the request only its key counts, and that the requester holds it.

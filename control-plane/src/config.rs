@@ -42,6 +42,17 @@ pub struct Config {
     pub agent_certificate_lifetime: Duration,
     /// `output_limit`: most bytes of output stored per task. Default 1 GiB; at least 64 KiB.
     pub output_limit: u64,
+    /// `connections.most`: most connections at once on `listen`. Default 4096; 16 to 1,000,000.
+    pub connections_most: usize,
+    /// `connections.per_source`: most of them from one address. Default 1024; 1 to 1,000,000.
+    pub connections_per_source: usize,
+    /// `retention.tasks`: how long finished tasks are kept. Default 30 days; 1 s to 10 years.
+    pub retention_tasks: Duration,
+    /// `retention.outputs`: how long the output of finished tasks is kept. Default 7 days; 1 s to 10 years.
+    pub retention_outputs: Duration,
+    /// `retention.output_bytes`: most bytes of output kept in all; beyond it, that of the tasks that finished first goes.
+    /// Default 20 GiB; at least 1 MiB.
+    pub retention_output_bytes: u64,
     /// `log.format`: `text` or `json`. Default `text`.
     pub log_format: LogFormat,
     /// `log.level`: a level, or a filter such as `info,lictor_control_plane=debug`. Default `info`.
@@ -133,6 +144,8 @@ impl Config {
         let agent_certificate_lifetime =
             reader.duration("agent_certificate_lifetime", 24 * HOUR, Duration::from_secs(60), 397 * 24 * HOUR);
         let output_limit = reader.size("output_limit", DEFAULT_OUTPUT_LIMIT, MINIMUM_OUTPUT_LIMIT);
+        let (connections_most, connections_per_source) = reader.connections();
+        let (retention_tasks, retention_outputs, retention_output_bytes) = reader.retention();
         let (log_format, log_level) = reader.log();
         let master_key = match (key_file, master_key) {
             (Some(_), Some(_)) => {
@@ -167,6 +180,11 @@ impl Config {
             restart_grace,
             agent_certificate_lifetime,
             output_limit,
+            connections_most,
+            connections_per_source,
+            retention_tasks,
+            retention_outputs,
+            retention_output_bytes,
             log_format,
             log_level,
         })
@@ -266,18 +284,31 @@ impl Reader {
         names
     }
 
-    fn log(&mut self) -> (LogFormat, String) {
-        let table = match self.values.remove("log") {
-            None => BTreeMap::new(),
-            Some(value) => match value.into_table() {
-                Ok(table) => table.into_iter().collect(),
-                Err(_) => {
-                    self.mistakes.push("log: expected a table with the keys format and level".into());
-                    BTreeMap::new()
-                }
-            },
+    fn connections(&mut self) -> (usize, usize) {
+        let mut inner = self.table("connections", "connections.", "most and per_source");
+        let mut number = |key: &str, default: usize, least: usize| {
+            let expected = format!("a number from {least} to {CONNECTIONS_BOUND}");
+            inner.parse(key, default, &expected, |text| {
+                text.parse().ok().filter(|number| (least..=CONNECTIONS_BOUND).contains(number))
+            })
         };
-        let mut inner = Self { values: table, mistakes: std::mem::take(&mut self.mistakes), prefix: "log." };
+        let bounds = (number("most", DEFAULT_CONNECTIONS, 16), number("per_source", DEFAULT_PER_SOURCE, 1));
+        self.mistakes = inner.finish();
+        bounds
+    }
+
+    fn retention(&mut self) -> (Duration, Duration, u64) {
+        let mut inner = self.table("retention", "retention.", "tasks, outputs and output_bytes");
+        let least = Duration::from_secs(1);
+        let tasks = inner.duration("tasks", DEFAULT_RETENTION_TASKS, least, LONGEST_RETENTION);
+        let outputs = inner.duration("outputs", DEFAULT_RETENTION_OUTPUTS, least, LONGEST_RETENTION);
+        let bytes = inner.size("output_bytes", DEFAULT_RETENTION_BYTES, 1 << 20);
+        self.mistakes = inner.finish();
+        (tasks, outputs, bytes)
+    }
+
+    fn log(&mut self) -> (LogFormat, String) {
+        let mut inner = self.table("log", "log.", "format and level");
         let format = inner.parse("format", LogFormat::Text, "text or json", |text| match text {
             "text" => Some(LogFormat::Text),
             "json" => Some(LogFormat::Json),
@@ -288,6 +319,21 @@ impl Reader {
         });
         self.mistakes = inner.finish();
         (format, level)
+    }
+
+    /// A nested table as a reader of its own, which takes the mistakes along; its `finish` gives them back.
+    fn table(&mut self, key: &str, prefix: &'static str, keys: &str) -> Self {
+        let table = match self.values.remove(key) {
+            None => BTreeMap::new(),
+            Some(value) => match value.into_table() {
+                Ok(table) => table.into_iter().collect(),
+                Err(_) => {
+                    self.mistakes.push(format!("{key}: expected a table with the keys {keys}"));
+                    BTreeMap::new()
+                }
+            },
+        };
+        Self { values: table, mistakes: std::mem::take(&mut self.mistakes), prefix }
     }
 
     fn finish(mut self) -> Vec<String> {
@@ -329,6 +375,19 @@ const DEFAULT_LOST_WAIT: Duration = Duration::from_secs(60);
 const DEFAULT_RESTART_GRACE: Duration = Duration::from_secs(30);
 const DEFAULT_OUTPUT_LIMIT: u64 = 1 << 30;
 const MINIMUM_OUTPUT_LIMIT: u64 = 64 << 10;
+/// Some 50 KiB each; an agent needs one.
+const DEFAULT_CONNECTIONS: usize = 4096;
+/// Many agents may stand behind one address; one address is not to take all the places.
+const DEFAULT_PER_SOURCE: usize = 1024;
+const CONNECTIONS_BOUND: usize = 1_000_000;
+const DAY: Duration = Duration::from_secs(86400);
+/// A month of what was done, and of idempotency keys.
+const DEFAULT_RETENTION_TASKS: Duration = Duration::from_secs(30 * 86400);
+/// Output is what fills disks, and is seldom looked at after a week.
+const DEFAULT_RETENTION_OUTPUTS: Duration = Duration::from_secs(7 * 86400);
+/// Twenty tasks that print as much as they may.
+const DEFAULT_RETENTION_BYTES: u64 = 20 << 30;
+const LONGEST_RETENTION: Duration = DAY.saturating_mul(3653);
 
 #[cfg(test)]
 mod tests {
@@ -433,7 +492,10 @@ mod tests {
             .filter_map(|line| line.trim().split_once(": ").map(|(field, _)| field))
             .map(|field| match field {
                 "master_key" => "master_key_file".to_owned(),
-                field => field.replace("log_", "log."),
+                field => field
+                    .replace("log_", "log.")
+                    .replace("retention_", "retention.")
+                    .replace("connections_", "connections."),
             })
             .collect();
         let mut listed = Vec::new();

@@ -16,6 +16,7 @@ mod engine;
 mod failure;
 mod files;
 mod http;
+mod listener;
 mod metrics;
 mod outbox;
 mod process;

@@ -19,6 +19,46 @@ pub(crate) struct Metrics {
     connected: Gauge,
     output_bytes: Counter,
     enrolments: Family<OutcomeLabel, Counter>,
+    database_bytes: Gauge,
+    kept_bytes: Gauge,
+    removed_bytes: Counter,
+    removed_tasks: Counter,
+    storage_full: Gauge,
+    storage_failures: Counter,
+    connections_open: Gauge,
+    connections_refused: Family<ReasonLabel, Counter>,
+}
+
+/// Why a connection was refused or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// There are too many.
+    Total,
+    /// There are too many from its address.
+    Source,
+    /// Its TLS handshake failed.
+    Handshake,
+    /// It said nothing.
+    Silent,
+    /// It took nothing.
+    Stuck,
+}
+
+impl Turned {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Source => "source",
+            Self::Handshake => "handshake",
+            Self::Silent => "silent",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,6 +82,14 @@ impl Metrics {
             connected: Gauge::default(),
             output_bytes: Counter::default(),
             enrolments: Family::default(),
+            database_bytes: Gauge::default(),
+            kept_bytes: Gauge::default(),
+            removed_bytes: Counter::default(),
+            removed_tasks: Counter::default(),
+            storage_full: Gauge::default(),
+            storage_failures: Counter::default(),
+            connections_open: Gauge::default(),
+            connections_refused: Family::default(),
             registry: Registry::default(),
         };
         registry.register("tasks_submitted", "Tasks accepted", metrics.submitted.clone());
@@ -51,6 +99,15 @@ impl Metrics {
         registry.register("agents_connected", "Agents with an open session", metrics.connected.clone());
         registry.register("output_bytes", "Bytes of output received", metrics.output_bytes.clone());
         registry.register("enrolments", "Enrolments, by outcome", metrics.enrolments.clone());
+        registry.register("storage_database_bytes", "Size of the database file", metrics.database_bytes.clone());
+        registry.register("output_kept_bytes", "Bytes of output in the database", metrics.kept_bytes.clone());
+        registry.register("output_removed_bytes", "Bytes of output removed", metrics.removed_bytes.clone());
+        registry.register("tasks_removed", "Finished tasks removed", metrics.removed_tasks.clone());
+        registry.register("storage_full_state", "1 while the disk is full", metrics.storage_full.clone());
+        registry.register("storage_failures", "Times that the disk was full", metrics.storage_failures.clone());
+        registry.register("connections_open", "Connections that are open", metrics.connections_open.clone());
+        let refused = "Connections refused or ended, by reason";
+        registry.register("connections_refused", refused, metrics.connections_refused.clone());
         Self { registry, ..metrics }
     }
 
@@ -86,6 +143,34 @@ impl Metrics {
         self.connected.set(gauge(connected));
     }
 
+    pub(crate) fn database(&self, bytes: u64, output: u64) {
+        self.database_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.kept_bytes.set(i64::try_from(output).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn output_removed(&self, bytes: u64) {
+        self.removed_bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn tasks_removed(&self, tasks: u64) {
+        self.removed_tasks.inc_by(tasks);
+    }
+
+    pub(crate) fn storage_full(&self, full: bool) {
+        if full {
+            self.storage_failures.inc();
+        }
+        self.storage_full.set(i64::from(full));
+    }
+
+    pub(crate) fn connections(&self, more: i64) {
+        self.connections_open.inc_by(more);
+    }
+
+    pub(crate) fn turned_away(&self, why: Turned) {
+        self.connections_refused.get_or_create(&ReasonLabel { reason: why.name() }).inc();
+    }
+
     /// OpenMetrics text.
     pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
@@ -106,6 +191,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.finished(TaskState::Succeeded);
         metrics.enrolments(true);
+        metrics.turned_away(Turned::Total);
         let text = metrics.encode();
         let exposed: BTreeSet<String> = text
             .lines()

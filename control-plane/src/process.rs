@@ -26,6 +26,11 @@ pub(crate) fn guard() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
+/// How many files the process may have open; nothing when there is no bound.
+pub(crate) fn file_bound() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// Says in the log what [`guard`] could not do.
 pub(crate) fn report(guarded: io::Result<()>) {
     if let Err(error) = guarded {

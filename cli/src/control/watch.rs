@@ -143,7 +143,12 @@ async fn stream(
         match event {
             v1::watch_task_response::Event::Task(task) => {
                 finished = is_final(task.state());
-                place.last = Some(TaskView::from(task.clone()));
+                let view = TaskView::from(task.clone());
+                if view.output_removed_bytes() > place.next {
+                    place.next = view.output_removed_bytes();
+                    sink.note(&format!("warning: output is no longer kept: {}", view.output_text()));
+                }
+                place.last = Some(view);
                 sink.state(task)?;
             }
             v1::watch_task_response::Event::Output(chunk) => {

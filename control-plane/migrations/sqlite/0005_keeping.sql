@@ -13,5 +13,7 @@ CREATE INDEX tasks_with_output ON tasks (finished_at) WHERE finished_at IS NOT N
 -- One row: how far the calendar had come when it was written, jumps of the clock left out.
 CREATE TABLE housekeeping (
     id       INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
-    calendar BIGINT  NOT NULL
+    calendar BIGINT  NOT NULL,
+    -- Written and given up again, to find out whether there is room.
+    ballast  BLOB
 );

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::users::caller;
 use super::{Api, page_size, parse_page_token};
 use crate::engine::Command;
+use crate::store::late::late_results;
 use crate::store::tasks::{self, NewTask, TaskView};
 use crate::validate;
 
@@ -63,7 +64,8 @@ impl TaskService for Api {
     }
 
     async fn get_task(&self, request: Request<GetTaskRequest>) -> Result<Response<GetTaskResponse>, Status> {
-        let task = self.view(&request.into_inner().task_id).await?.task;
+        let mut task = self.view(&request.into_inner().task_id).await?.task;
+        task.late_results = late_results(&self.readers, &task.task_id).await?;
         Ok(Response::new(GetTaskResponse { task: Some(task) }))
     }
 
@@ -169,6 +171,8 @@ impl Watch {
             self.shown = Some(state);
             self.ready.push_back(watch_task_response::Event::Task(view.task.clone()));
         }
+        // The task, which comes first, says what is gone.
+        self.offset = self.offset.max(view.task.output_removed_bytes);
         if self.offset < stored {
             let chunks = tasks::output_from(&self.api.readers, &view, self.offset).await?;
             for chunk in chunks {

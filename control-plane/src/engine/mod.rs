@@ -1,14 +1,20 @@
 //! The one writer: takes commands in groups, lets the ledger decide, stores the outcome in one transaction, and only
 //! then answers and sends.
 //!
-//! INVARIANT: nothing that an agent or a user was told is lost by a crash. A database that cannot be written stops the
-//! control plane; agents and their commands go on and reconnect.
+//! INVARIANT: nothing that an agent or a user was told is lost by a crash. While the disk is full, nothing is accepted. A
+//! database that cannot be used for another reason stops the control plane; agents and their commands go on and
+//! reconnect.
 
 mod fleet;
+mod housekeeping;
 mod secrets;
+mod space;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lictor_proto::v1::{
@@ -22,7 +28,7 @@ use tracing::{debug, info, warn};
 
 use crate::authority::Authority;
 use crate::clock::Now;
-use crate::dispatch::{HeldFacts, Ledger, Outcome, Outgoing, ProtocolError, SessionId, check_hello, goodbye};
+use crate::dispatch::{HeldFacts, Ledger, Outcome, Outgoing, ProtocolError, SessionId, Settings, check_hello, goodbye};
 use crate::failure;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -31,8 +37,12 @@ use crate::store::{self, StoreError, Writer};
 use crate::vault::Vault;
 use crate::watchers::Watchers;
 
+use housekeeping::Housekeeping;
+
 pub(crate) use fleet::NewJoinToken;
+pub(crate) use housekeeping::Retention;
 pub(crate) use secrets::NewCredential;
+pub(crate) use space::load_ledger;
 
 /// Why a command was refused. The text is for the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -142,6 +152,8 @@ pub(crate) enum Command {
 #[derive(Clone)]
 pub(crate) struct EngineHandle {
     commands: mpsc::Sender<Command>,
+    /// Nothing can be stored.
+    full: Arc<AtomicBool>,
 }
 
 impl EngineHandle {
@@ -149,7 +161,12 @@ impl EngineHandle {
     pub(crate) async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.tell(make(reply)).await?;
-        answer.await.map_err(|_| Refusal::Stopping)?
+        answer.await.unwrap_or_else(|_| {
+            Err(match self.full.load(Ordering::Acquire) {
+                true => Refusal::Exhausted(space::FULL.into()),
+                false => Refusal::Stopping,
+            })
+        })
     }
 
     /// Sends a command. Waits while the engine is busy: that is what slows an agent down which sends faster than the
@@ -168,6 +185,8 @@ pub(crate) struct Parts {
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) agent_certificate_lifetime: Duration,
+    pub(crate) settings: Settings,
+    pub(crate) retention: Retention,
 }
 
 /// The engine; [`Engine::run`] is its life.
@@ -180,6 +199,8 @@ pub(crate) struct Engine {
     outgoing: Vec<(SessionId, Ready)>,
     replies: Vec<Box<dyn FnOnce() + Send>>,
     touched: BTreeSet<String>,
+    housekeeping: Housekeeping,
+    full: Arc<AtomicBool>,
 }
 
 /// Ready to be sent.
@@ -201,12 +222,16 @@ impl Engine {
             outgoing: Vec::new(),
             replies: Vec::new(),
             touched: BTreeSet::new(),
+            housekeeping: Housekeeping::new(Now::read()),
+            full: Arc::default(),
         };
-        (engine, EngineHandle { commands: sender })
+        let full = Arc::clone(&engine.full);
+        (engine, EngineHandle { commands: sender, full })
     }
 
     /// Works until `stop`, then says goodbye to every agent. An error means that the database cannot be used.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+        self.resume_housekeeping(Now::read()).await?;
         loop {
             let first = tokio::select! {
                 biased;
@@ -216,17 +241,32 @@ impl Engine {
                     None => break,
                 },
                 () = sleep_until(self.parts.ledger.next_deadline()) => None,
+                () = sleep_until(Some(self.housekeeping.next)) => None,
             };
-            self.turn(first).await?;
+            match self.turn(first).await {
+                Err(error) if error.is_out_of_space() => self.wait_for_space(error, &stop).await?,
+                done => done?,
+            }
         }
-        // What has been handed over already is still stored.
+        match self.finish().await {
+            // What could not be stored was told to nobody.
+            Err(error) if error.is_out_of_space() => {
+                warn!(error = %crate::app::chain(&error), "The disk is full; the last of what came was not stored");
+            }
+            done => done?,
+        }
+        Ok(self.parts.writer.connection.close().await?)
+    }
+
+    /// What has been handed over already is still stored.
+    async fn finish(&mut self) -> Result<(), StoreError> {
         self.commands.close();
         while let Some(command) = self.commands.recv().await {
             self.turn(Some(command)).await?;
         }
         self.parts.ledger.shutdown();
-        self.turn(None).await?;
-        Ok(self.parts.writer.connection.close().await?)
+        self.housekeeping.next = Instant::now();
+        self.turn(None).await
     }
 
     /// One group of commands, one transaction.
@@ -245,8 +285,10 @@ impl Engine {
         self.parts.ledger.tick(now);
         self.parts.ledger.schedule(now);
         self.persist(now).await?;
-        if std::mem::take(&mut self.in_transaction) {
+        self.keep_house(now).await?;
+        if self.in_transaction {
             sqlx::query("COMMIT").execute(&mut *self.parts.writer).await?;
+            self.in_transaction = false;
         }
         self.release();
         Ok(())
@@ -449,6 +491,7 @@ impl Engine {
         }
         self.touched.extend(outcome.appends.iter().map(|append| append.task_id.clone()));
         if !outcome.appends.is_empty() {
+            self.housekeeping.stored(outcome.appends.iter().map(|append| append.data.len() as u64).sum());
             store::tasks::append(self.database().await?, outcome.appends).await?;
         }
         for task_id in outcome.changed_tasks {

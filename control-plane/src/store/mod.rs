@@ -5,6 +5,8 @@
 //! says otherwise. Nothing here decides anything.
 
 pub(crate) mod fleet;
+pub(crate) mod late;
+pub(crate) mod retention;
 pub(crate) mod secrets;
 pub(crate) mod tasks;
 mod upgrade;
@@ -83,6 +85,16 @@ pub(crate) enum StoreError {
     },
 }
 
+impl StoreError {
+    /// True when the disk, or a bound of the file, left no room. What was there before is whole.
+    pub(crate) fn is_out_of_space(&self) -> bool {
+        let Self::Statement(error) = self else { return false };
+        // The disk is full, or would not take more of the file or of the index beside it.
+        let codes = ["13", "778", "4874"];
+        error.as_database_error().and_then(|error| error.code()).is_some_and(|code| codes.contains(&code.as_ref()))
+    }
+}
+
 /// Opens the database in `state_dir`: the one writer, and the readers.
 ///
 /// Whatever an older version stored in clear is encrypted first.
@@ -98,6 +110,8 @@ pub(crate) async fn open(state_dir: &Path, keys: &TaskKeys) -> Result<(Writer, R
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(10))
         .pragma("secure_delete", "on")
+        // After a burst, the write-ahead log gives its space back.
+        .pragma("journal_size_limit", "67108864")
         .disable_statement_logging();
     let failed = |source| StoreError::Open { path: path.clone(), source };
     create_private(&path).map_err(|error| failed(sqlx::Error::Io(error)))?;

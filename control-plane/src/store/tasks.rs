@@ -472,6 +472,9 @@ fn view_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<TaskView, StoreErro
         output_bytes: unsigned(row.try_get("output_bytes")?),
         candidates: decode_candidates(row.try_get("candidates")?)?,
         submitted_by: row.try_get("submitted_by")?,
+        late_results: Vec::new(),
+        output_removed_bytes: unsigned(row.try_get("output_removed")?),
+        output_removed_at: timestamp("output_removed_at")?,
     };
     Ok(TaskView { seq: row.try_get("seq")?, task })
 }

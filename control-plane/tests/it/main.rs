@@ -9,6 +9,7 @@
 
 mod delivery;
 mod enrolment;
+mod keeping;
 mod leases;
 mod link;
 mod secrets;

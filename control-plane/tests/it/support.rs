@@ -14,6 +14,7 @@ use lictor_proto::v1::fleet_service_client::FleetServiceClient;
 use lictor_proto::v1::task_service_client::TaskServiceClient;
 use lictor_proto::v1::*;
 use rcgen::{CertificateParams, KeyPair};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -448,4 +449,14 @@ pub(crate) async fn collect(mut stream: Streaming<WatchTaskResponse>) -> (Vec<u8
         }
     }
     (bytes, last.unwrap())
+}
+
+/// GET on the HTTP port: the whole answer.
+pub(crate) async fn get(server: &Server, path: &str) -> String {
+    let mut socket = tokio::net::TcpStream::connect(server.http_address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    within(socket.read_to_string(&mut text)).await.unwrap();
+    text
 }

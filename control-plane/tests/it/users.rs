@@ -1,7 +1,6 @@
 //! What users see: tokens, checks, lists, selectors, health.
 
 use lictor_proto::v1::*;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
 use crate::support::*;
@@ -224,13 +223,4 @@ async fn a_state_directory_belongs_to_one_control_plane() {
     let Err(error) = lictor_control_plane::ControlPlane::start(&config).await else { panic!("two at once") };
     assert!(error.chain().contains("in use"), "{}", error.chain());
     server.restart().await.stop().await;
-}
-
-async fn get(server: &Server, path: &str) -> String {
-    let mut socket = tokio::net::TcpStream::connect(server.http_address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    socket.write_all(request.as_bytes()).await.unwrap();
-    let mut text = String::new();
-    within(socket.read_to_string(&mut text)).await.unwrap();
-    text
 }

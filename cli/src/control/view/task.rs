@@ -34,8 +34,22 @@ pub(in crate::control) struct TaskView {
     finished_at: Option<String>,
     cancel_requested: bool,
     output_bytes: u64,
+    output_removed_bytes: u64,
+    output_removed_at: Option<String>,
     pub(in crate::control) result: Option<ResultView>,
     candidates: Vec<CandidateView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    late_results: Vec<LateResultView>,
+}
+
+/// A result that came too late to count.
+#[derive(Debug, Serialize)]
+struct LateResultView {
+    epoch: u64,
+    agent_id: String,
+    agent_name: String,
+    received_at: Option<String>,
+    result: Option<ResultView>,
 }
 
 /// What a task does.
@@ -138,8 +152,11 @@ impl From<v1::Task> for TaskView {
             finished_at: time(task.finished_at),
             cancel_requested: task.cancel_requested,
             output_bytes: task.output_bytes,
+            output_removed_bytes: task.output_removed_bytes,
+            output_removed_at: time(task.output_removed_at),
             result: task.result.map(ResultView::from),
             candidates: task.candidates.into_iter().map(CandidateView::from).collect(),
+            late_results: task.late_results.into_iter().map(LateResultView::from).collect(),
         }
     }
 }
@@ -154,6 +171,28 @@ impl TaskView {
     /// Bytes of output stored.
     pub(in crate::control) fn output_bytes(&self) -> u64 {
         self.output_bytes
+    }
+
+    /// Bytes at the beginning of the output that are gone.
+    pub(in crate::control) fn output_removed_bytes(&self) -> u64 {
+        self.output_removed_bytes
+    }
+
+    /// How much output there is, and what of it is missing.
+    pub(in crate::control) fn output_text(&self) -> String {
+        let mut text = format!("{} bytes", self.output_bytes);
+        if self.result.as_ref().is_some_and(|result| result.output_truncated) {
+            text.push_str(", cut because a bound was reached");
+        }
+        if self.output_removed_bytes > 0 {
+            let when = self.output_removed_at.as_deref().unwrap_or("some time ago");
+            let what = match self.output_removed_bytes >= self.output_bytes {
+                true => "none of them kept".to_owned(),
+                false => format!("the first {} of them not kept", self.output_removed_bytes),
+            };
+            text.push_str(&format!("; {what}, removed {when}"));
+        }
+        text
     }
 
     fn kind_text(&self) -> String {
@@ -304,6 +343,18 @@ impl From<v1::Rung> for RungView {
     }
 }
 
+impl From<v1::LateResult> for LateResultView {
+    fn from(late: v1::LateResult) -> Self {
+        Self {
+            epoch: late.epoch,
+            agent_id: late.agent_id,
+            agent_name: late.agent_name,
+            received_at: time(late.received_at),
+            result: late.result.map(ResultView::from),
+        }
+    }
+}
+
 impl From<v1::Candidate> for CandidateView {
     fn from(candidate: v1::Candidate) -> Self {
         Self {
@@ -353,7 +404,7 @@ pub(in crate::control) fn task_page(task: &TaskView) -> String {
         ("submitted", task.submitted_at.clone().unwrap_or_default()),
         ("started", task.started_at.clone().unwrap_or_default()),
         ("finished", task.finished_at.clone().unwrap_or_default()),
-        ("output", format!("{} bytes", task.output_bytes)),
+        ("output", task.output_text()),
     ];
     if let Some(result) = &task.result {
         if let Some(code) = result.exit_code {
@@ -394,7 +445,31 @@ pub(in crate::control) fn task_page(task: &TaskView) -> String {
         page.push('\n');
         page.push_str(&candidates);
     }
+    if !task.late_results.is_empty() {
+        page.push_str("\nresults that came too late to count:\n");
+        page.push_str(&late_table(&task.late_results));
+    }
     page
+}
+
+fn late_table(late: &[LateResultView]) -> String {
+    console::table(
+        &["assignment", "agent", "received", "outcome", "exit", "code"],
+        late.iter().map(|late| {
+            let name = if late.agent_name.is_empty() { &late.agent_id } else { &late.agent_name };
+            let result = late.result.as_ref();
+            let exit = result.and_then(|result| result.exit_code).map(|code| code.to_string());
+            let code = result.and_then(|result| result.error.as_ref()).map(|error| error.code.to_string());
+            vec![
+                late.epoch.to_string(),
+                name.clone(),
+                late.received_at.clone().unwrap_or_default(),
+                result.map_or("unknown", |result| result.outcome).to_owned(),
+                exit.unwrap_or_default(),
+                code.unwrap_or_default(),
+            ]
+        }),
+    )
 }
 
 /// Rungs in lines.
@@ -510,5 +585,32 @@ mod tests {
         }];
         let page = task_page(&task);
         assert!(page.contains("edge") && page.contains("missing_tag") && page.contains("it has no tag gpu"), "{page}");
+    }
+
+    #[test]
+    fn a_page_shows_what_is_gone_and_what_came_too_late() {
+        let late = v1::LateResult {
+            epoch: 1,
+            agent_name: "edge".to_owned(),
+            result: Some(v1::TaskResult {
+                outcome: v1::TaskState::Failed.into(),
+                exit_code: Some(41),
+                ..v1::TaskResult::default()
+            }),
+            ..v1::LateResult::default()
+        };
+        let task = TaskView::from(v1::Task {
+            late_results: vec![late],
+            output_bytes: 100,
+            output_removed_bytes: 100,
+            ..v1::Task::default()
+        });
+        let page = task_page(&task);
+        for words in ["too late", "edge", "failed", "41", "100 bytes; none of them kept"] {
+            assert!(page.contains(words), "{words} is missing in {page}");
+        }
+        let json = serde_json::to_value(&task).unwrap();
+        assert_eq!(json["late_results"][0]["result"]["exit_code"], 41);
+        assert_eq!(json["output_removed_bytes"], 100);
     }
 }

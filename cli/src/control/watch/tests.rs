@@ -183,3 +183,21 @@ fn events_are_json_lines() {
         serde_json::json!({"event": "output", "offset": 3, "stream": "stderr", "data": "grün"})
     );
 }
+
+#[tokio::test]
+async fn output_that_is_no_longer_kept_is_told_and_not_waited_for() {
+    let removed = |bytes| {
+        let Ok(v1::WatchTaskResponse { event: Some(Event::Task(mut task)) }) = task(Failed, 13) else { panic!() };
+        task.output_removed_bytes = bytes;
+        Ok(v1::WatchTaskResponse { event: Some(Event::Task(task)) })
+    };
+    for (bytes, rest, words) in [(13, vec![], "none of them kept"), (8, vec![chunk(8, Stdout, "world")], "the first 8")]
+    {
+        let script = [vec![removed(bytes)], rest, vec![removed(bytes)]].concat();
+        let (followed, recorder, _) = run(vec![script]).await;
+        assert_eq!(followed.unwrap().exit(), Exit::remote(7));
+        assert_eq!(recorder.notes.len(), 1, "{:?}", recorder.notes);
+        assert!(recorder.notes[0].contains(words), "{:?}", recorder.notes);
+        assert_eq!(recorder.stdout.len(), if bytes == 8 { 5 } else { 0 });
+    }
+}
