@@ -6,10 +6,14 @@
 
 mod certificates;
 mod process;
+mod proxy;
+mod random;
 mod stack;
 
 pub use certificates::Certificates;
 pub use process::{Output, Process, Streaming};
+pub use proxy::{Cut, Direction, Proxy};
+pub use random::Random;
 pub use stack::{Agent, ControlPlane, PASSWORD, Stack, USER, Windows, WindowsOptions};
 
 use std::path::{Path, PathBuf};

@@ -205,7 +205,7 @@ async fn answer(host: &Host, request: Request<Incoming>) -> Response<Full<Bytes>
             Err(error) => (StatusCode::BAD_REQUEST, error.into_bytes()),
         },
         (&Method::POST, "/reset") => {
-            host.recorder.reset();
+            host.reset();
             (StatusCode::NO_CONTENT, Vec::new())
         }
         _ => (StatusCode::NOT_FOUND, Vec::new()),

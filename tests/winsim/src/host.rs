@@ -171,7 +171,14 @@ impl Host {
         let state = self.lock();
         let commands = state.shells.values().flat_map(|shell| shell.commands.values());
         statistics.commands.running = commands.filter(|command| command.process.is_running()).count() as u64;
+        statistics.marks = self.machine.marks();
         statistics
+    }
+
+    /// Sets every counter to zero.
+    pub(crate) fn reset(&self) {
+        self.recorder.reset();
+        self.machine.forget_marks();
     }
 
     /// Removes shells that nobody has used for their IdleTimeOut.

@@ -122,6 +122,7 @@ Programs that every shell knows:
   sim.exe bytes N     exactly N bytes: 64-byte lines, line k (from 0) is k in 63 digits and LF, cut at N
   sim.exe lines N MS  'line k' CRLF for k = 1..N with a pause of MS milliseconds between them
   sim.exe sleep MS    nothing for MS milliseconds
+  sim.exe mark NAME   nothing; the statistics count how often by NAME
   sim.exe argv A B    its arguments as a JSON array, split as CommandLineToArgvW does
   sim.exe stdin       standard input to standard output until its end
   sim.exe exit N      exit code N

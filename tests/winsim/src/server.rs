@@ -126,7 +126,7 @@ impl Handle {
 
     /// Forgets what was counted, but for what is open.
     pub fn reset(&self) {
-        self.host.recorder.reset();
+        self.host.reset();
     }
 
     /// The open shells.

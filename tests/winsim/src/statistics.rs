@@ -25,6 +25,8 @@ pub struct Statistics {
     pub commands: CommandCounts,
     /// Signals by the last part of their code: `terminate`, `ctrl_c`, `ctrl_break`.
     pub signals: BTreeMap<String, u64>,
+    /// How often `sim.exe mark NAME` was run, by name: which tasks were carried out how often, whatever restarted meanwhile.
+    pub marks: BTreeMap<String, u64>,
     /// How many requests were against the protocol.
     pub violation_count: u64,
     /// The newest 200 of them, in words.
@@ -123,7 +125,7 @@ struct Recorded {
 }
 
 impl Recorder {
-    /// What was counted. `commands.running` is the host's to say.
+    /// What was counted. `commands.running` and `marks` are the host's to say.
     pub(crate) fn snapshot(&self) -> Statistics {
         self.lock().statistics.clone()
     }

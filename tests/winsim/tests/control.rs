@@ -320,3 +320,20 @@ async fn orders_are_taken_as_json() -> Result<()> {
     ensure!(Client::connect(&host).await?.ask("alice", create()).await?.text.contains(">5</p:error_Code>"));
     Ok(())
 }
+
+#[tokio::test]
+async fn marks_are_counted_across_restarts() -> Result<()> {
+    let host = host().await?;
+    for round in 1..=2 {
+        let mut client = Client::connect(&host).await?;
+        let shell = client.shell("alice").await?;
+        let id = client.start(&shell, "sim.exe mark once&amp;&amp; sim.exe mark twice&amp;&amp; sim.exe mark twice").await?;
+        ensure!(client.ask("alice", receive(&shell, &id)).await?.text.contains("<rsp:ExitCode>0</rsp:ExitCode>"));
+        let marks = host.statistics().marks;
+        ensure!((marks.get("once"), marks.get("twice")) == (Some(&round), Some(&(2 * round))), "{marks:?}");
+        host.order(Order::Reboot(Reboot::default())).await;
+    }
+    host.reset();
+    ensure!(host.statistics().marks.is_empty());
+    Ok(())
+}

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::process::{Pipes, Stream};
+use crate::statistics::increment;
 
 pub(crate) use console::CodePage;
 
@@ -23,6 +24,8 @@ pub(crate) struct Machine {
     pub(crate) hostname: String,
     /// Files that redirections have written, by lower-case full path.
     files: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// How often `sim.exe mark NAME` was run.
+    marks: Mutex<BTreeMap<String, u64>>,
 }
 
 /// All files of a machine together. Writing more fails as on a full disk.
@@ -30,13 +33,26 @@ const DISK: usize = 16 * 1024 * 1024;
 
 impl Machine {
     pub(crate) fn new(hostname: &str) -> Self {
-        let machine = Self { hostname: hostname.to_owned(), files: Mutex::default() };
+        let machine = Self { hostname: hostname.to_owned(), ..Self::default() };
         machine.write(
             "c:\\windows\\win.ini",
             b"; for 16-bit app support\r\n[fonts]\r\n[extensions]\r\n".to_vec(),
             false,
         );
         machine
+    }
+
+    fn mark(&self, name: &str) {
+        increment(&mut self.marks.lock().unwrap_or_else(PoisonError::into_inner), name);
+    }
+
+    /// What was marked how often since the start or [`Machine::forget_marks`]. Restarts do not touch it.
+    pub(crate) fn marks(&self) -> BTreeMap<String, u64> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn forget_marks(&self) {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn read(&self, path: &str) -> Option<Vec<u8>> {

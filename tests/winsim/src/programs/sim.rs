@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::Session;
 
-const USAGE: &str = "usage: sim.exe bytes N | lines N MS | sleep MS | argv ARGS | stdin | exit N | stderr TEXT\r\n";
+const USAGE: &str =
+    "usage: sim.exe bytes N | lines N MS | sleep MS | mark NAME | argv ARGS | stdin | exit N | stderr TEXT\r\n";
 
 pub(super) async fn program(session: &Session, arguments: &[String]) -> u32 {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -17,6 +18,10 @@ pub(super) async fn program(session: &Session, arguments: &[String]) -> u32 {
         }
         ["sleep", time] if number(time).is_some() => {
             session.sleep(Duration::from_millis(number(time).unwrap_or_default())).await;
+            0
+        }
+        ["mark", name] => {
+            session.machine.mark(name);
             0
         }
         ["argv", arguments @ ..] => {
