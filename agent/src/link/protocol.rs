@@ -3,13 +3,14 @@
 //!
 //! One [`Protocol`] lives as long as the process and sees many sessions. It reads no clock and no socket. INVARIANT:
 //! whatever order sessions break in, every assignment is announced, its output sent in order from the acknowledged
-//! offset, and its end sent after the output and again until acknowledged. Driven by the link's transport.
+//! offset, and its end sent after the output and again until acknowledged. Driven by the link's transports: a stream is
+//! one long session, each poll a short one that says everything at once.
 
 mod outbound;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use lictor_proto::v1::{
@@ -42,6 +43,11 @@ pub(crate) struct Protocol {
     /// Assignments that went to the engine, and those of them that gave their slots back.
     assigned: u64,
     settled: u64,
+    /// Assignments that the engine has not answered yet. They count as held: were one left out of a Hello, the control
+    /// plane would give it out again while it is being accepted here.
+    unanswered: BTreeSet<TaskKey>,
+    /// Of the newest Welcome.
+    window: u64,
     draining: Option<String>,
     idle: bool,
     /// Whose turn it is to send output.
@@ -90,6 +96,8 @@ struct Told {
 #[derive(Debug)]
 struct Session {
     phase: Phase,
+    /// A poll: what there is to say goes before the Welcome, in one message with Hello.
+    eager: bool,
     opened: Instant,
     queue: VecDeque<agent_event::Event>,
     received: u64,
@@ -154,6 +162,8 @@ impl Protocol {
             commands: VecDeque::new(),
             assigned: 0,
             settled: 0,
+            unanswered: BTreeSet::new(),
+            window: DEFAULT_WINDOW,
             draining: None,
             idle: false,
             turn: None,
@@ -175,6 +185,11 @@ impl Protocol {
             };
             HeldTask { task: Some(key.to_wire()), state: state.into(), output_bytes: entry.produced }
         });
+        let unanswered = self.unanswered.iter().filter(|key| !self.tasks.contains_key(*key)).map(|key| HeldTask {
+            task: Some(key.to_wire()),
+            state: HeldState::Accepted.into(),
+            output_bytes: 0,
+        });
         let hello = Hello {
             protocol: lictor_proto::PROTOCOL_VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -182,7 +197,7 @@ impl Protocol {
             tags: self.about.tags.clone(),
             slots: self.about.slots,
             capabilities: CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
-            held: held.collect(),
+            held: held.chain(unanswered).collect(),
             draining: self.draining.is_some(),
             degraded: self.about.degraded.clone(),
         };
@@ -195,13 +210,32 @@ impl Protocol {
         }
         self.session = Some(Session {
             phase: Phase::AwaitingWelcome,
+            eager: false,
             opened: now,
             queue: VecDeque::from([agent_event::Event::Hello(hello)]),
             received: 0,
             credit: 0,
             heartbeat: Beat { interval: DEFAULT_HEARTBEAT, next: now, sequence: 0, acknowledged: 0, heard: now },
-            window: 0,
+            window: self.window,
         });
+    }
+
+    /// A poll begins: a session of one message from here and one answer. Says Hello and whatever else there is to say.
+    pub(crate) fn polling(&mut self, now: Instant) {
+        self.connected(now);
+        if let Some(session) = self.session.as_mut() {
+            session.eager = true;
+        }
+    }
+
+    /// Whether the engine still owes the news of an assignment that it got.
+    pub(crate) fn awaits_engine(&self) -> bool {
+        !self.unanswered.is_empty()
+    }
+
+    /// Whether any assignment is on the way from acceptance to its acknowledged end.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.tasks.is_empty() || !self.unanswered.is_empty()
     }
 
     /// The connection is gone. Returns how long the session was of use.
@@ -209,7 +243,14 @@ impl Protocol {
         for entry in self.tasks.values_mut() {
             entry.told = None;
         }
-        match self.session.take().map(|session| session.phase) {
+        let useful = self.useful(now);
+        self.session = None;
+        useful
+    }
+
+    /// How long this session has been of use.
+    pub(crate) fn useful(&self, now: Instant) -> Duration {
+        match self.session.as_ref().map(|session| session.phase) {
             Some(Phase::Open { since }) => now.saturating_duration_since(since),
             _ => Duration::ZERO,
         }
@@ -243,6 +284,9 @@ impl Protocol {
 
     /// An event of the engine.
     pub(crate) fn engine(&mut self, event: &Event) {
+        if let Event::Accepted { key, .. } | Event::Ended { key, .. } | Event::HandedBack { key, .. } = event {
+            self.unanswered.remove(key);
+        }
         match event {
             Event::Accepted { key, .. } => {
                 if self.tasks.contains_key(key) {
@@ -348,6 +392,9 @@ impl Protocol {
                     return Err(SessionEnd::Violation("an assignment beyond the credit"));
                 }
                 self.assigned += 1;
+                // A duplicate is known already.
+                self.unanswered
+                    .extend(TaskKey::parse(assignment.task.clone()).filter(|key| !self.tasks.contains_key(key)));
                 self.commands.push_back(Command::Assign(Box::new(assignment)));
             }
             server_event::Event::Cancel(cancel) => {
@@ -386,7 +433,8 @@ impl Protocol {
         let interval = welcome.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok());
         if let Some(session) = self.session.as_mut() {
             session.phase = Phase::Open { since: now };
-            session.window = if welcome.output_window == 0 { DEFAULT_WINDOW } else { welcome.output_window };
+            self.window = if welcome.output_window == 0 { DEFAULT_WINDOW } else { welcome.output_window };
+            session.window = self.window;
             let interval = interval.filter(|interval| !interval.is_zero()).unwrap_or(DEFAULT_HEARTBEAT);
             session.heartbeat.interval = interval.clamp(LEAST_HEARTBEAT, MOST_HEARTBEAT);
             session.heartbeat.next = now + session.heartbeat.interval;
@@ -396,10 +444,12 @@ impl Protocol {
             let Some(key) = TaskKey::parse(task) else { continue };
             match ResumeDecision::try_from(decision) {
                 Ok(ResumeDecision::Stale) => {
+                    self.unanswered.remove(&key);
                     self.tasks.remove(&key);
                     self.commands.push_back(Command::Stale(key));
                 }
                 Ok(ResumeDecision::Forget) => {
+                    self.unanswered.remove(&key);
                     self.tasks.remove(&key);
                     self.commands.push_back(Command::Forget(key));
                 }
