@@ -4,6 +4,7 @@
 //! environment winning. Unknown keys are mistakes, and all mistakes are reported together, before anything is opened.
 //! It must never keep a secret: the join token is handed on in a type that zeroes itself. Called by `app` and `cli`.
 
+mod delegate;
 pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use lictor_proto::token::JoinToken;
 use lictor_winrm::pool::PoolSettings;
 use zeroize::Zeroizing;
 
+use delegate::Delegate;
 use reader::Reader;
 
 /// Everything that can be set. `docs/agent-settings.md` lists the same keys; a test compares the two.
@@ -26,6 +28,8 @@ use reader::Reader;
 pub struct Config {
     /// Where the control plane listens, `https://host:port`. Required; the port is 7443 unless given.
     pub control_plane: ControlPlaneAddress,
+    /// How to talk to it: `auto`, `stream` or `poll`. Default: `auto`, which is a stream, and polls where streams are cut.
+    pub transport: Transport,
     /// File that holds the join token. Read when there is no valid identity in `state_dir`, each time anew.
     pub join_token_file: Option<PathBuf>,
     /// Name shown to people; unique among agents. Default: the machine's host name. 1 to 128 characters.
@@ -76,6 +80,17 @@ pub struct Log {
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug` or `trace`. Default: `info`. Libraries that print secrets stay capped.
     pub level: tracing::Level,
+}
+
+/// How to talk to the control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// A stream, and polls where streams are cut again and again.
+    Auto,
+    /// A stream, whatever happens to it.
+    Stream,
+    /// Polls only.
+    Poll,
 }
 
 /// Formats of log lines.
@@ -181,7 +196,11 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
     let mut mistakes = Vec::new();
     let mut join_token = None;
     let mut variables = HashMap::new();
+    let mut delegate = Delegate::default();
     for (name, value) in environment {
+        if delegate.takes(&name, &value) {
+            continue;
+        }
         if name == JOIN_TOKEN_VARIABLE {
             let value = Zeroizing::new(value);
             if !value.trim().is_empty() {
@@ -215,6 +234,7 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
     };
 
     let mut reader = Reader::new(tree, mistakes);
+    delegate.apply(&mut reader);
     let config = read(&mut reader, Path::new("/proc/sys/kernel/hostname"));
     let mistakes = reader.finish();
     match config {
@@ -239,6 +259,12 @@ fn read(reader: &mut Reader, hostname_file: &Path) -> Option<Config> {
     }
     let config = Config {
         control_plane: control_plane.unwrap_or(ControlPlaneAddress { host: String::new(), port: 0 }),
+        transport: reader.or("transport", Transport::Auto, |text| match text {
+            "auto" => Ok(Transport::Auto),
+            "stream" => Ok(Transport::Stream),
+            "poll" => Ok(Transport::Poll),
+            _ => Err("must be auto, stream or poll".into()),
+        }),
         join_token_file,
         name: name.unwrap_or_default(),
         tags: reader.list("tags", MAX_TAGS, |text| limited(text, MAX_NAME_CHARACTERS)),

@@ -4,7 +4,9 @@
 //! before control messages, nor stop reading the engine's events, connected or not. Called by `app`.
 
 mod backoff;
+mod poll;
 pub(crate) mod protocol;
+mod transport;
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -14,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use lictor_proto::v1::agent_service_client::AgentServiceClient;
-use lictor_proto::v1::{GoodbyeReason, SessionRequest, SessionResponse};
+use lictor_proto::v1::{AgentEvent, GoodbyeReason, SessionRequest, SessionResponse};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,6 +33,7 @@ use crate::tasks::{Command, Event, Handle, TaskKey};
 use crate::telemetry::{Metrics, resident_bytes};
 use backoff::Backoff;
 use protocol::{About, Protocol, SessionEnd};
+use transport::{Choice, Mode, Pace, StreamEnd};
 
 /// The link.
 pub(crate) struct Link {
@@ -48,6 +51,13 @@ pub(crate) struct Link {
     finish_by: Option<Instant>,
     ready: Option<ReadyFile>,
     enrol_again: bool,
+    backoff: Backoff,
+    choice: Choice,
+    pace: Pace,
+    /// When a poll was last answered.
+    polled: Option<Instant>,
+    /// The control plane ended the session in order.
+    dismissed: bool,
 }
 
 /// What [`Link::new`] needs.
@@ -141,6 +151,11 @@ impl Link {
         };
         let protocol = Protocol::new(about, &engine.restored);
         let mut link = Self {
+            backoff: Backoff::new(),
+            choice: Choice::new(config.transport),
+            pace: Pace::new(),
+            polled: None,
+            dismissed: false,
             config,
             store,
             tokens,
@@ -167,12 +182,11 @@ impl Link {
         if let Some(identity) = &self.identity {
             self.keyring.put(&identity.agent_id, copy_of(identity)?);
         }
-        let mut backoff = Backoff::new();
         loop {
             let (soon, error) = match self.attempt().await {
                 Ok((Closed::Finished, _)) => return Ok(()),
                 Ok((Closed::Again { soon }, useful)) => {
-                    backoff.was_useful(useful);
+                    self.backoff.was_useful(useful);
                     (soon, None)
                 }
                 Err(LinkError::Enrol(error)) => match failure::recovery(&error) {
@@ -188,7 +202,7 @@ impl Link {
                 },
                 Err(error) => return Err(error),
             };
-            let wait = if soon { backoff.next() } else { backoff.longest() };
+            let wait = if soon { self.backoff.next() } else { self.backoff.longest() };
             if let Some(error) = error {
                 self.metrics.link_failed();
                 tracing::warn!(error = %failure::chain(&error), retry_in = ?wait, "The control plane is not available");
@@ -207,11 +221,33 @@ impl Link {
         let Some(channel) = self.alongside(async move { tls::connect(&address, tls).await }).await else {
             return Ok((Closed::Finished, Duration::ZERO));
         };
-        let channel = channel.map_err(EnrolError::from)?;
-        let closed = self.session(channel).await;
-        self.metrics.connected(false);
-        let useful = self.protocol.disconnected(std::time::Instant::now());
+        let now = std::time::Instant::now();
+        let mode = self.choice.mode(now);
+        self.dismissed = false;
+        let closed = match (channel, mode) {
+            (Err(error), _) => Err(EnrolError::from(error).into()),
+            (Ok(channel), Mode::Stream) => self.session(channel).await,
+            (Ok(channel), Mode::Poll) => self.polls(channel).await,
+        };
+        let now = std::time::Instant::now();
+        let useful = self.protocol.disconnected(now);
+        // Between two polls there is nothing to be seen.
+        let lately = mode == Mode::Poll && self.polled.is_some_and(|polled| polled.elapsed() < POLL_SILENCE);
+        if !lately {
+            self.metrics.connected(false);
+        }
+        if mode == Mode::Stream && self.choice.stream_ended(self.stream_end(&closed, useful), now, rand::random()) {
+            tracing::warn!("Streams to the control plane are cut again and again, polling instead");
+        }
         Ok((closed?, useful))
+    }
+
+    fn stream_end(&self, closed: &Result<Closed, LinkError>, useful: Duration) -> StreamEnd {
+        match closed {
+            Ok(Closed::Again { .. }) if !self.dismissed && !self.enrol_again => StreamEnd::Broken(useful),
+            Err(LinkError::Enrol(EnrolError::Call { .. })) => StreamEnd::Broken(useful),
+            _ => StreamEnd::Other,
+        }
     }
 
     async fn identity(&mut self) -> Result<Option<Arc<Identity>>, EnrolError> {
@@ -247,6 +283,13 @@ impl Link {
     }
 
     async fn session(&mut self, channel: Channel) -> Result<Closed, LinkError> {
+        let patience = Instant::now() + ENGINE_WAIT;
+        while self.protocol.awaits_engine() && Instant::now() < patience {
+            let chore = timeout(patience.saturating_duration_since(Instant::now()), self.housekeeping()).await;
+            if chore == Ok(false) {
+                return Ok(Closed::Finished);
+            }
+        }
         let (outbound, requests) = mpsc::channel(OUTBOUND);
         self.protocol.connected(std::time::Instant::now());
         // Hello must be there before the answer is waited for: the control plane may want to see it first.
@@ -261,7 +304,7 @@ impl Link {
                 let message = "no answer in time".into();
                 return Err(EnrolError::Call { call: "Session", code: tonic::Code::DeadlineExceeded, message }.into());
             }
-            Some(Ok(Err(status))) => return Err(session_error(&status).into()),
+            Some(Ok(Err(status))) => return Err(session_error("Session", &status).into()),
             Some(Ok(Ok(response))) => response.into_inner(),
         };
         self.hold(&channel, &outbound, &mut inbound).await
@@ -318,6 +361,9 @@ impl Link {
             if let Err(end) = self.protocol.tick(now) {
                 return self.ended(end);
             }
+            if self.choice.stream_lasts(self.protocol.useful(now)) {
+                tracing::info!("The stream to the control plane lasts, polling is over");
+            }
         }
     }
 
@@ -334,7 +380,7 @@ impl Link {
                         return self.ended(end).map(Some);
                     }
                     if !was_open && self.protocol.is_open() {
-                        self.welcomed().await?;
+                        self.welcomed("stream").await?;
                     }
                 }
                 Ok(None)
@@ -343,13 +389,13 @@ impl Link {
                 tracing::info!("The control plane closed the session");
                 Ok(Some(Closed::Again { soon: true }))
             }
-            Err(status) => Err(session_error(&status).into()),
+            Err(status) => Err(session_error("Session", &status).into()),
         }
     }
 
-    async fn welcomed(&mut self) -> Result<(), LinkError> {
+    async fn welcomed(&mut self, transport: &'static str) -> Result<(), LinkError> {
         self.metrics.connected(true);
-        tracing::info!(control_plane = %self.config.control_plane, "Connected");
+        tracing::info!(control_plane = %self.config.control_plane, transport, "Connected");
         let Some(ready) = self.ready.take() else { return Ok(()) };
         let agent_id = self.identity.as_ref().map(|identity| identity.agent_id.clone());
         let text = serde_json::json!({ "http_address": ready.http_address, "agent_id": agent_id }).to_string();
@@ -363,7 +409,10 @@ impl Link {
 
     fn ended(&mut self, end: SessionEnd) -> Result<Closed, LinkError> {
         let (reason, detail) = match end {
-            SessionEnd::Goodbye { reason, detail } => (reason, detail),
+            SessionEnd::Goodbye { reason, detail } => {
+                self.dismissed = true;
+                (reason, detail)
+            }
             SessionEnd::Violation(_) | SessionEnd::Silence(_) => {
                 self.metrics.link_failed();
                 tracing::warn!(error = %end, "The session is over");
@@ -425,20 +474,32 @@ impl Link {
                 // The stream is gone; reading it tells why.
                 Err(mpsc::error::TrySendError::Closed(())) => return false,
             };
-            let mut event = self.protocol.next_event(std::time::Instant::now(), resident_bytes);
-            if event.is_none() {
-                let Some(wanted) = self.protocol.next_output() else { return false };
-                let piece = match self.logs.get(&wanted.key) {
-                    None => None,
-                    Some(log) => log.read(wanted.offset, wanted.most).await.unwrap_or_else(|error| {
-                        tracing::error!(task_id = %wanted.key.task_id, error = %error, "Spilled output cannot be read and is lost");
-                        None
-                    }),
-                };
-                event = self.protocol.output_read(&wanted, piece);
+            match self.next_outbound().await {
+                Some(event) => permit.send(SessionRequest { events: vec![event] }),
+                None => return false,
             }
-            if let Some(event) = event {
-                permit.send(SessionRequest { events: vec![event] });
+        }
+    }
+
+    /// The next event for the control plane, output behind everything else.
+    async fn next_outbound(&mut self) -> Option<AgentEvent> {
+        loop {
+            let event = self.protocol.next_event(std::time::Instant::now(), resident_bytes);
+            if event.is_some() {
+                return event;
+            }
+            let wanted = self.protocol.next_output()?;
+            let piece = match self.logs.get(&wanted.key) {
+                None => None,
+                Some(log) => log.read(wanted.offset, wanted.most).await.unwrap_or_else(|error| {
+                    tracing::error!(task_id = %wanted.key.task_id, error = %error, "Spilled output cannot be read and is lost");
+                    None
+                }),
+            };
+            // Nothing to send when it is lost: on to what comes behind it.
+            let event = self.protocol.output_read(&wanted, piece);
+            if event.is_some() {
+                return event;
             }
         }
     }
@@ -529,15 +590,19 @@ fn copy_of(identity: &Identity) -> Result<lictor_proto::sealing::SealingKey, Enr
         .map_err(EnrolError::SealingKey)
 }
 
-fn session_error(status: &tonic::Status) -> EnrolError {
+fn session_error(call: &'static str, status: &tonic::Status) -> EnrolError {
     let message = status.message().to_owned();
     match status.code() {
         tonic::Code::Unauthenticated => EnrolError::CertificateRefused(message),
         tonic::Code::PermissionDenied => EnrolError::Forbidden(message),
-        code => EnrolError::Call { call: "Session", code, message },
+        code => EnrolError::Call { call, code, message },
     }
 }
 
+/// For the engine to answer for the assignments of a session that broke, before the next one names what is held.
+const ENGINE_WAIT: Duration = Duration::from_secs(5);
+/// A poll's answer counts as being connected for so long: two idle polls.
+const POLL_SILENCE: Duration = Duration::from_secs(60);
 /// Messages between us and the HTTP/2 connection. A control message waits for at most so many pieces of output.
 const OUTBOUND: usize = 2;
 /// For the control plane to answer the call; Welcome has its own limit.

@@ -98,6 +98,11 @@ impl Metrics {
         self.connected.store(connected, Ordering::Relaxed);
     }
 
+    /// Whether the link has its Welcome.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
     /// A connection or session failed.
     pub(crate) fn link_failed(&self) {
         self.link_failures.inc();

@@ -86,6 +86,10 @@ impl Outbox {
         let mut waiting = self.lock();
         let mut events = Vec::new();
         let mut bytes = 0;
+        // First on every session, also when a heartbeat came with the same message as Hello.
+        if let Some(ServerEvent { event: Some(server_event::Event::Welcome(_)) }) = waiting.control.front() {
+            events.extend(waiting.control.pop_front());
+        }
         if let Some(ack) = waiting.heartbeat.take() {
             events.push(ServerEvent { event: Some(server_event::Event::HeartbeatAck(ack)) });
         }
@@ -138,6 +142,18 @@ mod tests {
         assert!(outbox.push(control()));
         let events = outbox.next().await.unwrap();
         assert_eq!(events, [control(), ack("a", 999)]);
+    }
+
+    #[tokio::test]
+    async fn a_welcome_goes_before_everything() {
+        let outbox = Outbox::default();
+        let event = |event| ServerEvent { event: Some(event) };
+        let welcome = event(server_event::Event::Welcome(lictor_proto::v1::Welcome::default()));
+        let receipt = event(server_event::Event::HeartbeatAck(HeartbeatAck::default()));
+        for event in [&welcome, &receipt, &control()] {
+            assert!(outbox.push(event.clone()));
+        }
+        assert_eq!(outbox.next().await.unwrap(), [welcome, receipt, control()]);
     }
 
     #[tokio::test]

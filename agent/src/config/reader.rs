@@ -51,6 +51,11 @@ impl Reader {
         self.mistakes.push(format!("{key}: {text}"));
     }
 
+    /// Sets `key` unless it is set.
+    pub(crate) fn set_default(&mut self, key: &str, value: &str) {
+        self.leaves.entry(key.to_owned()).or_insert_with(|| Value::from(value));
+    }
+
     pub(crate) fn take(&mut self, key: &'static str) -> Option<Value> {
         self.leaves.remove(key)
     }

@@ -3,7 +3,8 @@
 //!
 //! One [`Protocol`] lives as long as the process and sees many sessions. It reads no clock and no socket. INVARIANT:
 //! whatever order sessions break in, every assignment is announced, its output sent in order from the acknowledged
-//! offset, and its end sent after the output and again until acknowledged. Driven by the link's transport.
+//! offset, and its end sent after the output and again until acknowledged. Driven by the link's transports: a stream is
+//! one long session, each poll a short one that says everything at once.
 
 mod outbound;
 #[cfg(test)]
@@ -42,6 +43,8 @@ pub(crate) struct Protocol {
     /// Assignments that went to the engine, and those of them that gave their slots back.
     assigned: u64,
     settled: u64,
+    /// Of the newest Welcome.
+    window: u64,
     draining: Option<String>,
     idle: bool,
     /// Whose turn it is to send output.
@@ -92,6 +95,8 @@ struct Told {
 #[derive(Debug)]
 struct Session {
     phase: Phase,
+    /// A poll: what there is to say goes before the Welcome, in one message with Hello.
+    eager: bool,
     opened: Instant,
     queue: VecDeque<agent_event::Event>,
     received: u64,
@@ -156,6 +161,7 @@ impl Protocol {
             commands: VecDeque::new(),
             assigned: 0,
             settled: 0,
+            window: DEFAULT_WINDOW,
             draining: None,
             idle: false,
             turn: None,
@@ -198,13 +204,32 @@ impl Protocol {
         }
         self.session = Some(Session {
             phase: Phase::AwaitingWelcome,
+            eager: false,
             opened: now,
             queue: VecDeque::from([agent_event::Event::Hello(hello)]),
             received: 0,
             credit: 0,
             heartbeat: Beat { interval: DEFAULT_HEARTBEAT, next: now, sequence: 0, acknowledged: 0, heard: now },
-            window: 0,
+            window: self.window,
         });
+    }
+
+    /// A poll begins: a session of one message from here and one answer. Says Hello and whatever else there is to say.
+    pub(crate) fn polling(&mut self, now: Instant) {
+        self.connected(now);
+        if let Some(session) = self.session.as_mut() {
+            session.eager = true;
+        }
+    }
+
+    /// Whether the engine still owes the news of an assignment that it got.
+    pub(crate) fn awaits_engine(&self) -> bool {
+        self.tasks.values().any(|entry| matches!(entry.stage, Stage::Assigned))
+    }
+
+    /// Whether any assignment is on the way from acceptance to its acknowledged end.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.tasks.is_empty()
     }
 
     /// The connection is gone. Returns how long the session was of use.
@@ -212,7 +237,14 @@ impl Protocol {
         for entry in self.tasks.values_mut() {
             entry.told = None;
         }
-        match self.session.take().map(|session| session.phase) {
+        let useful = self.useful(now);
+        self.session = None;
+        useful
+    }
+
+    /// How long this session has been of use.
+    pub(crate) fn useful(&self, now: Instant) -> Duration {
+        match self.session.as_ref().map(|session| session.phase) {
             Some(Phase::Open { since }) => now.saturating_duration_since(since),
             _ => Duration::ZERO,
         }
@@ -394,7 +426,8 @@ impl Protocol {
         let interval = welcome.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok());
         if let Some(session) = self.session.as_mut() {
             session.phase = Phase::Open { since: now };
-            session.window = if welcome.output_window == 0 { DEFAULT_WINDOW } else { welcome.output_window };
+            self.window = if welcome.output_window == 0 { DEFAULT_WINDOW } else { welcome.output_window };
+            session.window = self.window;
             let interval = interval.filter(|interval| !interval.is_zero()).unwrap_or(DEFAULT_HEARTBEAT);
             session.heartbeat.interval = interval.clamp(LEAST_HEARTBEAT, MOST_HEARTBEAT);
             session.heartbeat.next = now + session.heartbeat.interval;

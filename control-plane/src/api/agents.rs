@@ -11,7 +11,7 @@ use futures::Stream;
 use lictor_proto::v1::agent_service_server::AgentService;
 use lictor_proto::v1::{
     AgentEvent, EnrollRequest, EnrollResponse, PollRequest, PollResponse, RenewIdentityRequest, RenewIdentityResponse,
-    ReportRequest, ReportResponse, ServerEvent, SessionRequest, SessionResponse, server_event,
+    ReportRequest, ReportResponse, ResumeDecision, ServerEvent, SessionRequest, SessionResponse, server_event,
 };
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -108,7 +108,7 @@ impl AgentService for Api {
         let session = self.next_session();
         let outbox = Arc::new(Outbox::default());
         let _closing = self.closing(&agent_id, session);
-        let open = Command::Open { agent_id, session, outbox: Arc::clone(&outbox), events };
+        let open = Command::Open { agent_id, session, outbox: Arc::clone(&outbox), events, polling: true };
         self.engine.tell(open).await?;
         let mut answer: Vec<ServerEvent> = Vec::new();
         // The Welcome is part of the answer however short the wait is.
@@ -164,7 +164,7 @@ async fn read_session(
         let command = if std::mem::replace(&mut opened, true) {
             Command::Events { agent_id: agent, session, events }
         } else {
-            Command::Open { agent_id: agent, session, outbox: Arc::clone(outbox), events }
+            Command::Open { agent_id: agent, session, outbox: Arc::clone(outbox), events, polling: false }
         };
         if api.engine.tell(command).await.is_err() {
             return;
@@ -206,7 +206,15 @@ impl Drop for Closing {
 
 /// What a waiting Poll returns for.
 fn is_news(event: &ServerEvent) -> bool {
-    !matches!(event.event, Some(server_event::Event::Welcome(_) | server_event::Event::HeartbeatAck(_)) | None)
+    match &event.event {
+        // A cancellation that was asked for between two polls, or an assignment to be given up, must not wait either.
+        Some(server_event::Event::Welcome(welcome)) => {
+            welcome.resume.iter().any(|resume| resume.cancel_requested || resume.decision() != ResumeDecision::Continue)
+        }
+        Some(server_event::Event::HeartbeatAck(ack)) => !ack.stale.is_empty(),
+        Some(_) => true,
+        None => false,
+    }
 }
 
 /// An agent that connects says Hello at once.

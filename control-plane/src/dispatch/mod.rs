@@ -6,6 +6,7 @@
 
 mod agent;
 mod link;
+mod polling;
 mod routing;
 mod task;
 #[cfg(test)]
@@ -21,6 +22,8 @@ use lictor_proto::v1::{
 
 use crate::clock::{Now, UnixMillis};
 use crate::failure::{self, Vanished};
+
+use polling::Polling;
 
 pub(crate) use agent::{AgentEntry, SessionId};
 pub(crate) use link::{HeldFact, HeldFacts, ProtocolError, check_hello};
@@ -108,6 +111,7 @@ pub(crate) struct Ledger {
     credentials: HashMap<String, CredentialState>,
     /// Output acknowledgements of this batch; the newest of a task is enough.
     acks: BTreeMap<(SessionId, String, u64), OutputAck>,
+    polling: Polling,
     outcome: Outcome,
 }
 
@@ -129,6 +133,7 @@ impl Ledger {
             deadlines: BTreeSet::new(),
             credentials,
             acks: BTreeMap::new(),
+            polling: Polling::default(),
             outcome: Outcome::default(),
         };
         for mut task in tasks {
@@ -153,7 +158,8 @@ impl Ledger {
 
     /// When [`Ledger::tick`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let task = self.deadlines.first().map(|(deadline, _)| *deadline);
+        task.into_iter().chain(self.polling.next_deadline()).min()
     }
 
     /// Hands over what must be stored and sent since the last call.
@@ -179,7 +185,7 @@ impl Ledger {
 
     /// Every agent as users see it, by name.
     pub(crate) fn agent_views(&self) -> Vec<Agent> {
-        let mut views: Vec<Agent> = self.agents.values().map(AgentEntry::view).collect();
+        let mut views: Vec<Agent> = self.agents.values().map(|agent| self.polling.view(agent)).collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
     }
@@ -190,7 +196,7 @@ impl Ledger {
     }
 
     pub(crate) fn connected_agents(&self) -> usize {
-        self.agents.values().filter(|agent| agent.link.is_some()).count()
+        self.agents.values().filter(|agent| agent.link.is_some() || self.is_between_polls(&agent.agent_id)).count()
     }
 
     /// Every agent and why it can or cannot take a waiting task. Nothing for other tasks.
@@ -202,7 +208,8 @@ impl Ledger {
     }
 
     fn candidates_of(&self, task: &LiveTask) -> Vec<Candidate> {
-        let mut all: Vec<Candidate> = self.agents.values().map(|agent| routing::candidate(agent, task)).collect();
+        let candidate = |agent| self.polling.candidate(routing::candidate(agent, task));
+        let mut all: Vec<Candidate> = self.agents.values().map(candidate).collect();
         all.sort_by(|a, b| a.agent_name.cmp(&b.agent_name));
         all.truncate(MAX_CANDIDATES);
         all
@@ -292,6 +299,7 @@ impl Ledger {
         if agent.link.as_ref().is_some_and(|link| link.session == session) {
             agent.link = None;
             agent.last_seen_at = Some(now.wall);
+            self.polling.rest(agent_id, now.instant + self.settings.lease);
             self.outcome.changed_agents.insert(agent_id.to_owned());
         }
     }
@@ -359,6 +367,7 @@ impl Ledger {
 
     /// Lets everything whose time has come happen.
     pub(crate) fn tick(&mut self, now: Now) {
+        self.outcome.changed_agents.extend(self.polling.expire(now.instant));
         while let Some((deadline, task_id)) = self.deadlines.first().cloned() {
             if deadline > now.instant {
                 break;

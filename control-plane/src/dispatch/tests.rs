@@ -361,6 +361,56 @@ fn a_policy_sends_a_task_to_others_and_ends_it_when_nobody_is_left() {
 }
 
 #[test]
+fn an_agent_that_polls_stays_online_between_polls_but_not_for_ever() {
+    let mut world = World::new(&["a"]);
+    let online = |world: &World| world.ledger.agent_views()[0].state() == lictor_proto::v1::AgentState::Online;
+    assert!(!world.ledger.polls("a", true), "the first");
+    for _ in 0..5 {
+        let session = world.connect("a", "i", Vec::new(), 0);
+        assert!(online(&world));
+        world.pass(LEASE * 2);
+        assert!(online(&world), "a poll that waits for long");
+        world.ledger.disconnected("a", session, world.now);
+        world.pass(LEASE / 2);
+        assert!(online(&world) && world.ledger.connected_agents() == 1);
+        assert!(world.ledger.polls("a", true));
+    }
+    let session = world.connect("a", "i", Vec::new(), 0);
+    world.ledger.disconnected("a", session, world.now);
+    world.submit("t", false);
+    assert_eq!(world.ledger.candidates("t")[0].code, "between_polls");
+    assert_eq!(world.ledger.next_deadline(), Some(world.now.instant + LEASE));
+    world.pass(LEASE);
+    assert!(!online(&world) && world.ledger.connected_agents() == 0);
+    assert_eq!(world.ledger.candidates("t")[0].code, "offline");
+    // A stream that ends leaves nobody behind.
+    assert!(!world.ledger.polls("a", false));
+    let session = world.connect("a", "i", Vec::new(), 0);
+    world.ledger.disconnected("a", session, world.now);
+    assert!(!online(&world));
+}
+
+#[test]
+fn an_assignment_in_an_answer_that_got_lost_goes_out_again_with_the_next_poll() {
+    let mut world = World::new(&["a"]);
+    for epoch in 1..4 {
+        world.ledger.polls("a", true);
+        world.connect("a", "i", Vec::new(), 1);
+        if epoch == 1 {
+            world.submit("t", false);
+        }
+        world.turn();
+        assert_eq!(world.assigned.last().map(|assign| assign.epoch), Some(epoch));
+    }
+    // It got the third: nothing is given out again.
+    let held = HeldTask { task: Some(reference("t", 3)), state: HeldState::Accepted.into(), ..HeldTask::default() };
+    world.ledger.polls("a", true);
+    world.connect("a", "i", vec![held], 1);
+    world.turn();
+    assert_eq!((world.assigned.len(), world.state("t")), (3, Some(TaskState::Assigned)));
+}
+
+#[test]
 fn cancelling_what_never_arrived_needs_no_agent() {
     let mut world = World::new(&["a"]);
     world.connect("a", "i", Vec::new(), 1);

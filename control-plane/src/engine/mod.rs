@@ -126,6 +126,8 @@ pub(crate) enum Command {
         session: SessionId,
         outbox: Arc<Outbox>,
         events: Vec<AgentEvent>,
+        /// It is a poll: the session is over with its answer, and another one follows.
+        polling: bool,
     },
     /// Events handed over beside the link; the first one is Hello. The answer is in the outbox once this is done.
     Report {
@@ -360,7 +362,11 @@ impl Engine {
                 let answer = self.delete_credential(&name, now).await?;
                 self.reply(reply, answer);
             }
-            Command::Open { agent_id, session, outbox, events } => {
+            Command::Open { agent_id, session, outbox, events, polling } => {
+                let again = self.parts.ledger.polls(&agent_id, polling);
+                if let Some(agent) = self.parts.ledger.agent(&agent_id).filter(|_| !again) {
+                    info!(agent_id, agent = agent.name, session, polling, "Agent connected");
+                }
                 return self.open(agent_id, session, outbox, events, false, now).await;
             }
             Command::Report { agent_id, session, outbox, events, reply } => {
@@ -410,12 +416,9 @@ impl Engine {
         now: Now,
     ) -> Result<usize, StoreError> {
         // Revocation may have come between the check of the certificate and now.
-        let Some(agent) = self.parts.ledger.agent(&agent_id).filter(|agent| agent.revoked.is_none()) else {
+        if self.parts.ledger.agent(&agent_id).is_none_or(|agent| agent.revoked.is_some()) {
             outbox.close(goodbye(GoodbyeReason::Revoked, "the agent was revoked"));
             return Ok(0);
-        };
-        if !beside_the_link {
-            info!(agent_id, agent = agent.name, session, "Agent connected");
         }
         self.sessions.insert(session, outbox);
         // What is decided about assignments of old is read from the database, so it must be up to date.

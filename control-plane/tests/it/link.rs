@@ -155,3 +155,25 @@ async fn a_report_does_not_disturb_a_waiting_poll() {
     let answer = within(poll).await.unwrap().unwrap().into_inner();
     assert!(answer.events.iter().any(|event| matches!(event.event, Some(server_event::Event::Assignment(_)))));
 }
+
+#[tokio::test]
+async fn a_cancellation_does_not_wait_for_the_end_of_a_poll() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let mut client = agent.client(&server).await;
+    let event = |event| AgentEvent { event: Some(event) };
+    let hello = |held| event(agent_event::Event::Hello(agent.hello("i1", held)));
+    let credit = event(agent_event::Event::Credit(Credit { total: 1 }));
+    let task = user.submit(command()).await;
+    let request = PollRequest { events: vec![hello(Vec::new()), credit], wait: seconds(60) };
+    within(client.poll(request)).await.unwrap();
+    let reference = TaskRef { task_id: task.task_id.clone(), epoch: 1 };
+    // Asked for while nobody polls; the agent keeps its place meanwhile.
+    user.tasks.cancel_task(CancelTaskRequest { task_id: task.task_id.clone(), reason: "r".into() }).await.unwrap();
+    assert_eq!(user.agents().await[0].state(), AgentState::Online);
+    let beat = event(agent_event::Event::Heartbeat(Heartbeat { sequence: 1, ..Heartbeat::default() }));
+    let events = vec![hello(vec![held(&reference, HeldState::Running)]), beat];
+    let answer = within(client.poll(PollRequest { events, wait: seconds(60) })).await.unwrap().into_inner();
+    let Some(server_event::Event::Welcome(welcome)) = &answer.events[0].event else { panic!("{answer:?}") };
+    assert!(welcome.resume[0].cancel_requested);
+    assert!(matches!(answer.events[1].event, Some(server_event::Event::HeartbeatAck(_))), "{answer:?}");
+}

@@ -8,6 +8,7 @@ mod exchanges;
 mod first_light;
 mod outages;
 mod policy;
+mod polling;
 mod restarts;
 mod scripts;
 mod secrecy;

@@ -327,7 +327,8 @@ async fn marks_are_counted_across_restarts() -> Result<()> {
     for round in 1..=2 {
         let mut client = Client::connect(&host).await?;
         let shell = client.shell("alice").await?;
-        let id = client.start(&shell, "sim.exe mark once&amp;&amp; sim.exe mark twice&amp;&amp; sim.exe mark twice").await?;
+        let id =
+            client.start(&shell, "sim.exe mark once&amp;&amp; sim.exe mark twice&amp;&amp; sim.exe mark twice").await?;
         ensure!(client.ask("alice", receive(&shell, &id)).await?.text.contains("<rsp:ExitCode>0</rsp:ExitCode>"));
         let marks = host.statistics().marks;
         ensure!((marks.get("once"), marks.get("twice")) == (Some(&round), Some(&(2 * round))), "{marks:?}");

@@ -6,9 +6,20 @@ use lictor_proto::v1::{
     Accepted, AgentEvent, Credit, HandBack, Heartbeat, OutputChunk, Started, TaskEnd, TaskOutput, agent_event,
 };
 
-use super::{Entry, MOST_UNDER_WAY, OutputWanted, PIECE, Phase, Protocol, Stage};
+use super::{Entry, MOST_UNDER_WAY, OutputWanted, PIECE, Phase, Protocol, Session, Stage};
 use crate::tasks::output::Piece;
 use crate::tasks::{Command, TaskKey};
+
+impl Session {
+    /// Whether more than Hello may go.
+    fn may_speak(&self) -> bool {
+        match self.phase {
+            Phase::AwaitingWelcome => self.eager,
+            Phase::Open { .. } => true,
+            Phase::Over => false,
+        }
+    }
+}
 
 impl Protocol {
     /// The next event for the control plane, everything but output. Goes before output, always.
@@ -16,7 +27,7 @@ impl Protocol {
         let session = self.session.as_mut()?;
         let event = match session.queue.pop_front() {
             Some(event) => event,
-            None if !matches!(session.phase, Phase::Open { .. }) => return None,
+            None if !session.may_speak() => return None,
             None => self
                 .task_event(now)
                 .or_else(|| self.credit_event())
@@ -98,10 +109,7 @@ impl Protocol {
 
     /// Output that may be sent now, the tasks taking turns. The caller reads it and calls [`Self::output_read`].
     pub(crate) fn next_output(&mut self) -> Option<OutputWanted> {
-        if !self.is_open() {
-            return None;
-        }
-        let window = self.session.as_ref()?.window;
+        let window = self.session.as_ref().filter(|session| session.may_speak())?.window;
         let under_way: u64 =
             self.tasks.values().filter_map(|entry| Some(entry.told.as_ref()?.sent.saturating_sub(entry.acked))).sum();
         let room = MOST_UNDER_WAY.checked_sub(under_way).filter(|room| *room > 0)?;

@@ -519,3 +519,76 @@ proptest! {
         prop_assert_eq!(arrived, produced);
     }
 }
+
+fn assignment(id: &str) -> server_event::Event {
+    server_event::Event::Assignment(Assignment { task: wire(id), ..Assignment::default() })
+}
+
+#[test]
+fn a_poll_says_everything_at_once_and_the_next_one_says_again_what_got_no_answer() {
+    let mut bench = Bench::new(&[]);
+    bench.protocol.polling(bench.now);
+    assert_eq!(names(&bench.events())[1..], ["credit 4", "heartbeat 1"]);
+    bench.welcome(Vec::new());
+    bench.server(assignment("a")).unwrap();
+    bench.server(assignment("b")).unwrap();
+    bench.commands();
+    bench.protocol.disconnected(bench.now);
+
+    bench.protocol.engine(&accepted("a"));
+    bench.protocol.engine(&Event::Started(key("a")));
+    bench.protocol.produced(&key("a"), 50);
+    bench.protocol.engine(&handed_back("b"));
+    for _ in 0..3 {
+        // However often the answer is lost.
+        bench.protocol.polling(bench.now);
+        let events = bench.events();
+        assert_eq!(names(&events)[1..], ["hand back b", "credit 2", "heartbeat 1"]);
+        let agent_event::Event::Hello(hello) = &events[0] else { panic!("{events:?}") };
+        let held: Vec<_> = hello.held.iter().map(HeldTask::state).collect();
+        assert_eq!(held, [HeldState::Running, HeldState::Accepted]);
+        assert_eq!(bench.output(), [(key("a"), 0, 50)]);
+        bench.protocol.disconnected(bench.now);
+    }
+    bench.protocol.polling(bench.now);
+    bench.events();
+    bench.output();
+    bench.welcome(vec![resume("a", ResumeDecision::Continue, 0)]);
+    bench.server(server_event::Event::HeartbeatAck(HeartbeatAck { sequence: 1, stale: Vec::new() })).unwrap();
+    bench.server(server_event::Event::OutputAck(OutputAck { task: wire("a"), offset: 50, full: false })).unwrap();
+    assert!(bench.commands().contains(&Command::HandBackDelivered(key("b"))));
+    bench.protocol.disconnected(bench.now);
+
+    bench.protocol.engine(&ended("a", 50));
+    for _ in 0..2 {
+        bench.protocol.polling(bench.now);
+        assert!(names(&bench.events()).contains(&"end a 50".to_owned()));
+        assert!(bench.output().is_empty());
+        bench.protocol.disconnected(bench.now);
+    }
+    bench.protocol.polling(bench.now);
+    bench.events();
+    bench.welcome(vec![resume("a", ResumeDecision::Continue, 50)]);
+    bench.server(server_event::Event::EndAck(EndAck { task: wire("a") })).unwrap();
+    bench.protocol.disconnected(bench.now);
+    assert!(!bench.protocol.is_busy());
+}
+
+#[test]
+fn what_the_engine_has_not_answered_for_yet_counts_as_held() {
+    let mut bench = Bench::new(&[]);
+    bench.open(Vec::new());
+    bench.events();
+    for id in ["a", "b", "c"] {
+        bench.server(assignment(id)).unwrap();
+    }
+    assert!(bench.protocol.awaits_engine());
+    bench.protocol.engine(&accepted("b"));
+    let hello = bench.hello_again();
+    let held: Vec<_> = hello.held.iter().map(|held| (held.task.clone(), held.state())).collect();
+    let expected = ["b", "a", "c"].map(|id| (wire(id), HeldState::Accepted));
+    assert_eq!(held, expected, "or they were given out a second time while they are being accepted");
+    bench.welcome(vec![resume("a", ResumeDecision::Forget, 0), resume("c", ResumeDecision::Continue, 0)]);
+    bench.protocol.engine(&handed_back("c"));
+    assert!(!bench.protocol.awaits_engine());
+}
