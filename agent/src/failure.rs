@@ -83,6 +83,13 @@ pub(crate) fn starting(error: &WinrmError) -> Verdict {
     Verdict::end(state, winrm(error))
 }
 
+/// The command was to go to another shell, because the first one is gone, and that could not be journalled.
+pub(crate) fn not_journalled(message: &str) -> Verdict {
+    // Not handed back: the start is journalled, and told. The command itself surely was not sent.
+    let failure = Failure { may_have_started: false, ..internal("agent.journal", message.to_owned()) };
+    Verdict::end(TaskState::Failed, failure)
+}
+
 /// Receiving broke for good.
 pub(crate) fn receiving(error: &WinrmError) -> Verdict {
     // It did start, whatever the error knows about that: Unknown, never Failed.
@@ -209,6 +216,34 @@ pub(crate) fn restarted_after_start(host: &str, command_id: &str) -> End {
     };
     // Its end was not journalled, so it is not known; running it again could do its work twice.
     (TaskState::Unknown, Box::new(failure))
+}
+
+/// The agent restarted after the start was journalled, and the command could not be followed any further.
+pub(crate) fn not_followed(host: &str, command_id: &str, why: &str) -> End {
+    let (state, mut failure) = restarted_after_start(host, command_id);
+    failure.message = format!("{}, and could not follow it again: {why}", failure.message);
+    (state, failure)
+}
+
+/// The same, with what a host or the way to it had to say.
+pub(crate) fn not_followed_on_host(host: &str, error: &WinrmError) -> Verdict {
+    let (state, restarted) = restarted_after_start(host, "");
+    let mut failure = Failure { may_have_started: true, ..winrm(error) };
+    failure.message = format!("{}, and could not follow it again: {}", restarted.message, failure.message);
+    failure.remedy = format!("{}. {}", restarted.remedy, failure.remedy);
+    Verdict::End(state, Box::new(failure))
+}
+
+/// The agent was killed while it sent the command's input. What the command made of a part of it is not known.
+pub(crate) fn input_cut(host: &str, stopped: Result<(), &WinrmError>) -> Verdict {
+    let (state, mut failure) = restarted_after_start(host, "");
+    let end = match stopped {
+        Ok(()) => "the command was ended on its host".to_owned(),
+        Err(error) => format!("the host did not confirm that the command ended: {}", error.report()),
+    };
+    failure.code = "agent.input_cut".into();
+    failure.message = format!("the agent restarted while it sent the command's input; {end}");
+    Verdict::End(state, failure)
 }
 
 fn restart() -> Failure {

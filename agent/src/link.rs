@@ -562,7 +562,7 @@ impl Link {
                     let wait = if self.shutdown.stop().is_cancelled() { SHORT_FLUSH } else { FLUSH };
                     self.finish_by = Some(Instant::now() + wait);
                 }
-                if let Event::HandedBack { key, .. } = &event {
+                if let Event::HandedBack { key, .. } | Event::Left(key) = &event {
                     self.logs.remove(key);
                 }
             }
@@ -579,7 +579,7 @@ impl Link {
     }
 
     fn keep_log(&mut self, event: &Event) {
-        if let Event::Accepted { key, log } | Event::Ended { key, log, .. } = event {
+        if let Event::Accepted { key, log } | Event::Interrupted { key, log } | Event::Ended { key, log, .. } = event {
             self.logs.insert(key.clone(), log.clone());
         }
     }

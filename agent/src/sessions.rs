@@ -17,6 +17,7 @@ use lictor_winrm::target::{
     self, Credential, Endpoint, EndpointError, Secret, ShellProperties, Target, Timeouts, TlsPolicy,
 };
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::policy::{Approach, Job, Policies, Refusal, Turn};
 use crate::secrets::{Keyring, Purpose, SecretError};
@@ -170,6 +171,26 @@ impl Sessions {
     /// A session on `target`, by `deadline`.
     pub(crate) async fn lease(&self, target: Target, deadline: Instant) -> Result<Lease, WinrmError> {
         self.pool.lease(&target, deadline).await
+    }
+
+    /// A session on a shell of an earlier process, for following a command in it.
+    pub(crate) async fn attach(
+        &self,
+        target: Target,
+        (shell_id, command_id): (&str, Uuid),
+        deadline: Instant,
+    ) -> Result<Lease, WinrmError> {
+        self.pool.attach(&target, shell_id, command_id, deadline).await
+    }
+
+    /// A shell of an earlier process is waited for: it is not deleted as one that was left behind.
+    pub(crate) fn spare(&self, shell_id: &str) {
+        self.pool.spare(shell_id);
+    }
+
+    /// Nobody waits for the shell any more.
+    pub(crate) fn spare_no_more(&self, shell_id: &str) {
+        self.pool.spare_no_more(shell_id);
     }
 
     /// Climbs the connection ladder.

@@ -5,6 +5,7 @@
 //! all. What ends sessions - the final Signal, deleting shells, retiring idle ones - happens in tasks that the pool owns.
 //! It starts a command at most once, and tries a wrong password at most once. Called by agents and the command line.
 
+mod attach;
 mod background;
 mod key;
 mod lease;
@@ -31,7 +32,7 @@ use background::Inner;
 use key::{Key, User};
 use places::{Grant, Pooled};
 
-pub use lease::{Lease, Patience};
+pub use lease::{Lease, Ledger, Patience};
 pub use running::{Running, Stopped};
 
 /// Bounds of a pool.

@@ -18,7 +18,7 @@ use lictor_proto::v1::{
     ServerEvent, TaskResult, Welcome, agent_event, server_event,
 };
 
-use crate::tasks::{Command, Event, TaskKey};
+use crate::tasks::{Command, Event, Resumption, TaskKey};
 
 /// What the agent says about itself in every Hello.
 #[derive(Debug, Clone)]
@@ -65,6 +65,8 @@ struct Entry {
     acked: u64,
     /// Output that cannot be sent any more.
     gap: bool,
+    /// An earlier process started it; the engine waits for the control plane's word on how to go on.
+    interrupted: bool,
     /// What this session knows. Nothing: not yet resumed.
     told: Option<Told>,
 }
@@ -182,7 +184,12 @@ impl Protocol {
                 Stage::Started => HeldState::Running,
                 Stage::Ended(_) => HeldState::Ended,
             };
-            HeldTask { task: Some(key.to_wire()), state: state.into(), output_bytes: entry.produced }
+            HeldTask {
+                task: Some(key.to_wire()),
+                state: state.into(),
+                output_bytes: entry.produced,
+                wants_assignment: entry.interrupted,
+            }
         });
         let hello = Hello {
             protocol: lictor_proto::PROTOCOL_VERSION,
@@ -287,6 +294,18 @@ impl Protocol {
                 Some(_) => self.repeat(key),
                 None => self.enter(key, Stage::Accepted, 0),
             },
+            Event::Interrupted { key, .. } => {
+                if !self.tasks.contains_key(key) {
+                    self.enter(key, Stage::Started, 0);
+                    // It holds a slot like one that was assigned to this process.
+                    self.assigned += 1;
+                }
+                if let Some(entry) = self.tasks.get_mut(key) {
+                    (entry.started, entry.interrupted) = (true, true);
+                }
+                self.repeat(key);
+            }
+            Event::Left(key) => drop(self.tasks.remove(key)),
             Event::Started(key) => {
                 if let Some(entry) = self.tasks.get_mut(key)
                     && matches!(entry.stage, Stage::Accepted)
@@ -300,6 +319,7 @@ impl Protocol {
                 Some(entry) => {
                     entry.produced = entry.produced.max(result.output_bytes);
                     entry.stage = Stage::Ended(result.clone());
+                    entry.interrupted = false;
                 }
                 // Restored, or told to forget it meanwhile; a session that knows nothing of it says so.
                 None => self.enter(key, Stage::Ended(result.clone()), result.output_bytes),
@@ -329,8 +349,9 @@ impl Protocol {
             end: None,
             handed_back: None,
         });
-        self.tasks
-            .insert(key.clone(), Entry { stage, started: false, produced, full: false, acked: 0, gap: false, told });
+        let entry =
+            Entry { stage, started: false, produced, full: false, acked: 0, gap: false, interrupted: false, told };
+        self.tasks.insert(key.clone(), entry);
     }
 
     /// Says again what is known of an assignment, output aside.
@@ -433,11 +454,22 @@ impl Protocol {
             session.heartbeat.next = now + session.heartbeat.interval;
         }
         for resume in welcome.resume {
-            let Resume { task, decision, output_acked, cancel_requested } = resume;
+            let Resume { task, decision, output_acked, cancel_requested, assignment } = resume;
             let Some(key) = TaskKey::parse(task) else { continue };
+            let entry = self.tasks.get_mut(&key);
+            let interrupted = entry.is_some_and(|entry| std::mem::take(&mut entry.interrupted));
+            let resumption = |key: TaskKey, stale: bool| {
+                // Of another task it would be of no use: its secret is sealed for the other one.
+                let assignment = assignment.filter(|assignment| assignment.task.as_ref() == Some(&key.to_wire()));
+                let assignment = assignment.map(Box::new);
+                Command::Resume(Box::new(Resumption { key, assignment, output_acked, stale }))
+            };
             match ResumeDecision::try_from(decision) {
                 Ok(ResumeDecision::Stale) => {
                     self.tasks.remove(&key);
+                    if interrupted {
+                        self.commands.push_back(resumption(key.clone(), true));
+                    }
                     self.commands.push_back(Command::Stale(key));
                 }
                 Ok(ResumeDecision::Forget) => {
@@ -446,12 +478,27 @@ impl Protocol {
                 }
                 // What this version does not know cannot be worse than going on.
                 Ok(ResumeDecision::Continue | ResumeDecision::Unspecified) | Err(_) => {
+                    if interrupted {
+                        self.interrupted_at(&key, output_acked);
+                        self.commands.push_back(resumption(key.clone(), false));
+                    }
                     if cancel_requested {
                         let reason = "asked for while the agent was not connected".to_owned();
                         self.commands.push_back(Command::Cancel { key: key.clone(), reason });
                     }
                     self.output_acked(key, output_acked, false);
                 }
+            }
+        }
+    }
+
+    /// What an earlier process made of the output is known by what is stored.
+    fn interrupted_at(&mut self, key: &TaskKey, offset: u64) {
+        if let Some(entry) = self.tasks.get_mut(key) {
+            entry.produced = entry.produced.max(offset);
+            entry.acked = entry.acked.max(offset);
+            if let Some(told) = entry.told.as_mut() {
+                told.sent = told.sent.max(offset);
             }
         }
     }

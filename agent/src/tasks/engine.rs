@@ -10,17 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lictor_proto::v1::{Assignment, Failure, HandBackReason, TaskResult, TaskState};
+use lictor_winrm::pool::Lease;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::clock::Stamp;
 use super::execute::{Orders, Outcome, Run, Worker};
-use super::journal::{Journal, JournalError, Record};
+use super::journal::{Journal, JournalError, Record, Start};
 use super::output::{Limits, Log, Shelf, prepare_directory};
-use super::task::Task;
-use super::{Command, Event, TaskKey};
+use super::task::{Kind, Task};
+use super::{Command, Event, Resumption, TaskKey};
 use crate::failure::{self, HandBack, StopCause};
 use crate::sessions::Sessions;
 use crate::telemetry::Metrics;
@@ -77,6 +79,8 @@ pub(crate) struct Engine {
     job_keys: HashMap<Id, TaskKey>,
     /// Removals from the journal.
     chores: JoinSet<()>,
+    /// When the engine was made, by two clocks: what is left of tasks of old was measured then.
+    born: (Instant, Stamp),
     settled: u64,
     /// Freed slots that are not announced yet, because too much waits for acknowledgement.
     withheld: u64,
@@ -97,6 +101,8 @@ struct Held {
 
 #[derive(Debug, Clone)]
 enum Phase {
+    /// An earlier process started it. It waits for its assignment, and holds a slot.
+    Interrupted(Box<Start>),
     Active,
     Ended(Box<TaskResult>),
     HandedBack(HandBackReason, Box<Failure>),
@@ -128,8 +134,8 @@ impl Engine {
                 let opened = Journal::open(&state_dir, metrics)?;
                 let directory = prepare_directory(&state_dir).map_err(StartError::Output)?;
                 let shelf = Shelf::new(directory, limits);
-                let ended = opened.records.iter().filter(|(_, record)| matches!(record, Record::Ended { .. }));
-                shelf.sweep(ended.map(|(key, _)| key)).map_err(StartError::Output)?;
+                let with_output = opened.records.iter().filter(|(_, record)| !matches!(record, Record::Accepted));
+                shelf.sweep(with_output.map(|(key, _)| key)).map_err(StartError::Output)?;
                 Ok((opened, shelf))
             }
         })
@@ -149,6 +155,7 @@ impl Engine {
             jobs: JoinSet::new(),
             job_keys: HashMap::new(),
             chores: JoinSet::new(),
+            born: (Instant::now(), Stamp::now()),
             settled: 0,
             withheld: 0,
             draining: false,
@@ -177,24 +184,23 @@ impl Engine {
                 let (reason, failure) = failure::restarted_before_start();
                 (Phase::HandedBack(reason, failure), self.shelf.log(&key))
             }
-            Record::Started { host, command_id, .. } => {
-                tracing::warn!(task_id = %key.task_id, attempt = key.epoch, target = host, command_id, "A task ran when the agent ended, its end is unknown");
-                let (state, failure) = failure::restarted_after_start(&host, &command_id);
-                let result = TaskResult {
-                    outcome: state.into(),
-                    failure: Some(*failure),
-                    output_gap: true,
-                    ..TaskResult::default()
-                };
-                let record = Record::Ended { result: Box::new(result.clone()), tail: Vec::new() };
-                if let Err(error) = self.worker.journal.put(&key, &record).await {
-                    tracing::error!(error = %failure::chain(&error), "The end of an interrupted task is not journalled");
+            Record::Started(start) => {
+                let log = self.shelf.interrupted(&key, start.skipped).unwrap_or_else(|error| {
+                    tracing::error!(task_id = %key.task_id, error = %error, "Spilled output cannot be read and is lost");
+                    self.shelf.log_without_files(&key, start.skipped)
+                });
+                if let Some((shell_id, _)) = start.place() {
+                    // Nobody else may take it for one that was left behind.
+                    self.worker.sessions.spare(shell_id);
+                    (Phase::Interrupted(start), log)
+                } else {
+                    tracing::warn!(task_id = %key.task_id, attempt = key.epoch, target = start.host, command_id = start.command_id, "A task ran when the agent ended, its end is unknown");
+                    let end = failure::restarted_after_start(&start.host, &start.command_id);
+                    (Phase::Ended(self.end_unseen(&key, &log, end).await), log)
                 }
-                self.worker.metrics.task_finished(state, Duration::ZERO);
-                (Phase::Ended(Box::new(result)), self.shelf.log(&key))
             }
-            Record::Ended { mut result, tail } => {
-                let log = self.shelf.restore(&key, result.output_bytes, tail).unwrap_or_else(|error| {
+            Record::Ended { mut result, tail, skipped } => {
+                let log = self.shelf.restore(&key, result.output_bytes, tail, skipped).unwrap_or_else(|error| {
                     tracing::error!(task_id = %key.task_id, error = %error, "Spilled output cannot be read and is lost");
                     result.output_gap = true;
                     self.shelf.log(&key)
@@ -209,6 +215,24 @@ impl Engine {
         event
     }
 
+    /// Journals the end of a task that nobody could follow.
+    async fn end_unseen(&self, key: &TaskKey, log: &Log, (state, failure): failure::End) -> Box<TaskResult> {
+        let result = Box::new(TaskResult {
+            outcome: state.into(),
+            failure: Some(*failure),
+            output_bytes: log.end(),
+            output_gap: true,
+            ..TaskResult::default()
+        });
+        // What is not acknowledged is in files already.
+        let record = Record::Ended { result: result.clone(), tail: Vec::new(), skipped: log.skipped() };
+        if let Err(error) = self.worker.journal.put(key, &record).await {
+            tracing::error!(error = %failure::chain(&error), "The end of an interrupted task is not journalled");
+        }
+        self.worker.metrics.task_finished(state, Duration::ZERO);
+        result
+    }
+
     /// Works until the link drops its handle, then stops what still runs. `drain` and `stop` come from the outside.
     /// Returns the sessions, for closing them.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Sessions {
@@ -219,6 +243,7 @@ impl Engine {
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     self.stop_all();
+                    self.leave_interrupted().await;
                 }
                 Some(left) = self.jobs.join_next_with_id() => self.left(left).await,
                 Some(_) = self.chores.join_next() => {}
@@ -226,13 +251,14 @@ impl Engine {
                     tracing::warn!(running = self.jobs.len(), "The drain grace is over, running tasks are stopped");
                     self.drain_deadline = None;
                     self.stop_all();
+                    self.leave_interrupted().await;
                 }
                 command = self.commands.recv() => match command {
                     Some(command) => self.command(command).await,
                     None => break,
                 },
             }
-            if self.draining && self.jobs.is_empty() && !self.idle_told {
+            if self.draining && self.jobs.is_empty() && !self.is_waiting() && !self.idle_told {
                 self.idle_told = true;
                 self.worker.tell(Event::Idle).await;
             }
@@ -269,16 +295,19 @@ impl Engine {
                     orders.stop.get_or_insert(StopCause::Cancelled(reason));
                 });
             }
+            Command::Resume(resumption) => self.resume(*resumption).await,
             Command::Stale(key) => {
                 self.order(&key, |orders| {
                     orders.forget = true;
                     orders.stop.get_or_insert(StopCause::Cancelled("the assignment is stale".into()));
                 });
                 self.drop_output(&key);
+                self.settle(0).await;
             }
             Command::Forget(key) => {
                 self.order(&key, |orders| orders.forget = true);
                 self.drop_output(&key);
+                self.settle(0).await;
             }
             Command::OutputAcked { key, offset, full } => {
                 if let Some(held) = self.held.get(&key) {
@@ -289,6 +318,8 @@ impl Engine {
             Command::EndAcked(key) | Command::HandBackDelivered(key) => {
                 match self.held.get_mut(&key) {
                     Some(held) if matches!(held.phase, Phase::Active) => held.acknowledged = true,
+                    // Its end cannot have been told, so nothing was acknowledged.
+                    Some(held) if matches!(held.phase, Phase::Interrupted(_)) => {}
                     _ => self.remove(&key),
                 }
                 self.settle(0).await;
@@ -352,6 +383,85 @@ impl Engine {
         let handle = self.jobs.spawn(job.instrument(span));
         self.job_keys.insert(handle.id(), key.clone());
         self.held.insert(key, Held { log, orders, started, phase: Phase::Active, acknowledged: false });
+    }
+
+    /// The control plane has said how to go on with a task that an earlier process started.
+    async fn resume(&mut self, resumption: Resumption) {
+        let Resumption { key, assignment, output_acked, stale } = resumption;
+        let Some(held) = self.held.get_mut(&key) else { return };
+        let Phase::Interrupted(start) = &held.phase else { return };
+        let mut start = (**start).clone();
+        start.skipped = held.log.resume(output_acked);
+        if stale {
+            held.log.discard();
+            held.orders.send_modify(|orders| {
+                orders.forget = true;
+                orders.stop.get_or_insert(StopCause::Cancelled("the assignment is stale".into()));
+            });
+        }
+        let task = match assignment {
+            Some(assignment) => Task::resumed(key.clone(), *assignment, start.clone(), (self.born.0, &self.born.1)),
+            None => Err("the control plane did not give the assignment again".to_owned()),
+        };
+        // What may be reached is for the policy to say, also for what was begun under another one.
+        let task = task.and_then(|mut task| match self.worker.sessions.permit(&mut task.plan, task.job) {
+            Ok(()) => Ok(task),
+            Err(refusal) => Err(failure::chain(&refusal)),
+        });
+        let task = match task {
+            Ok(task) => task,
+            Err(why) if stale => {
+                tracing::warn!(task = %key, target = start.host, error = why, "A stale command cannot be ended on its host");
+                self.remove(&key);
+                return self.settle(0).await;
+            }
+            Err(why) => {
+                tracing::warn!(task = %key, target = start.host, error = why, "A task ran when the agent ended, its end is unknown");
+                let end = failure::not_followed(&start.host, &start.command_id, &why);
+                return self.give_up(&key, end).await;
+            }
+        };
+        let (worker, log, orders) = (Arc::clone(&self.worker), held.log.clone(), held.orders.subscribe());
+        held.phase = Phase::Active;
+        let span = tracing::info_span!("task", task_id = %key.task_id, attempt = key.epoch, target = task.plan.host());
+        let job = follow(worker, task, log, orders, Arc::clone(&held.started));
+        let handle = self.jobs.spawn(job.instrument(span));
+        self.job_keys.insert(handle.id(), key);
+    }
+
+    /// Ends a task that waited for its assignment, without having followed it.
+    async fn give_up(&mut self, key: &TaskKey, end: failure::End) {
+        let Some(log) = self.held.get(key).map(|held| held.log.clone()) else { return };
+        let result = self.end_unseen(key, &log, end).await;
+        self.worker.tell(Event::Ended { key: key.clone(), result: result.clone(), log }).await;
+        if let Some(held) = self.held.get_mut(key) {
+            let before = std::mem::replace(&mut held.phase, Phase::Ended(result));
+            self.let_go(&before);
+        }
+        self.settle(0).await;
+    }
+
+    /// A task that waited for its assignment waits no more: neither for its shell nor for its slot.
+    fn let_go(&mut self, phase: &Phase) {
+        if let Phase::Interrupted(start) = phase {
+            self.worker.sessions.spare_no_more(&start.shell_id);
+            self.withheld += 1;
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.held.values().any(|held| matches!(held.phase, Phase::Interrupted(_)))
+    }
+
+    /// The agent stops. What still waits for its assignment stays in the journal: nobody here can end it on its host.
+    async fn leave_interrupted(&mut self) {
+        let waiting = self.held.iter().filter(|(_, held)| matches!(held.phase, Phase::Interrupted(_)));
+        let waiting: Vec<TaskKey> = waiting.map(|(key, _)| key.clone()).collect();
+        for key in waiting {
+            tracing::warn!(task = %key, "A task that was to be followed again is left to the next start");
+            self.held.remove(&key);
+            self.worker.tell(Event::Left(key)).await;
+        }
     }
 
     /// Hands back what was never accepted.
@@ -432,6 +542,7 @@ impl Engine {
     fn remove(&mut self, key: &TaskKey) {
         let Some(held) = self.held.remove(key) else { return };
         held.log.discard();
+        self.let_go(&held.phase);
         if self.acknowledged.len() == REMEMBERED {
             self.acknowledged.pop_front();
         }
@@ -453,7 +564,8 @@ impl Engine {
         if self.withheld == 0 {
             return;
         }
-        let waiting = self.held.values().filter(|held| !matches!(held.phase, Phase::Active)).count();
+        let waiting = self.held.values();
+        let waiting = waiting.filter(|held| !matches!(held.phase, Phase::Active | Phase::Interrupted(_))).count();
         if waiting > MAX_UNACKNOWLEDGED || self.shelf.spilled_bytes() > MAX_SPILLED {
             tracing::debug!(waiting, "Slots stay closed until results are acknowledged");
             return;
@@ -487,7 +599,8 @@ impl Engine {
     }
 }
 
-async fn job(
+/// Follows a task that an earlier process started.
+async fn follow(
     worker: Arc<Worker>,
     task: Task,
     log: Log,
@@ -496,11 +609,51 @@ async fn job(
 ) -> Left {
     let accepted = Instant::now();
     let key = task.key.clone();
+    let (start, shell_id) = match &task.kind {
+        Kind::Follow(followed) => (Some(followed.start.clone()), followed.start.shell_id.clone()),
+        Kind::ConnectionTest | Kind::Run(_) => (None, String::new()),
+    };
+    let accepted_at = start.as_ref().map(|start| start.accepted.clone()).unwrap_or_default();
+    let run = Run {
+        worker: &worker,
+        task: &task,
+        log: &log,
+        orders: orders.clone(),
+        started: &started,
+        accepted,
+        accepted_at,
+        start,
+    };
+    let (outcome, session) = run.execute().await;
+    drop(task);
+    let left = conclude(&worker, &key, &log, &orders, accepted, outcome, session).await;
+    // Its session, which is on its way out, deletes the shell; should it fail, the shell is one that was left behind.
+    worker.sessions.spare_no_more(&shell_id);
+    left
+}
+
+async fn job(
+    worker: Arc<Worker>,
+    task: Task,
+    log: Log,
+    orders: watch::Receiver<Orders>,
+    started: Arc<AtomicBool>,
+) -> Left {
+    let (accepted, accepted_at) = (Instant::now(), Stamp::now());
+    let key = task.key.clone();
     let (outcome, session) = match worker.journal.put(&key, &Record::Accepted).await {
         Ok(()) => {
             worker.tell(Event::Accepted { key: key.clone(), log: log.clone() }).await;
-            let run =
-                Run { worker: &worker, task: &task, log: &log, orders: orders.clone(), started: &started, accepted };
+            let run = Run {
+                worker: &worker,
+                task: &task,
+                log: &log,
+                orders: orders.clone(),
+                started: &started,
+                accepted,
+                accepted_at,
+                start: None,
+            };
             run.execute().await
         }
         Err(error) => {
@@ -510,6 +663,19 @@ async fn job(
     };
     // The sealed secret has served.
     drop(task);
+    conclude(&worker, &key, &log, &orders, accepted, outcome, session).await
+}
+
+/// Makes the outcome safe and tells it, unless nobody wants it.
+async fn conclude(
+    worker: &Worker,
+    key: &TaskKey,
+    log: &Log,
+    orders: &watch::Receiver<Orders>,
+    accepted: Instant,
+    outcome: Outcome,
+    session: Option<Lease>,
+) -> Left {
     if orders.borrow().forget {
         return Left { phase: None };
     }
@@ -518,7 +684,7 @@ async fn job(
             let state = TaskState::try_from(result.outcome).unwrap_or(TaskState::Unknown);
             worker.metrics.task_finished(state, accepted.elapsed());
             tracing::debug!(outcome = ?state, exit_code = result.exit_code, "Task ended");
-            worker.finish(&key, &log, result.clone(), session).await;
+            worker.finish(key, log, result.clone(), session).await;
             Phase::Ended(result)
         }
         Outcome::HandedBack(reason, failure) => {
@@ -535,6 +701,7 @@ async fn job(
 fn event_of(key: &TaskKey, phase: &Phase, log: &Log) -> Event {
     let key = key.clone();
     match phase {
+        Phase::Interrupted(_) => Event::Interrupted { key, log: log.clone() },
         Phase::Active => Event::Accepted { key, log: log.clone() },
         Phase::Ended(result) => Event::Ended { key, result: result.clone(), log: log.clone() },
         Phase::HandedBack(reason, failure) => Event::HandedBack { key, reason: *reason, failure: failure.clone() },

@@ -20,8 +20,10 @@ use lictor_proto::v1::{OutputStream, TaskResult};
 use prost::Message as _;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use super::TaskKey;
+use super::clock::Stamp;
 use super::output::Piece;
 use crate::telemetry::Metrics;
 
@@ -31,21 +33,41 @@ pub(crate) enum Record {
     /// Accepted; surely not started.
     Accepted,
     /// May have started.
-    Started {
-        /// The host, for people.
-        host: String,
-        /// The remote shell; empty for a connection test.
-        shell_id: String,
-        /// The command in it; empty for a connection test.
-        command_id: String,
-    },
+    Started(Box<Start>),
     /// Ended.
     Ended {
         /// How.
         result: Box<TaskResult>,
         /// Output that was short enough to be kept here.
         tail: Vec<Piece>,
+        /// Of the log, when this was written.
+        skipped: u64,
     },
+}
+
+/// How a task was started, and all that a later process needs to find its command again; the credential is none of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// The host.
+    pub(crate) host: String,
+    /// The remote shell; empty for a connection test.
+    pub(crate) shell_id: String,
+    /// The command in it; empty for a connection test.
+    pub(crate) command_id: String,
+    /// When the task was accepted. Not known in records of versions that did not follow commands again.
+    pub(crate) accepted: Stamp,
+    /// The host has all of the command's input, or there is none.
+    pub(crate) input_sent: bool,
+    /// Of the log, when this was written.
+    pub(crate) skipped: u64,
+}
+
+impl Start {
+    /// Shell and command, when there is a command that can be found again.
+    pub(crate) fn place(&self) -> Option<(&str, Uuid)> {
+        let command_id = self.command_id.parse().ok()?;
+        (!self.shell_id.is_empty() && self.accepted.is_known()).then_some((self.shell_id.as_str(), command_id))
+    }
 }
 
 /// The journal. Dropping it finishes what was asked for.
@@ -274,6 +296,8 @@ struct Stored {
     result: Option<TaskResult>,
     #[prost(message, repeated, tag = "3")]
     tail: Vec<StoredPiece>,
+    #[prost(uint64, tag = "4")]
+    skipped: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -284,6 +308,14 @@ struct StoredStart {
     shell_id: String,
     #[prost(string, tag = "3")]
     command_id: String,
+    #[prost(uint64, tag = "4")]
+    accepted_wall_millis: u64,
+    #[prost(string, tag = "5")]
+    accepted_boot_id: String,
+    #[prost(uint64, tag = "6")]
+    accepted_uptime_millis: u64,
+    #[prost(bool, tag = "7")]
+    input_sent: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -299,16 +331,22 @@ struct StoredPiece {
 fn encode(record: &Record) -> Vec<u8> {
     let stored = match record {
         Record::Accepted => Stored::default(),
-        Record::Started { host, shell_id, command_id } => Stored {
+        Record::Started(start) => Stored {
             started: Some(StoredStart {
-                host: host.clone(),
-                shell_id: shell_id.clone(),
-                command_id: command_id.clone(),
+                host: start.host.clone(),
+                shell_id: start.shell_id.clone(),
+                command_id: start.command_id.clone(),
+                accepted_wall_millis: start.accepted.wall_millis,
+                accepted_boot_id: start.accepted.boot_id.clone(),
+                accepted_uptime_millis: start.accepted.uptime_millis,
+                input_sent: start.input_sent,
             }),
+            skipped: start.skipped,
             ..Stored::default()
         },
-        Record::Ended { result, tail } => Stored {
+        Record::Ended { result, tail, skipped } => Stored {
             result: Some((**result).clone()),
+            skipped: *skipped,
             tail: tail
                 .iter()
                 .map(|piece| StoredPiece {
@@ -325,7 +363,7 @@ fn encode(record: &Record) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Record {
     let Ok(stored) = Stored::decode(bytes) else {
-        return Record::Started { host: String::new(), shell_id: String::new(), command_id: String::new() };
+        return Record::Started(Box::default());
     };
     match (stored.result, stored.started) {
         (Some(result), _) => {
@@ -335,9 +373,20 @@ fn decode(bytes: &[u8]) -> Record {
                 stream: OutputStream::try_from(stream).unwrap_or(OutputStream::Stdout),
                 data,
             });
-            Record::Ended { result: Box::new(result), tail: tail.collect() }
+            Record::Ended { result: Box::new(result), tail: tail.collect(), skipped: stored.skipped }
         }
-        (None, Some(StoredStart { host, shell_id, command_id })) => Record::Started { host, shell_id, command_id },
+        (None, Some(start)) => Record::Started(Box::new(Start {
+            host: start.host,
+            shell_id: start.shell_id,
+            command_id: start.command_id,
+            accepted: Stamp {
+                wall_millis: start.accepted_wall_millis,
+                boot_id: start.accepted_boot_id,
+                uptime_millis: start.accepted_uptime_millis,
+            },
+            input_sent: start.input_sent,
+            skipped: stored.skipped,
+        })),
         (None, None) => Record::Accepted,
     }
 }

@@ -118,7 +118,7 @@ impl ControlPlane {
             task: held.task.clone(),
             decision: ResumeDecision::Continue.into(),
             output_acked,
-            cancel_requested: false,
+            ..Resume::default()
         });
         let resume = resume.collect();
         session.welcome(resume).await;

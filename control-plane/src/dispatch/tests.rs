@@ -567,7 +567,7 @@ proptest! {
                     let held = world.ledger.held_by(name).into_iter().filter(|_| keep).map(|id| {
                         let task = world.ledger.task(&id).unwrap();
                         let state = if task.started { HeldState::Running } else { HeldState::Accepted };
-                        HeldTask { task: Some(task.reference()), state: state.into(), output_bytes: 0 }
+                        HeldTask { task: Some(task.reference()), state: state.into(), ..HeldTask::default() }
                     }).collect();
                     let instance = format!("i{}", instances[agent as usize]);
                     sessions[agent as usize] = Some(world.connect(name, &instance, held, 3));
@@ -646,4 +646,38 @@ proptest! {
             prop_assert!(at <= 1000);
         }
     }
+}
+
+#[test]
+fn a_secret_is_sealed_again_only_to_the_agent_that_was_given_the_epoch() {
+    let mut world = World::new(&["a", "b"]);
+    world.submit("t", false);
+    let session = world.connect("a", "one", Vec::new(), 1);
+    let reference = world.ledger.task("t").unwrap().reference();
+    world.say("a", session, agent_event::Event::Started(Started { task: Some(reference.clone()) })).unwrap();
+    let held = |reference: &TaskRef, wants_assignment| HeldTask {
+        task: Some(reference.clone()),
+        state: HeldState::Running.into(),
+        wants_assignment,
+        ..HeldTask::default()
+    };
+    let stale = TaskRef { epoch: reference.epoch + 1, ..reference.clone() };
+    let given = HeldFacts::from([((stale.task_id.clone(), stale.epoch), HeldFact::NoResult)]);
+    let asked = |world: &mut World, agent: &str, held: HeldTask, facts: &HeldFacts| {
+        let session = world.next_session;
+        world.next_session += 1;
+        let hello = Hello { protocol: 1, instance_id: "two".into(), held: vec![held], ..Hello::default() };
+        world.ledger.hello(agent, session, &hello, facts, world.now).unwrap();
+        let outcome = world.ledger.take_outcome();
+        outcome.resealed.into_iter().map(|(_, assign)| (assign.agent_id, assign.epoch)).collect::<Vec<_>>()
+    };
+    let none = HeldFacts::new();
+    assert_eq!(asked(&mut world, "a", held(&reference, true), &none), [("a".to_owned(), reference.epoch)]);
+    assert_eq!(asked(&mut world, "a", held(&reference, false), &none), []);
+    assert_eq!(asked(&mut world, "b", held(&reference, true), &none), []);
+    // A stale epoch: to whom it was given, so that it can end the command; to nobody else.
+    assert_eq!(asked(&mut world, "a", held(&stale, true), &given), [("a".to_owned(), stale.epoch)]);
+    assert_eq!(asked(&mut world, "b", held(&stale, true), &none), []);
+    let stored = HeldFacts::from([((stale.task_id.clone(), stale.epoch), HeldFact::ResultStored)]);
+    assert_eq!(asked(&mut world, "a", held(&stale, true), &stored), []);
 }

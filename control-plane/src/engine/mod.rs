@@ -28,7 +28,9 @@ use tracing::{debug, info, warn};
 
 use crate::authority::Authority;
 use crate::clock::Now;
-use crate::dispatch::{HeldFacts, Ledger, Outcome, Outgoing, ProtocolError, SessionId, Settings, check_hello, goodbye};
+use crate::dispatch::{
+    Assign, HeldFacts, Ledger, Outcome, Outgoing, ProtocolError, SessionId, Settings, check_hello, goodbye,
+};
 use crate::failure;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -540,7 +542,12 @@ impl Engine {
         }
         for (session, outgoing) in outcome.outgoing {
             match outgoing {
-                Outgoing::Event(event) => self.outgoing.push((session, Ready::Event(event))),
+                Outgoing::Event(mut event) => {
+                    let resealed = outcome.resealed.iter().filter(|(other, _)| *other == session);
+                    let resealed: Vec<&Assign> = resealed.map(|(_, assign)| assign).collect();
+                    self.give_again(&mut event, &resealed).await?;
+                    self.outgoing.push((session, Ready::Event(event)));
+                }
                 Outgoing::Close(goodbye) => self.outgoing.push((session, Ready::Close(goodbye))),
                 Outgoing::Assign(assign) => match self.assignment(&assign, now).await? {
                     Ok(event) => self.outgoing.push((session, Ready::Event(Box::new(event)))),

@@ -5,7 +5,9 @@
 use lictor_proto::sealing::{Binding, seal};
 use lictor_proto::v1::{
     Assignment, Credential, CredentialIdentity, Failure, SealedSecret, ServerEvent, TaskRef, TaskSpec, server_event,
+    task_spec,
 };
+use prost::Message as _;
 use subtle::ConstantTimeEq as _;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
@@ -139,14 +141,65 @@ impl Engine {
             task: Some(TaskRef { task_id: task_id.clone(), epoch: *epoch }),
             spec: Some(complete(spec, &record)),
             lease: prost_types::Duration::try_from(*lease).ok(),
-            identity: Some(CredentialIdentity {
-                name: record.name.clone(),
-                version: record.version,
-                username: record.qualified_username(),
-            }),
+            identity: Some(identity(&record)),
             secret: Some(secret),
         };
         Ok(Ok(ServerEvent { event: Some(server_event::Event::Assignment(assignment)) }))
+    }
+
+    /// Adds assignments to the Welcome of an agent that has lost their secrets, as far as they can be had and the message has
+    /// room. What is missing the agent cannot follow, and says so.
+    pub(super) async fn give_again(&mut self, event: &mut ServerEvent, assigns: &[&Assign]) -> Result<(), StoreError> {
+        let Some(server_event::Event::Welcome(welcome)) = &mut event.event else { return Ok(()) };
+        let mut room = MAX_GIVEN_AGAIN;
+        for assign in assigns {
+            let resume = welcome.resume.iter_mut().find(|resume| {
+                let task = resume.task.as_ref();
+                task.is_some_and(|task| task.task_id == assign.task_id && task.epoch == assign.epoch)
+            });
+            let (Some(resume), Some(assignment)) = (resume, self.once_more(assign).await?) else { continue };
+            let Some(left) = room.checked_sub(assignment.encoded_len()) else {
+                warn!(
+                    task_id = assign.task_id,
+                    agent_id = assign.agent_id,
+                    "Too many assignments to be given again at once"
+                );
+                continue;
+            };
+            room = left;
+            resume.assignment = Some(assignment);
+        }
+        Ok(())
+    }
+
+    /// An assignment that the agent was given before, without what only starting needs.
+    async fn once_more(&mut self, assign: &Assign) -> Result<Option<Assignment>, StoreError> {
+        let database = self.database().await?;
+        let Some(mut spec) = tasks::spec(database, &assign.task_id).await? else { return Ok(None) };
+        let Some(record) = secrets::credential(database, &spec.credential).await? else { return Ok(None) };
+        if record.deleted_at.is_some() || record.rejected_at.is_some() {
+            info!(
+                credential = record.name,
+                task_id = assign.task_id,
+                "Credential is of no use any more, its running command cannot be followed"
+            );
+            return Ok(None);
+        }
+        let secret = match self.sealed(assign, &record) {
+            Ok(secret) => secret,
+            Err(error) => {
+                warn!(credential = record.name, agent_id = assign.agent_id, error = %error, "Credential cannot be handed over");
+                return Ok(None);
+            }
+        };
+        strip(&mut spec);
+        Ok(Some(Assignment {
+            task: Some(TaskRef { task_id: assign.task_id.clone(), epoch: assign.epoch }),
+            spec: Some(complete(spec, &record)),
+            lease: prost_types::Duration::try_from(assign.lease).ok(),
+            identity: Some(identity(&record)),
+            secret: Some(secret),
+        }))
     }
 
     fn sealed(&self, assign: &Assign, record: &CredentialRecord) -> Result<SealedSecret, Unsealable> {
@@ -172,6 +225,34 @@ enum Unsealable {
     #[error(transparent)]
     Seal(#[from] lictor_proto::sealing::SealError),
 }
+
+fn identity(record: &CredentialRecord) -> CredentialIdentity {
+    CredentialIdentity { name: record.name.clone(), version: record.version, username: record.qualified_username() }
+}
+
+/// Leaves out what following a command does not need: it may be large, and was handed over before.
+fn strip(spec: &mut TaskSpec) {
+    let shell = match &mut spec.kind {
+        Some(task_spec::Kind::Command(command)) => {
+            command.stdin.clear();
+            command.arguments.clear();
+            command.command_line.clear();
+            command.shell.as_mut()
+        }
+        Some(task_spec::Kind::Script(script)) => {
+            script.text.clear();
+            script.arguments.clear();
+            script.shell.as_mut()
+        }
+        Some(task_spec::Kind::ConnectionTest(_)) | None => None,
+    };
+    if let Some(shell) = shell {
+        shell.environment.clear();
+    }
+}
+
+/// Assignments in one Welcome, which has room for twice as much.
+const MAX_GIVEN_AGAIN: usize = 8 << 20;
 
 /// The specification with the credential's defaults and the general ones filled in.
 fn complete(mut spec: TaskSpec, record: &CredentialRecord) -> TaskSpec {

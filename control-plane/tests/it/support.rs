@@ -419,7 +419,7 @@ pub(crate) fn succeeded(output_bytes: u64) -> TaskResult {
 }
 
 pub(crate) fn held(task: &TaskRef, state: HeldState) -> HeldTask {
-    HeldTask { task: Some(task.clone()), state: state.into(), output_bytes: 0 }
+    HeldTask { task: Some(task.clone()), state: state.into(), ..HeldTask::default() }
 }
 
 pub(crate) fn command() -> TaskSpec {

@@ -13,26 +13,34 @@ fn open(directory: &Path) -> Opened {
 }
 
 fn started() -> Record {
-    Record::Started { host: "h".into(), shell_id: "s".into(), command_id: "c".into() }
+    Record::Started(Box::new(Start {
+        host: "h".into(),
+        shell_id: "s".into(),
+        command_id: Uuid::from_u128(7).to_string(),
+        accepted: Stamp::now(),
+        input_sent: true,
+        skipped: 5,
+    }))
 }
 
 fn ended() -> Record {
     let result =
         TaskResult { outcome: TaskState::Failed.into(), exit_code: Some(37), output_bytes: 3, ..Default::default() };
     let tail = vec![Piece { offset: 0, stream: OutputStream::Stderr, data: Bytes::from_static(b"abc") }];
-    Record::Ended { result: Box::new(result), tail }
+    Record::Ended { result: Box::new(result), tail, skipped: 5 }
 }
 
 #[tokio::test]
 async fn what_was_put_survives_without_a_close() {
     let directory = tempfile::tempdir().unwrap();
+    let started = started();
     let opened = open(directory.path());
     assert!(opened.records.is_empty());
     let journal = opened.journal;
     journal.put(&key("a"), &Record::Accepted).await.unwrap();
     journal.put(&key("b"), &Record::Accepted).await.unwrap();
-    journal.put(&key("b"), &started()).await.unwrap();
-    journal.put(&key("c"), &started()).await.unwrap();
+    journal.put(&key("b"), &started).await.unwrap();
+    journal.put(&key("c"), &started).await.unwrap();
     journal.put(&key("c"), &ended()).await.unwrap();
     journal.put(&key("d"), &ended()).await.unwrap();
     journal.remove(&key("d")).await.unwrap();
@@ -42,7 +50,7 @@ async fn what_was_put_survives_without_a_close() {
     std::fs::copy(directory.path().join("journal.redb"), crashed.path().join("journal.redb")).unwrap();
     let reopened = open(crashed.path());
     assert!(reopened.set_aside.is_none());
-    let expected = [(key("a"), Record::Accepted), (key("b"), started()), (key("c"), ended())];
+    let expected = [(key("a"), Record::Accepted), (key("b"), started), (key("c"), ended())];
     assert_eq!(reopened.records, expected);
 
     drop(journal);
