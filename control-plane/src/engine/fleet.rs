@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use lictor_proto::token::JoinToken as TokenText;
 use lictor_proto::v1::{Agent, EnrollRequest, EnrollResponse, JoinToken, RenewIdentityRequest, RenewIdentityResponse};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{Engine, Refusal};
+use crate::access::Caller;
+use crate::audit::{Action, Actor, Event};
 use crate::authority::AuthorityError;
 use crate::clock::Now;
 use crate::dispatch::AgentEntry;
 use crate::store::StoreError;
 use crate::store::fleet::{self, JoinTokenRecord};
+use crate::validate::quoted;
 
 /// A join token to be stored.
 pub(crate) struct NewJoinToken {
@@ -28,33 +32,45 @@ pub(crate) struct NewJoinToken {
 }
 
 impl Engine {
-    pub(super) fn drain_agent(&mut self, agent: &str, reason: &str) -> Result<Agent, Refusal> {
-        let agent_id = self.agent_id(agent)?;
+    pub(super) async fn drain_agent(
+        &mut self,
+        agent: &str,
+        reason: &str,
+        by: &Caller,
+        now: Now,
+    ) -> Result<Result<Agent, Refusal>, StoreError> {
+        let agent_id = match self.agent_id(agent, by) {
+            Ok(agent_id) => agent_id,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         self.parts.ledger.drain(&agent_id, reason);
         info!(agent_id, "Agent asked to drain");
-        self.agent_view(&agent_id)
+        self.audit_of(by, Action::AgentDrained, ("agent", &agent_id), json!({ "reason": reason }), now).await?;
+        Ok(self.agent_view(&agent_id))
     }
 
     pub(super) async fn revoke_agent(
         &mut self,
         agent: &str,
         reason: &str,
+        by: &Caller,
         now: Now,
     ) -> Result<Result<Agent, Refusal>, StoreError> {
-        let agent_id = match self.agent_id(agent) {
+        let agent_id = match self.agent_id(agent, by) {
             Ok(agent_id) => agent_id,
             Err(refusal) => return Ok(Err(refusal)),
         };
         fleet::revoke_certificates(self.database().await?, &agent_id, now.wall).await?;
         self.parts.ledger.revoke(&agent_id, reason, now);
         info!(agent_id, "Agent revoked");
+        self.audit_of(by, Action::AgentRevoked, ("agent", &agent_id), json!({ "reason": reason }), now).await?;
         Ok(self.agent_view(&agent_id))
     }
 
-    fn agent_id(&self, agent: &str) -> Result<String, Refusal> {
-        match self.parts.ledger.find_agent(agent) {
+    fn agent_id(&self, agent: &str, by: &Caller) -> Result<String, Refusal> {
+        match self.parts.ledger.find_agent(agent).filter(|found| by.sees(&found.scope)) {
             Some(found) => Ok(found.agent_id.clone()),
-            None => Err(Refusal::NotFound(format!("there is no agent with the id or name {agent:?}"))),
+            None => Err(Refusal::NotFound(format!("there is no agent with the id or name {}", quoted(agent)))),
         }
     }
 
@@ -63,7 +79,12 @@ impl Engine {
         agent.map(AgentEntry::view).ok_or_else(|| Refusal::Internal("the agent has vanished".into()))
     }
 
-    pub(super) async fn create_join_token(&mut self, new: NewJoinToken, now: Now) -> Result<JoinToken, StoreError> {
+    pub(super) async fn create_join_token(
+        &mut self,
+        new: NewJoinToken,
+        by: &Caller,
+        now: Now,
+    ) -> Result<JoinToken, StoreError> {
         let record = JoinTokenRecord {
             token_id: new.token_id,
             secret_hash: new.secret_hash.to_vec(),
@@ -78,28 +99,35 @@ impl Engine {
         };
         fleet::add_join_token(self.database().await?, &record).await?;
         info!(token_id = record.token_id, "Join token made");
+        let details = json!({ "scope": record.scope, "tags": record.tags, "max_uses": record.max_uses });
+        self.audit_of(by, Action::JoinTokenCreated, ("join_token", &record.token_id), details, now).await?;
         Ok(record.view())
     }
 
     pub(super) async fn revoke_join_token(
         &mut self,
         token_id: &str,
+        by: &Caller,
         now: Now,
     ) -> Result<Result<JoinToken, Refusal>, StoreError> {
         let database = self.database().await?;
-        fleet::revoke_join_token(database, token_id, now.wall).await?;
-        Ok(match fleet::join_token(database, token_id).await? {
-            Some(record) => {
-                info!(token_id, "Join token revoked");
-                Ok(record.view())
-            }
-            None => Err(Refusal::NotFound(format!("there is no join token with the id {token_id:?}"))),
-        })
+        let found = fleet::join_token(database, token_id).await?;
+        let Some(mut record) = found.filter(|record| by.sees(&record.scope)) else {
+            return Ok(Err(Refusal::NotFound(format!("there is no join token with the id {}", quoted(token_id)))));
+        };
+        if record.revoked_at.is_none() {
+            fleet::revoke_join_token(database, token_id, now.wall).await?;
+            record.revoked_at = Some(now.wall);
+            info!(token_id, "Join token revoked");
+            self.audit_of(by, Action::JoinTokenRevoked, ("join_token", token_id), json!({}), now).await?;
+        }
+        Ok(Ok(record.view()))
     }
 
     pub(super) async fn enroll(
         &mut self,
         request: EnrollRequest,
+        source: &str,
         now: Now,
     ) -> Result<Result<EnrollResponse, Refusal>, StoreError> {
         let token = match self.check_join_token(&request.join_token, now).await? {
@@ -127,6 +155,7 @@ impl Engine {
         };
         let database = self.database().await?;
         fleet::use_join_token(database, &token.token_id).await?;
+        let name = request.name.clone();
         self.parts.ledger.enrolled(AgentEntry {
             agent_id: agent_id.clone(),
             name: request.name,
@@ -155,6 +184,14 @@ impl Engine {
         let database = self.database().await?;
         fleet::add_certificate(database, &certificate.serial, &agent_id, certificate.not_after, true, now.wall).await?;
         info!(agent_id, token_id = token.token_id, serial = certificate.serial, "Agent enrolled");
+        let event = Event {
+            action: Action::AgentEnrolled,
+            actor: Actor::JoinToken { token_id: &token.token_id, source },
+            object: ("agent", &agent_id),
+            outcome: "ok",
+            details: json!({ "name": name, "scope": token.scope, "serial": certificate.serial }),
+        };
+        self.audit(&event, now).await?;
         Ok(Ok(EnrollResponse {
             agent_id,
             certificate_pem: certificate.chain_pem,
@@ -210,6 +247,14 @@ impl Engine {
         // The old one stays good until it ends: the agent may die before it has stored the new one.
         fleet::add_certificate(database, &certificate.serial, agent_id, certificate.not_after, false, now.wall).await?;
         info!(agent_id, serial = certificate.serial, "Identity renewed");
+        let event = Event {
+            action: Action::AgentRenewed,
+            actor: Actor::Agent(agent_id),
+            object: ("agent", agent_id),
+            outcome: "ok",
+            details: json!({ "serial": certificate.serial }),
+        };
+        self.audit(&event, now).await?;
         Ok(Ok(RenewIdentityResponse {
             certificate_pem: certificate.chain_pem,
             ca_pem: self.parts.authority.ca_pem().to_owned(),

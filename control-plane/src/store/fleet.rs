@@ -1,4 +1,4 @@
-//! Records of users, join tokens, agents and certificates.
+//! Records of join tokens, agents and certificates.
 
 use std::time::Duration;
 
@@ -9,28 +9,6 @@ use sqlx::{Row as _, SqliteConnection, SqlitePool};
 use super::{StoreError, from_json, millis, to_json};
 use crate::clock::UnixMillis;
 use crate::dispatch::AgentEntry;
-
-/// A user and the SHA-256 of the user's token.
-#[derive(Debug, Clone)]
-pub(crate) struct User {
-    pub(crate) name: String,
-    pub(crate) token_hash: Vec<u8>,
-}
-
-pub(crate) async fn users(writer: &mut SqliteConnection) -> Result<Vec<User>, StoreError> {
-    let rows = sqlx::query("SELECT name, token_hash FROM users").fetch_all(writer).await?;
-    rows.iter().map(|row| Ok(User { name: row.try_get("name")?, token_hash: row.try_get("token_hash")? })).collect()
-}
-
-pub(crate) async fn add_user(writer: &mut SqliteConnection, user: &User, now: UnixMillis) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO users (name, token_hash, created_at) VALUES ($1, $2, $3)")
-        .bind(&user.name)
-        .bind(&user.token_hash)
-        .bind(now.0)
-        .execute(writer)
-        .await?;
-    Ok(())
-}
 
 /// A join token with what proves its possession.
 #[derive(Debug, Clone)]
@@ -110,18 +88,22 @@ pub(crate) async fn join_token(
     row.as_ref().map(JoinTokenRecord::from_row).transpose()
 }
 
-/// Tokens older than the one named, newest first: identifiers grow with time.
+/// Tokens within the scope, older than the one named, newest first: identifiers grow with time.
 pub(crate) async fn join_tokens(
     readers: &SqlitePool,
+    scope: &str,
     before: Option<&str>,
     limit: u32,
 ) -> Result<Vec<JoinTokenRecord>, StoreError> {
-    let rows =
-        sqlx::query("SELECT * FROM join_tokens WHERE $1 IS NULL OR token_id < $1 ORDER BY token_id DESC LIMIT $2")
-            .bind(before)
-            .bind(i64::from(limit))
-            .fetch_all(readers)
-            .await?;
+    let rows = sqlx::query(
+        "SELECT * FROM join_tokens WHERE ($1 IS NULL OR token_id < $1) \
+         AND ($3 = '' OR scope = $3 OR substr(scope, 1, length($3) + 1) = $3 || '/') ORDER BY token_id DESC LIMIT $2",
+    )
+    .bind(before)
+    .bind(i64::from(limit))
+    .bind(scope)
+    .fetch_all(readers)
+    .await?;
     rows.iter().map(JoinTokenRecord::from_row).collect()
 }
 

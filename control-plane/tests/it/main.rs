@@ -7,6 +7,8 @@
     reason = "tests, helpers included, fail by panicking"
 )]
 
+mod access;
+mod audit;
 mod delivery;
 mod enrolment;
 mod keeping;
