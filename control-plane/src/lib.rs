@@ -15,6 +15,7 @@ pub mod config;
 mod connection;
 mod dispatch;
 mod engine;
+mod enrolment;
 mod failure;
 mod files;
 mod http;

@@ -34,6 +34,10 @@ DROP TABLE users_before;
 ALTER TABLE tasks ADD COLUMN scope TEXT NOT NULL DEFAULT '';
 ALTER TABLE credentials ADD COLUMN scope TEXT NOT NULL DEFAULT '';
 
+-- SHA-256 of the certificate's SubjectPublicKeyInfo, and the join token that it was got with.
+ALTER TABLE certificates ADD COLUMN key_hash BLOB;
+ALTER TABLE certificates ADD COLUMN join_token_id TEXT;
+
 -- One line of JSON per entry, as it is exported; each holds the SHA-256 of the line before.
 CREATE TABLE audit (
     seq  INTEGER NOT NULL PRIMARY KEY,

@@ -67,7 +67,7 @@ impl AgentService for Api {
         let request = Box::new(validate::enrolment(request.into_inner())?);
         match self.engine.ask(|reply| Command::Enroll { request, source: address, reply }).await {
             Ok(answer) => Ok(Response::new(answer)),
-            Err(refusal @ (Refusal::Unauthenticated(_) | Refusal::Denied(_))) => {
+            Err(refusal @ (Refusal::Unauthenticated(_) | Refusal::Denied(_) | Refusal::Taken(_))) => {
                 Err(self.refuse(&from, Refused::Enrolment, None, refusal.into()))
             }
             Err(refusal) => Err(refusal.into()),

@@ -16,8 +16,9 @@ use crate::audit::{Action, Actor, Event};
 use crate::authority::AuthorityError;
 use crate::clock::Now;
 use crate::dispatch::AgentEntry;
+use crate::enrolment::{self, Holder, Refused, Verdict};
 use crate::store::StoreError;
-use crate::store::fleet::{self, JoinTokenRecord};
+use crate::store::fleet::{self, JoinTokenRecord, NewCertificate};
 use crate::validate::quoted;
 
 /// A join token to be stored.
@@ -130,31 +131,36 @@ impl Engine {
         source: &str,
         now: Now,
     ) -> Result<Result<EnrollResponse, Refusal>, StoreError> {
-        let token = match self.check_join_token(&request.join_token, now).await? {
+        let token = match self.check_join_token(&request.join_token).await? {
             Ok(token) => token,
             Err(refusal) => {
                 warn!(name = request.name, reason = %refusal, "Enrolment refused");
                 return Ok(Err(refusal));
             }
         };
-        let known = self.parts.ledger.find_agent(&request.name).filter(|agent| agent.name == request.name);
-        if let Some((revoked_at, _)) = known.and_then(|agent| agent.revoked.as_ref())
-            && token.created_at <= *revoked_at
-        {
-            return Ok(Err(Refusal::Denied(format!(
-                "the agent {:?} was revoked, and this join token is older than that; enrol it with a new join token, or \
-                 under another name",
-                request.name
-            ))));
-        }
-        let agent_id = known.map_or_else(|| Uuid::now_v7().to_string(), |agent| agent.agent_id.clone());
+        let key_hash = match self.parts.authority.requested_key(&request.csr_der) {
+            Ok(key_hash) => key_hash,
+            Err(error) => return Ok(Err(refuse_request(error))),
+        };
+        let holder = self.holder(&request.name, &token.token_id, &key_hash).await?;
+        let verdict = enrolment::decide(&token, holder.as_ref(), now.wall);
+        let repeat = matches!(verdict, Verdict::Repeat(_));
+        let agent_id = match verdict {
+            Verdict::New => Uuid::now_v7().to_string(),
+            Verdict::Again(agent_id) | Verdict::Repeat(agent_id) => agent_id,
+            Verdict::Refused(why) => {
+                warn!(name = request.name, token_id = token.token_id, reason = %why, "Enrolment refused");
+                return Ok(Err(refuse_enrolment(why, &request.name)));
+            }
+        };
         let lifetime = self.parts.agent_certificate_lifetime;
         let certificate = match self.parts.authority.issue_agent(&request.csr_der, &agent_id, &request.name, lifetime) {
             Ok(certificate) => certificate,
             Err(error) => return Ok(Err(refuse_request(error))),
         };
-        let database = self.database().await?;
-        fleet::use_join_token(database, &token.token_id).await?;
+        if !repeat {
+            fleet::use_join_token(self.database().await?, &token.token_id).await?;
+        }
         let name = request.name.clone();
         self.parts.ledger.enrolled(AgentEntry {
             agent_id: agent_id.clone(),
@@ -181,15 +187,26 @@ impl Engine {
         });
         // The certificate's record refers to the agent's.
         self.persist(now).await?;
-        let database = self.database().await?;
-        fleet::add_certificate(database, &certificate.serial, &agent_id, certificate.not_after, true, now.wall).await?;
+        let new = NewCertificate {
+            serial: &certificate.serial,
+            agent_id: &agent_id,
+            not_after: certificate.not_after,
+            key_hash,
+            join_token_id: Some(&token.token_id),
+        };
+        fleet::add_certificate(self.database().await?, &new, now.wall).await?;
         info!(agent_id, token_id = token.token_id, serial = certificate.serial, "Agent enrolled");
         let event = Event {
             action: Action::AgentEnrolled,
             actor: Actor::JoinToken { token_id: &token.token_id, source },
             object: ("agent", &agent_id),
             outcome: "ok",
-            details: json!({ "name": name, "scope": token.scope, "serial": certificate.serial }),
+            details: json!({
+                "name": name,
+                "scope": token.scope,
+                "serial": certificate.serial,
+                "repeat": repeat.then_some(true),
+            }),
         };
         self.audit(&event, now).await?;
         Ok(Ok(EnrollResponse {
@@ -201,8 +218,29 @@ impl Engine {
         }))
     }
 
-    /// The token's record, if the text proves possession and the token still counts.
-    async fn check_join_token(&mut self, text: &str, now: Now) -> Result<Result<JoinTokenRecord, Refusal>, StoreError> {
+    /// The agent that has the name, as far as it matters to who wants to enrol under it.
+    async fn holder(&mut self, name: &str, token_id: &str, key_hash: &[u8; 32]) -> Result<Option<Holder>, StoreError> {
+        let found = self.parts.ledger.find_agent(name).filter(|agent| agent.name == name);
+        let Some(agent) = found else { return Ok(None) };
+        let mut holder = Holder {
+            agent_id: agent.agent_id.clone(),
+            scope: agent.scope.clone(),
+            revoked_at: agent.revoked.as_ref().map(|(at, _)| *at),
+            connected: agent.link.is_some() || self.parts.ledger.is_between_polls(&agent.agent_id),
+            same_key: false,
+            enrolled_by_this: None,
+        };
+        for (issued_at, by) in fleet::certificates_with_key(self.database().await?, &holder.agent_id, key_hash).await? {
+            holder.same_key = true;
+            if by.is_some_and(|by| by == token_id) {
+                holder.enrolled_by_this = holder.enrolled_by_this.max(Some(issued_at));
+            }
+        }
+        Ok(Some(holder))
+    }
+
+    /// The token's record, if the text proves possession.
+    async fn check_join_token(&mut self, text: &str) -> Result<Result<JoinTokenRecord, Refusal>, StoreError> {
         let refuse = |text: &str| Ok(Err(Refusal::Unauthenticated(format!("{text}; {TOKEN_REMEDY}"))));
         let token: TokenText = match text.parse() {
             Ok(token) => token,
@@ -216,15 +254,6 @@ impl Engine {
         let Some(record) = record.filter(|_| proven) else {
             return refuse("the join token is unknown here");
         };
-        if record.revoked_at.is_some() {
-            return refuse("the join token was revoked");
-        }
-        if record.expires_at.is_some_and(|at| at <= now.wall) {
-            return refuse("the join token has expired");
-        }
-        if record.max_uses > 0 && record.uses >= record.max_uses {
-            return refuse("the join token is used up");
-        }
         Ok(Ok(record))
     }
 
@@ -237,15 +266,25 @@ impl Engine {
         let Some(agent) = self.parts.ledger.agent(agent_id).filter(|agent| agent.revoked.is_none()) else {
             return Ok(Err(Refusal::Denied("the agent was revoked".into())));
         };
+        let key_hash = match self.parts.authority.requested_key(&request.csr_der) {
+            Ok(key_hash) => key_hash,
+            Err(error) => return Ok(Err(refuse_request(error))),
+        };
         let lifetime = self.parts.agent_certificate_lifetime;
         let certificate = match self.parts.authority.issue_agent(&request.csr_der, agent_id, &agent.name, lifetime) {
             Ok(certificate) => certificate,
             Err(error) => return Ok(Err(refuse_request(error))),
         };
         self.parts.ledger.renewed(agent_id, request.sealing_key, certificate.not_after);
-        let database = self.database().await?;
         // The old one stays good until it ends: the agent may die before it has stored the new one.
-        fleet::add_certificate(database, &certificate.serial, agent_id, certificate.not_after, false, now.wall).await?;
+        let new = NewCertificate {
+            serial: &certificate.serial,
+            agent_id,
+            not_after: certificate.not_after,
+            key_hash,
+            join_token_id: None,
+        };
+        fleet::add_certificate(self.database().await?, &new, now.wall).await?;
         info!(agent_id, serial = certificate.serial, "Identity renewed");
         let event = Event {
             action: Action::AgentRenewed,
@@ -260,6 +299,24 @@ impl Engine {
             ca_pem: self.parts.authority.ca_pem().to_owned(),
             not_after: Some(certificate.not_after.timestamp()),
         }))
+    }
+}
+
+fn refuse_enrolment(why: Refused, name: &str) -> Refusal {
+    match why {
+        Refused::Revoked | Refused::Expired | Refused::UsedUp => {
+            Refusal::Unauthenticated(format!("{why}; {TOKEN_REMEDY}"))
+        }
+        Refused::AgentRevoked => {
+            Refusal::Denied(format!("{why}; enrol {name:?} with a new join token, or under another name"))
+        }
+        Refused::OtherScope => Refusal::Taken(format!(
+            "{why}; choose another name than {name:?}, or use a join token of that agent's scope"
+        )),
+        // Agents try again: who lost the state directory gets in once the old connection is known to be gone.
+        Refused::Connected => Refusal::Impossible(format!(
+            "{why}; {name:?} can enrol anew once that one is gone or revoked, or under another name"
+        )),
     }
 }
 

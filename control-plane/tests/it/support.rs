@@ -287,6 +287,28 @@ pub(crate) fn csr() -> (Vec<u8>, String) {
 
 pub(crate) async fn enroll(server: &Server, token: &str, name: &str, tags: &[&str]) -> Result<AgentPeer, Status> {
     let (csr_der, key_pem) = csr();
+    enroll_as(server, token, name, tags, csr_der, &key_pem).await
+}
+
+/// Enrols with a key of the test's choice.
+pub(crate) async fn enroll_with(
+    server: &Server,
+    token: &str,
+    name: &str,
+    csr_der: Vec<u8>,
+    key_pem: &str,
+) -> Result<AgentPeer, Status> {
+    enroll_as(server, token, name, &[], csr_der, key_pem).await
+}
+
+async fn enroll_as(
+    server: &Server,
+    token: &str,
+    name: &str,
+    tags: &[&str],
+    csr_der: Vec<u8>,
+    key_pem: &str,
+) -> Result<AgentPeer, Status> {
     let sealing_key = SealingKey::generate();
     let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
     let request = EnrollRequest {
