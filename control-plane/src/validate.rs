@@ -8,8 +8,8 @@ use std::time::Duration;
 use lictor_proto::MAX_INPUT_BYTES;
 use lictor_proto::v1::{
     AgentSelector, AuthKind, ConnectionSettings, CreateJoinTokenRequest, CreateUserRequest, Credential, EnrollRequest,
-    IssueUserTokenRequest, MessageEncryption, Scheme, ScriptLanguage, ShellSettings, StderrFormat, Target, TaskSpec,
-    task_spec,
+    Hello, IssueUserTokenRequest, MessageEncryption, Scheme, ScriptLanguage, ShellSettings, StderrFormat, Target,
+    TaskSpec, task_spec,
 };
 
 use crate::access::Role;
@@ -259,6 +259,14 @@ pub(crate) fn poll_wait(wait: Option<prost_types::Duration>) -> Duration {
 /// A free text of the record: cut rather than refused.
 pub(crate) fn reason(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(500).collect()
+}
+
+/// Takes control characters out of what a Hello says for people to read.
+pub(crate) fn hello(hello: &mut Hello) {
+    let texts = hello.degraded.iter_mut().chain(&mut hello.capabilities);
+    for text in texts.chain([&mut hello.version, &mut hello.instance_id]) {
+        text.retain(|c| !c.is_control());
+    }
 }
 
 /// What somebody sent, fit for a message: cut, quoted, control characters escaped.

@@ -39,6 +39,7 @@ use crate::outbox::Outbox;
 use crate::store::access::{TokenRecord, UserRecord};
 use crate::store::tasks::NewTask;
 use crate::store::{self, StoreError, Writer};
+use crate::validate;
 use crate::vault::Vault;
 use crate::watchers::Watchers;
 
@@ -527,7 +528,7 @@ impl Engine {
         // What is decided about assignments of old is read from the database, so it must be up to date.
         self.persist(now).await?;
         let mut events = events.into_iter();
-        let Some(AgentEvent { event: Some(agent_event::Event::Hello(hello)) }) = events.next() else {
+        let Some(AgentEvent { event: Some(agent_event::Event::Hello(mut hello)) }) = events.next() else {
             self.break_off(&agent_id, session, &ProtocolError("the first event is not Hello".into()), now);
             return Ok(0);
         };
@@ -535,6 +536,7 @@ impl Engine {
             self.break_off(&agent_id, session, &error, now);
             return Ok(0);
         }
+        validate::hello(&mut hello);
         let mut facts = HeldFacts::new();
         for reference in hello.held.iter().filter_map(|held| held.task.as_ref()) {
             let database = self.database().await?;

@@ -11,6 +11,8 @@ mod access;
 mod audit;
 mod delivery;
 mod enrolment;
+mod impostors;
+mod injection;
 mod keeping;
 mod leases;
 mod link;
