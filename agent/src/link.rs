@@ -58,6 +58,8 @@ pub(crate) struct Link {
     polled: Option<Instant>,
     /// The control plane ended the session in order.
     dismissed: bool,
+    /// Of an enrolment whose answer has not come.
+    enrolment_keys: Option<Arc<enrol::Keys>>,
 }
 
 /// What [`Link::new`] needs.
@@ -169,6 +171,7 @@ impl Link {
             finish_by: None,
             ready,
             enrol_again: false,
+            enrolment_keys: None,
         };
         for event in std::mem::take(&mut link.engine.restored) {
             link.keep_log(&event);
@@ -261,9 +264,14 @@ impl Link {
         }
         let token = self.tokens.read()?;
         let config = Arc::clone(&self.config);
-        let enrolled = self.alongside(async move { enrol::enrol(&config, &token).await }).await;
+        let keys = match &self.enrolment_keys {
+            Some(keys) => Arc::clone(keys),
+            None => Arc::clone(self.enrolment_keys.insert(Arc::new(enrol::Keys::generate()?))),
+        };
+        let enrolled = self.alongside(async move { enrol::enrol(&config, &token, &keys).await }).await;
         let Some(enrolled) = enrolled else { return Ok(None) };
         let identity = self.adopt(enrolled?).await?;
+        self.enrolment_keys = None;
         self.enrol_again = false;
         tracing::info!(agent_id = identity.agent_id, name = self.config.name, "Enrolled");
         Ok(Some(identity))

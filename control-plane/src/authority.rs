@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
 };
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
@@ -178,6 +178,14 @@ impl Authority {
             .with_single_cert(certificates(&identity.chain_pem)?, key)?;
         tls.alpn_protocols = vec![b"h2".to_vec()];
         Ok(tls)
+    }
+
+    /// SHA-256 of the key that a request asks a certificate for, as SubjectPublicKeyInfo; the request proves that the
+    /// requester holds it.
+    pub(crate) fn requested_key(&self, csr_der: &[u8]) -> Result<[u8; 32], AuthorityError> {
+        let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der))
+            .map_err(|_| AuthorityError::BadRequest)?;
+        Ok(Sha256::digest(request.public_key.subject_public_key_info()).into())
     }
 
     /// Issues a client certificate. Of the request only its key counts, and that the requester holds it.

@@ -8,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::access::Refused;
+
 /// The control plane's metrics.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -19,6 +21,8 @@ pub(crate) struct Metrics {
     connected: Gauge,
     output_bytes: Counter,
     enrolments: Family<OutcomeLabel, Counter>,
+    refused: Family<ReasonLabel, Counter>,
+    audited: Counter,
     database_bytes: Gauge,
     kept_bytes: Gauge,
     removed_bytes: Counter,
@@ -90,6 +94,8 @@ impl Metrics {
             storage_failures: Counter::default(),
             connections_open: Gauge::default(),
             connections_refused: Family::default(),
+            refused: Family::default(),
+            audited: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("tasks_submitted", "Tasks accepted", metrics.submitted.clone());
@@ -108,6 +114,8 @@ impl Metrics {
         registry.register("connections_open", "Connections that are open", metrics.connections_open.clone());
         let refused = "Connections refused or ended, by reason";
         registry.register("connections_refused", refused, metrics.connections_refused.clone());
+        registry.register("calls_refused", "Calls refused to users and agents, by reason", metrics.refused.clone());
+        registry.register("audit_entries", "Entries written to the audit log", metrics.audited.clone());
         Self { registry, ..metrics }
     }
 
@@ -134,6 +142,14 @@ impl Metrics {
     pub(crate) fn enrolments(&self, accepted: bool) {
         let outcome = if accepted { "accepted" } else { "refused" };
         self.enrolments.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    pub(crate) fn refused(&self, why: Refused) {
+        self.refused.get_or_create(&ReasonLabel { reason: why.name() }).inc();
+    }
+
+    pub(crate) fn audited(&self) {
+        self.audited.inc();
     }
 
     pub(crate) fn state(&self, queued: usize, assigned: usize, connected: usize) {
@@ -192,6 +208,7 @@ mod tests {
         metrics.finished(TaskState::Succeeded);
         metrics.enrolments(true);
         metrics.turned_away(Turned::Total);
+        metrics.refused(Refused::Missing);
         let text = metrics.encode();
         let exposed: BTreeSet<String> = text
             .lines()

@@ -19,11 +19,14 @@ use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
-use super::Api;
+use super::door::source;
 use super::gate::no_certificate;
+use super::{Api, door};
+use crate::access::Refused;
 use crate::authority::peer_identity;
+use crate::clock::Now;
 use crate::dispatch::SessionId;
-use crate::engine::Command;
+use crate::engine::{Command, Refusal};
 use crate::outbox::Outbox;
 use crate::store::fleet::{Standing, certificate_standing};
 use crate::validate;
@@ -35,14 +38,19 @@ impl Api {
             request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
         let leaf = certificates.as_ref().and_then(|chain| chain.first());
         let identity = leaf.and_then(|leaf| peer_identity(leaf)).ok_or_else(no_certificate)?;
-        match certificate_standing(&self.readers, &identity.serial, &identity.agent_id).await? {
-            Standing::Good => Ok(identity.agent_id),
-            Standing::Revoked => Err(Status::permission_denied("this agent's identity was revoked")),
-            Standing::Unknown => Err(Status::unauthenticated(
+        let status = match certificate_standing(&self.readers, &identity.serial, &identity.agent_id).await? {
+            Standing::Good => return Ok(identity.agent_id),
+            Standing::Revoked => Status::permission_denied("this agent's identity was revoked"),
+            Standing::Unknown => Status::unauthenticated(
                 "the certificate does not count here: another control plane issued it, or a newer enrolment of the \
                  same name replaced it; enrol again with a join token",
-            )),
-        }
+            ),
+        };
+        Err(self.refuse(request, Refused::Certificate, Some(&identity.agent_id), status))
+    }
+
+    fn refuse<T>(&self, request: &Request<T>, why: Refused, name: Option<&str>, status: Status) -> Status {
+        door::refuse(&self.guard, &self.metrics, source(request.extensions()), why, name, status, Now::read())
     }
 
     /// Tells the engine when dropped that the session is over.
@@ -54,8 +62,16 @@ impl Api {
 #[tonic::async_trait]
 impl AgentService for Api {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let from = Request::from_parts(request.metadata().clone(), request.extensions().clone(), ());
+        let address = source(from.extensions()).map(|source| source.to_string()).unwrap_or_default();
         let request = Box::new(validate::enrolment(request.into_inner())?);
-        Ok(Response::new(self.engine.ask(|reply| Command::Enroll { request, reply }).await?))
+        match self.engine.ask(|reply| Command::Enroll { request, source: address, reply }).await {
+            Ok(answer) => Ok(Response::new(answer)),
+            Err(refusal @ (Refusal::Unauthenticated(_) | Refusal::Denied(_) | Refusal::Taken(_))) => {
+                Err(self.refuse(&from, Refused::Enrolment, None, refusal.into()))
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
     }
 
     async fn renew_identity(

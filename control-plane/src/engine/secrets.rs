@@ -8,17 +8,21 @@ use lictor_proto::v1::{
     task_spec,
 };
 use prost::Message as _;
+use serde_json::json;
 use subtle::ConstantTimeEq as _;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use super::{Engine, Refusal};
+use crate::access::{Caller, within};
+use crate::audit::{Action, Actor, Event};
 use crate::clock::Now;
 use crate::connection;
 use crate::dispatch::{Assign, CredentialState};
 use crate::failure;
 use crate::store::secrets::{self, CredentialRecord};
 use crate::store::{StoreError, tasks};
+use crate::validate::quoted;
 use crate::vault::{Encrypted, VaultError};
 
 /// A credential to be stored, checked.
@@ -32,16 +36,27 @@ impl Engine {
     pub(super) async fn put_credential(
         &mut self,
         new: NewCredential,
+        by: &Caller,
         now: Now,
     ) -> Result<Result<Credential, Refusal>, StoreError> {
         let NewCredential { credential, password } = new;
         let old = secrets::credential(self.database().await?, &credential.name).await?;
+        if old.as_ref().is_some_and(|old| old.deleted_at.is_none() && !by.sees(&old.scope)) {
+            return Ok(Err(Refusal::Taken(format!("the name {:?} is taken; choose another", credential.name))));
+        }
         let (version, secret) = match self.next_secret(&credential, password, old.as_ref()) {
             Ok(next) => next,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let kept = old.as_ref().filter(|old| old.deleted_at.is_none());
+        // Who changes a password without a word about the scope does not mean to give the credential to others.
+        let scope = match (kept, credential.scope.is_empty()) {
+            (Some(kept), true) => kept.scope.clone(),
+            (None, true) => by.scope.clone(),
+            (_, false) => credential.scope,
+        };
         let record = CredentialRecord {
+            scope,
             rejected_at: kept.filter(|old| old.version == version).and_then(|old| old.rejected_at),
             created_at: kept.map_or(now.wall, |old| old.created_at),
             name: credential.name,
@@ -59,6 +74,8 @@ impl Engine {
         let state = CredentialState { version, rejected: record.rejected_at.is_some() };
         self.parts.ledger.credential_stored(&record.name, state);
         info!(credential = record.name, version, "Credential stored");
+        let details = json!({ "version": version, "scope": record.scope, "username": record.qualified_username() });
+        self.audit_of(by, Action::CredentialStored, ("credential", &record.name), details, now).await?;
         Ok(Ok(record.view()))
     }
 
@@ -101,10 +118,15 @@ impl Engine {
         }
     }
 
-    pub(super) async fn delete_credential(&mut self, name: &str, now: Now) -> Result<Result<(), Refusal>, StoreError> {
+    pub(super) async fn delete_credential(
+        &mut self,
+        name: &str,
+        by: &Caller,
+        now: Now,
+    ) -> Result<Result<(), Refusal>, StoreError> {
         let found = secrets::credential(self.database().await?, name).await?;
-        let Some(mut record) = found.filter(|record| record.deleted_at.is_none()) else {
-            return Ok(Err(Refusal::NotFound(format!("there is no credential named {name:?}"))));
+        let Some(mut record) = found.filter(|record| record.deleted_at.is_none() && by.sees(&record.scope)) else {
+            return Ok(Err(Refusal::NotFound(format!("there is no credential named {}", quoted(name)))));
         };
         record.secret.ciphertext.clear();
         record.secret.nonce.clear();
@@ -113,7 +135,34 @@ impl Engine {
         secrets::save_credential(self.database().await?, &record).await?;
         self.parts.ledger.credential_deleted(name, now);
         info!(credential = name, "Credential deleted");
+        self.audit_of(by, Action::CredentialDeleted, ("credential", name), json!({}), now).await?;
         Ok(Ok(()))
+    }
+
+    /// Whether this task may use its credential: one of its own scope or of one above it.
+    pub(super) async fn may_use_credential(
+        &mut self,
+        spec: &TaskSpec,
+        by: &Caller,
+    ) -> Result<Result<(), Refusal>, StoreError> {
+        let name = spec.credential.as_str();
+        if self.parts.ledger.credential(name).is_none() {
+            return Ok(Err(no_credential(name)));
+        }
+        let Some(scope) = secrets::scope(self.database().await?, name).await? else {
+            return Ok(Err(no_credential(name)));
+        };
+        if within(&scope, scope_of(spec)) {
+            return Ok(Ok(()));
+        }
+        // Somebody else's credential and none look the same.
+        Ok(Err(if by.sees(&scope) {
+            Refusal::Invalid(format!(
+                "credential: {name:?} is for tasks of the scope {scope:?}; give the task that scope or one below it"
+            ))
+        } else {
+            no_credential(name)
+        }))
     }
 
     /// Records an assignment and makes its message: the connection complete, the secret sealed to the agent.
@@ -130,6 +179,11 @@ impl Engine {
         let Some(record) = secrets::credential(database, &spec.credential).await? else {
             return Ok(Err(failure::credential_deleted(&spec.credential)));
         };
+        // The credential may have been given another scope while the task waited.
+        if !within(&record.scope, scope_of(&spec)) {
+            let reason = "it belongs to another scope by now";
+            return Ok(Err(failure::credential_unusable(&record.name, reason)));
+        }
         let secret = match self.sealed(assign, &record) {
             Ok(secret) => secret,
             Err(error) => {
@@ -137,6 +191,22 @@ impl Engine {
                 return Ok(Err(failure::credential_unusable(&record.name, &error.to_string())));
             }
         };
+        let details = json!({
+            "agent_id": agent_id,
+            "epoch": epoch,
+            "host": spec.target.as_ref().map(|target| target.host.as_str()),
+            "credential": record.name,
+            "credential_version": record.version,
+            "username": record.qualified_username(),
+        });
+        let event = Event {
+            action: Action::TaskAssigned,
+            actor: Actor::ControlPlane,
+            object: ("task", task_id),
+            outcome: "ok",
+            details,
+        };
+        self.audit(&event, now).await?;
         let assignment = Assignment {
             task: Some(TaskRef { task_id: task_id.clone(), epoch: *epoch }),
             spec: Some(complete(spec, &record)),
@@ -214,6 +284,14 @@ impl Engine {
         };
         Ok(seal(&agent.sealing_key, &binding, &secret)?)
     }
+}
+
+fn no_credential(name: &str) -> Refusal {
+    Refusal::NotFound(format!("there is no credential named {name:?}; store it with `lictor credential put`"))
+}
+
+fn scope_of(spec: &TaskSpec) -> &str {
+    spec.selector.as_ref().map_or("", |selector| selector.scope.as_str())
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -16,10 +16,15 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::clock::UnixMillis;
+use crate::access::Role;
 use crate::config::MasterKeySource;
 use crate::dispatch::{AgentEntry, Settings};
 use crate::store::Readers;
+
+fn caller() -> Caller {
+    let text = String::new;
+    Caller { user: "u".into(), token_id: text(), role: Role::Admin, scope: text(), source: text() }
+}
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -69,13 +74,16 @@ impl Bench {
                 outputs: Duration::from_secs(3600),
                 output_bytes: 1 << 30,
             },
+            users: Arc::new(Directory::new(&[], Vec::new())),
+            chain: Chain::after(None),
+            audited: watch::Sender::new(0),
         });
         let stop = CancellationToken::new();
         let running = tokio::spawn(engine.run(stop.clone()));
         let bench = Self { dir, engine: handle, readers, metrics, stop, running };
         let credential = Credential { name: "web".into(), username: "u".into(), ..Credential::default() };
         let credential = NewCredential { credential, password: Some(Zeroizing::new("p".into())) };
-        let put = |reply| Command::PutCredential { credential: Box::new(credential), reply };
+        let put = |reply| Command::PutCredential { credential: Box::new(credential), by: caller(), reply };
         bench.engine.ask(put).await.unwrap();
         bench
     }
@@ -95,7 +103,7 @@ impl Bench {
             submitted_by: "u".into(),
             idempotency_key: None,
         };
-        self.engine.ask(|reply| Command::Submit { task: Box::new(task), reply }).await
+        self.engine.ask(|reply| Command::Submit { task: Box::new(task), by: caller(), reply }).await
     }
 
     /// Opens a session that grants one credit; what the engine answers is in the outbox.
@@ -250,6 +258,16 @@ async fn a_full_disk_refuses_clearly_keeps_what_was_acknowledged_and_is_over_by_
     assert_eq!(view.task.state(), TaskState::Succeeded);
     // Everything else that was accepted still waits.
     assert_eq!(bench.stored(0..5).await, accepted.len());
+    // The audit log has no gap, and tells of nothing that was taken back.
+    let lines = store::audit::lines(&bench.readers, 0, None, None).await.unwrap();
+    let mut chain = Chain::after(None);
+    for line in &lines {
+        let entry: serde_json::Value = serde_json::from_str(&line.text).unwrap();
+        assert_eq!(entry["previous"], chain.last(), "{}", line.text);
+        chain = Chain::after(Some((line.seq, &line.text)));
+    }
+    let submitted = lines.iter().filter(|line| line.text.contains("task.submitted")).count();
+    assert_eq!(submitted, accepted.len() + 1);
     bench.stop.cancel();
     timeout(Duration::from_secs(20), bench.running).await.unwrap().unwrap().unwrap();
 }

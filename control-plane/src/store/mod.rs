@@ -4,6 +4,8 @@
 //! nobody. So no statement ever meets a locked database. Statements are portable to PostgreSQL except where a comment
 //! says otherwise. Nothing here decides anything.
 
+pub(crate) mod access;
+pub(crate) mod audit;
 pub(crate) mod fleet;
 pub(crate) mod late;
 pub(crate) mod retention;
@@ -158,3 +160,29 @@ pub(crate) fn from_json(text: &str) -> Result<Vec<String>, StoreError> {
 }
 
 const READERS: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{Directory, Role, hash_token};
+
+    #[tokio::test]
+    async fn a_user_of_before_there_were_roles_may_do_everything_with_the_same_token() {
+        let mut database = SqliteConnectOptions::new().in_memory(true).foreign_keys(true).connect().await.unwrap();
+        let migrations = sqlx::migrate!("./migrations/sqlite");
+        for migration in migrations.iter().filter(|migration| migration.version < 3) {
+            sqlx::raw_sql(migration.sql.clone()).execute(&mut database).await.unwrap();
+        }
+        sqlx::query("INSERT INTO users (name, token_hash, created_at) VALUES ('admin', $1, 7)")
+            .bind(&hash_token("lictor-user.old")[..])
+            .execute(&mut database)
+            .await
+            .unwrap();
+        for migration in migrations.iter().filter(|migration| migration.version >= 3) {
+            sqlx::raw_sql(migration.sql.clone()).execute(&mut database).await.unwrap();
+        }
+        let (users, tokens) = access::all(&mut database).await.unwrap();
+        let caller = Directory::new(&users, tokens).sign_in("lictor-user.old", "", UnixMillis(8)).unwrap();
+        assert_eq!((caller.user.as_str(), caller.role, caller.scope.as_str()), ("admin", Role::Admin, ""));
+    }
+}

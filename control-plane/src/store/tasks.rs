@@ -34,8 +34,8 @@ pub(crate) async fn add(writer: &mut Writer, task: &NewTask, now: UnixMillis) ->
     let spec = Zeroizing::new(task.spec.encode_to_vec());
     let seq: i64 = sqlx::query_scalar(
         "INSERT INTO tasks (task_id, spec, submitted_by, idempotency_key, state, epoch, accepted, started, \
-         credential_version, submitted_at, queued_at, output_bytes, output_base, sealed) \
-         VALUES ($1, $2, $3, $4, $5, 0, FALSE, FALSE, 0, $6, $6, 0, 0, TRUE) RETURNING seq",
+         credential_version, submitted_at, queued_at, output_bytes, output_base, sealed, scope) \
+         VALUES ($1, $2, $3, $4, $5, 0, FALSE, FALSE, 0, $6, $6, 0, 0, TRUE, $7) RETURNING seq",
     )
     .bind(&task.task_id)
     .bind(sealed(&writer.keys, &task.task_id, Place::Spec, &spec)?)
@@ -43,6 +43,7 @@ pub(crate) async fn add(writer: &mut Writer, task: &NewTask, now: UnixMillis) ->
     .bind(&task.idempotency_key)
     .bind(i32::from(TaskState::Queued))
     .bind(now.0)
+    .bind(task.spec.selector.as_ref().map_or("", |selector| selector.scope.as_str()))
     .fetch_one(&mut **writer)
     .await?;
     Ok(LiveTask {
@@ -385,6 +386,7 @@ pub(crate) async fn output_from(
 #[derive(Debug, Clone)]
 pub(crate) struct TaskView {
     pub(crate) seq: i64,
+    pub(crate) scope: String,
     pub(crate) task: Task,
 }
 
@@ -404,9 +406,10 @@ pub(crate) async fn view(readers: &Readers, task_id: &str) -> Result<Option<Task
     row.as_ref().map(|row| view_from_row(&readers.keys, row)).transpose()
 }
 
-/// Tasks older than `before`, newest first.
+/// Tasks within the scope, older than `before`, newest first.
 pub(crate) async fn list(
     readers: &Readers,
+    scope: &str,
     before: Option<i64>,
     states: &[TaskState],
     limit: u32,
@@ -414,6 +417,11 @@ pub(crate) async fn list(
     use futures::TryStreamExt as _;
     let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(SELECT_VIEW);
     query.push(" WHERE t.seq < ").push_bind(before.unwrap_or(i64::MAX));
+    if !scope.is_empty() {
+        query.push(" AND (t.scope = ").push_bind(scope);
+        let below = format!("{scope}/");
+        query.push(" OR substr(t.scope, 1, length(").push_bind(below.clone()).push(")) = ").push_bind(below).push(")");
+    }
     if !states.is_empty() {
         query.push(" AND t.state IN (");
         let mut list = query.separated(", ");
@@ -476,7 +484,7 @@ fn view_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<TaskView, StoreErro
         output_removed_bytes: unsigned(row.try_get("output_removed")?),
         output_removed_at: timestamp("output_removed_at")?,
     };
-    Ok(TaskView { seq: row.try_get("seq")?, task })
+    Ok(TaskView { seq: row.try_get("seq")?, scope: row.try_get("scope")?, task })
 }
 
 /// What is stored of a message, or of output.

@@ -7,8 +7,12 @@
     reason = "tests, helpers included, fail by panicking"
 )]
 
+mod access;
+mod audit;
 mod delivery;
 mod enrolment;
+mod impostors;
+mod injection;
 mod keeping;
 mod leases;
 mod link;
