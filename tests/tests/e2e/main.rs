@@ -6,6 +6,7 @@ mod access;
 mod direct;
 mod exchanges;
 mod first_light;
+mod hostile;
 mod outages;
 mod policy;
 mod polling;
