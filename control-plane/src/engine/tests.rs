@@ -111,7 +111,7 @@ impl Bench {
         };
         let events =
             vec![event(agent_event::Event::Hello(hello)), event(agent_event::Event::Credit(Credit { total: 1 }))];
-        let open = Command::Open { agent_id: "a".into(), session, outbox: Arc::clone(&outbox), events };
+        let open = Command::Open { agent_id: "a".into(), session, outbox: Arc::clone(&outbox), events, polling: false };
         self.engine.tell(open).await.unwrap();
         outbox
     }
