@@ -20,7 +20,7 @@ use tonic::transport::Server;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
-use crate::api::{Api, Users, hash_token};
+use crate::api::{Api, Calls, Users, hash_token};
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::Now;
 use crate::config::Config;
@@ -145,6 +145,7 @@ impl ControlPlane {
             authority,
             users: Arc::new(Users::new(users)),
             sessions: Arc::new(AtomicU64::new(1)),
+            calls: Calls::new(),
             tracker: TaskTracker::new(),
             stop: stop.clone(),
             silence: config.lease * LEASES_OF_SILENCE,

@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
 use super::Api;
+use super::calls::Call;
 use super::gate::no_certificate;
 use crate::authority::peer_identity;
 use crate::dispatch::SessionId;
@@ -45,9 +46,10 @@ impl Api {
         }
     }
 
-    /// Tells the engine when dropped that the session is over.
-    fn closing(&self, agent_id: &str, session: SessionId) -> Closing {
-        Closing { api: self.clone(), agent_id: agent_id.to_owned(), session }
+    /// Tells the engine when dropped that the session is over. Refused when the agent has too many calls under way.
+    fn closing(&self, agent_id: &str, session: SessionId) -> Result<Closing, Status> {
+        let call = self.calls.of_agent(agent_id)?;
+        Ok(Closing { api: self.clone(), agent_id: agent_id.to_owned(), session, _call: call })
     }
 }
 
@@ -78,7 +80,7 @@ impl AgentService for Api {
         let mut inbound = request.into_inner();
         let session = self.next_session();
         let outbox = Arc::new(Outbox::default());
-        let closing = self.closing(&agent_id, session);
+        let closing = self.closing(&agent_id, session)?;
         let reading = CancellationToken::new();
         let reader = {
             let (api, outbox, reading) = (self.clone(), Arc::clone(&outbox), reading.clone());
@@ -107,7 +109,7 @@ impl AgentService for Api {
         let deadline = Instant::now() + validate::poll_wait(wait);
         let session = self.next_session();
         let outbox = Arc::new(Outbox::default());
-        let _closing = self.closing(&agent_id, session);
+        let _closing = self.closing(&agent_id, session)?;
         let open = Command::Open { agent_id, session, outbox: Arc::clone(&outbox), events, polling: true };
         self.engine.tell(open).await?;
         let mut answer: Vec<ServerEvent> = Vec::new();
@@ -130,7 +132,7 @@ impl AgentService for Api {
         let events = request.into_inner().events;
         let session = self.next_session();
         let outbox = Arc::new(Outbox::default());
-        let _closing = self.closing(&agent_id, session);
+        let _closing = self.closing(&agent_id, session)?;
         let into = Arc::clone(&outbox);
         self.engine.ask(|reply| Command::Report { agent_id, session, outbox: into, events, reply }).await?;
         Ok(Response::new(ReportResponse { events: outbox.take().0 }))
@@ -191,6 +193,7 @@ struct Closing {
     api: Api,
     agent_id: String,
     session: SessionId,
+    _call: Call,
 }
 
 impl Drop for Closing {

@@ -3,6 +3,7 @@
 //! No decision about tasks or agents is made here.
 
 mod agents;
+mod calls;
 mod credentials;
 mod fleet;
 mod gate;
@@ -31,6 +32,7 @@ use crate::store::{Readers, StoreError};
 use crate::validate::Violations;
 use crate::watchers::Watchers;
 
+pub(crate) use calls::Calls;
 use gate::Gate;
 pub(crate) use users::{Users, hash_token};
 
@@ -43,6 +45,7 @@ pub(crate) struct Api {
     pub(crate) authority: Arc<Authority>,
     pub(crate) users: Arc<Users>,
     pub(crate) sessions: Arc<AtomicU64>,
+    pub(crate) calls: Calls,
     /// Owns what outlives a call: readers of sessions.
     pub(crate) tracker: TaskTracker,
     pub(crate) stop: CancellationToken,

@@ -10,7 +10,7 @@ use lictor_proto::v1::{
     SubmitTaskRequest, SubmitTaskResponse, Task, TaskSpec, TaskState, WatchTaskRequest, WatchTaskResponse,
     watch_task_response,
 };
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -92,6 +92,7 @@ impl TaskService for Api {
 
     async fn watch_task(&self, request: Request<WatchTaskRequest>) -> Result<Response<Self::WatchTaskStream>, Status> {
         let WatchTaskRequest { task_id, from_offset } = request.into_inner();
+        let follower = self.calls.follower()?;
         // Subscribed before the first look, so that no change falls between.
         let wake = self.watchers.subscribe(&task_id);
         self.view(&task_id).await?;
@@ -103,6 +104,7 @@ impl TaskService for Api {
             shown: None,
             ready: VecDeque::new(),
             over: false,
+            _follower: follower,
         };
         let stream = futures::stream::unfold(watch, |mut watch| async move {
             let next = watch.next().await.transpose()?;
@@ -135,6 +137,7 @@ struct Watch {
     shown: Option<(i32, u64, bool)>,
     ready: VecDeque<watch_task_response::Event>,
     over: bool,
+    _follower: OwnedSemaphorePermit,
 }
 
 impl Watch {
