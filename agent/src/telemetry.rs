@@ -3,6 +3,7 @@
 //! Every metric is defined here and listed in `docs/metrics.md`. Labels come from small fixed sets; no host, user, task
 //! or secret ever becomes one. Called by every module that counts something; set up by `app` and `cli`.
 
+mod bounded;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Log, LogFormat};
+use bounded::Bounded;
 
 /// Figures about the agent.
 #[derive(Debug)]
@@ -324,7 +326,8 @@ impl Endpoints {
             .route("/ready", get(ready))
             .route("/metrics", get(exposition))
             .with_state((metrics, registry));
-        axum::serve(self.listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+        let listener = Bounded::new(self.listener);
+        axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 }
 

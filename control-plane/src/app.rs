@@ -21,7 +21,7 @@ use tonic::transport::Server;
 use tracing::{info, warn};
 
 use crate::access::{Directory, Guard, Role, hash_token, new_token, token_id};
-use crate::api::Api;
+use crate::api::{Api, Calls};
 use crate::audit::{Action, Actor, Chain, Event};
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::Now;
@@ -154,6 +154,7 @@ impl ControlPlane {
             metrics: Arc::clone(&metrics),
             audited: audited_seen,
             sessions: Arc::new(AtomicU64::new(1)),
+            calls: Calls::new(),
             tracker: TaskTracker::new(),
             stop: stop.clone(),
             silence: config.lease * LEASES_OF_SILENCE,

@@ -270,8 +270,8 @@ const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 86400);
 const RENEWAL_GRACE: Duration = Duration::from_secs(3 * 86400);
 /// The longest that common verifiers accept; a new one is made at each start.
 const SERVER_LIFETIME: Duration = Duration::from_secs(397 * 86400);
-/// Agents' clocks may be behind ours by this much.
-const CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// Clocks may differ by this much, and ours may be set back by it: a wrong time zone locks nobody out.
+const CLOCK_SKEW: Duration = Duration::from_secs(86400);
 
 #[cfg(test)]
 mod tests {

@@ -171,6 +171,7 @@ pub struct ControlPlane {
     pub state: PathBuf,
     directory: PathBuf,
     environment: Vec<(String, String)>,
+    http_address: String,
 }
 
 impl ControlPlane {
@@ -181,8 +182,8 @@ impl ControlPlane {
         let environment: Vec<(String, String)> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let state = directory.join("control-plane");
-        let process = Self::spawn(directory, &address, &state, &environment)?;
-        Ok(Self { process, address, state, directory: directory.to_owned(), environment })
+        let (process, http_address) = Self::spawn(directory, &address, &state, &environment)?;
+        Ok(Self { process, address, state, directory: directory.to_owned(), environment, http_address })
     }
 
     /// Kills it with SIGKILL.
@@ -198,11 +199,31 @@ impl ControlPlane {
     /// # Errors
     /// When it does not become ready.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = Self::spawn(&self.directory, &self.address, &self.state, &self.environment)?;
+        (self.process, self.http_address) =
+            Self::spawn(&self.directory, &self.address, &self.state, &self.environment)?;
         Ok(())
     }
 
-    fn spawn(directory: &Path, address: &str, state: &Path, environment: &[(String, String)]) -> Result<Process> {
+    /// Where its HTTP endpoint listens.
+    #[must_use]
+    pub fn http_address(&self) -> &str {
+        &self.http_address
+    }
+
+    /// GET on its HTTP endpoint: status and body.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        http("GET", &self.http_address, path)
+    }
+
+    fn spawn(
+        directory: &Path,
+        address: &str,
+        state: &Path,
+        environment: &[(String, String)],
+    ) -> Result<(Process, String)> {
         let ready = directory.join("control-plane.ready");
         let _ = std::fs::remove_file(&ready);
         let mut command = Command::new(binary("lictor-control-plane")?);
@@ -216,8 +237,8 @@ impl ControlPlane {
             .env("LICTOR_CONTROL_PLANE_LOG__LEVEL", "debug")
             .envs(environment.iter().map(|(name, value)| (name, value)));
         let mut process = Process::start("control-plane", &mut command, &directory.join("control-plane.log"))?;
-        process.ready(&ready)?;
-        Ok(process)
+        let http_address = process.ready(&ready)?["http_address"].as_str().context("no http_address")?.to_owned();
+        Ok((process, http_address))
     }
 }
 
@@ -292,6 +313,12 @@ impl Agent {
             &self.environment,
         )?;
         Ok(())
+    }
+
+    /// Where its HTTP endpoint listens.
+    #[must_use]
+    pub fn http_address(&self) -> &str {
+        &self.http_address
     }
 
     /// GET on its HTTP endpoint: status and body.

@@ -19,6 +19,7 @@ use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
+use super::calls::Call;
 use super::door::source;
 use super::gate::no_certificate;
 use super::{Api, door};
@@ -53,9 +54,10 @@ impl Api {
         door::refuse(&self.guard, &self.metrics, source(request.extensions()), why, name, status, Now::read())
     }
 
-    /// Tells the engine when dropped that the session is over.
-    fn closing(&self, agent_id: &str, session: SessionId) -> Closing {
-        Closing { api: self.clone(), agent_id: agent_id.to_owned(), session }
+    /// Tells the engine when dropped that the session is over. Refused when the agent has too many calls under way.
+    fn closing(&self, agent_id: &str, session: SessionId) -> Result<Closing, Status> {
+        let call = self.calls.of_agent(agent_id)?;
+        Ok(Closing { api: self.clone(), agent_id: agent_id.to_owned(), session, _call: call })
     }
 }
 
@@ -94,7 +96,7 @@ impl AgentService for Api {
         let mut inbound = request.into_inner();
         let session = self.next_session();
         let outbox = Arc::new(Outbox::default());
-        let closing = self.closing(&agent_id, session);
+        let closing = self.closing(&agent_id, session)?;
         let reading = CancellationToken::new();
         let reader = {
             let (api, outbox, reading) = (self.clone(), Arc::clone(&outbox), reading.clone());
@@ -123,7 +125,7 @@ impl AgentService for Api {
         let deadline = Instant::now() + validate::poll_wait(wait);
         let session = self.next_session();
         let outbox = Arc::new(Outbox::default());
-        let _closing = self.closing(&agent_id, session);
+        let _closing = self.closing(&agent_id, session)?;
         let open = Command::Open { agent_id, session, outbox: Arc::clone(&outbox), events, polling: true };
         self.engine.tell(open).await?;
         let mut answer: Vec<ServerEvent> = Vec::new();
@@ -146,7 +148,7 @@ impl AgentService for Api {
         let events = request.into_inner().events;
         let session = self.next_session();
         let outbox = Arc::new(Outbox::default());
-        let _closing = self.closing(&agent_id, session);
+        let _closing = self.closing(&agent_id, session)?;
         let into = Arc::clone(&outbox);
         self.engine.ask(|reply| Command::Report { agent_id, session, outbox: into, events, reply }).await?;
         Ok(Response::new(ReportResponse { events: outbox.take().0 }))
@@ -207,6 +209,7 @@ struct Closing {
     api: Api,
     agent_id: String,
     session: SessionId,
+    _call: Call,
 }
 
 impl Drop for Closing {

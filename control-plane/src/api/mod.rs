@@ -4,6 +4,7 @@
 
 mod access;
 mod agents;
+mod calls;
 mod credentials;
 mod door;
 mod fleet;
@@ -38,6 +39,7 @@ use crate::store::{Readers, StoreError};
 use crate::validate::Violations;
 use crate::watchers::Watchers;
 
+pub(crate) use calls::Calls;
 use door::Door;
 use gate::Gate;
 
@@ -54,6 +56,7 @@ pub(crate) struct Api {
     /// Number of the newest entry of the audit log.
     pub(crate) audited: watch::Receiver<u64>,
     pub(crate) sessions: Arc<AtomicU64>,
+    pub(crate) calls: Calls,
     /// Owns what outlives a call: readers of sessions.
     pub(crate) tracker: TaskTracker,
     pub(crate) stop: CancellationToken,

@@ -11,7 +11,7 @@ use lictor_proto::v1::{
     SubmitTaskRequest, SubmitTaskResponse, Task, TaskSpec, TaskState, WatchTaskRequest, WatchTaskResponse,
     watch_task_response,
 };
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -108,6 +108,7 @@ impl TaskService for Api {
     async fn watch_task(&self, request: Request<WatchTaskRequest>) -> Result<Response<Self::WatchTaskStream>, Status> {
         let caller = caller(&request)?;
         let WatchTaskRequest { task_id, from_offset } = request.into_inner();
+        let follower = self.calls.follower()?;
         // Subscribed before the first look, so that no change falls between.
         let wake = self.watchers.subscribe(&task_id);
         let access = self.users.subscribe();
@@ -122,6 +123,7 @@ impl TaskService for Api {
             shown: None,
             ready: VecDeque::new(),
             over: false,
+            _follower: follower,
         };
         let stream = futures::stream::unfold(watch, |mut watch| async move {
             let next = watch.next().await.transpose()?;
@@ -158,6 +160,7 @@ struct Watch {
     shown: Option<(i32, u64, bool)>,
     ready: VecDeque<watch_task_response::Event>,
     over: bool,
+    _follower: OwnedSemaphorePermit,
 }
 
 impl Watch {

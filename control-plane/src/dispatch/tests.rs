@@ -681,3 +681,52 @@ fn a_secret_is_sealed_again_only_to_the_agent_that_was_given_the_epoch() {
     let stored = HeldFacts::from([((stale.task_id.clone(), stale.epoch), HeldFact::ResultStored)]);
     assert_eq!(asked(&mut world, "a", held(&stale, true), &stored), []);
 }
+
+#[test]
+fn a_clock_that_moves_by_an_hour_ends_nothing_and_prolongs_nothing() {
+    for hour in [3_600_000, -3_600_000] {
+        let mut world = World::new(&["a"]);
+        world.submit("waits", false);
+        let session = world.connect("a", "i", Vec::new(), 0);
+        world.now.wall.0 += hour;
+        world.pass(QUEUE - Duration::from_secs(1));
+        assert_eq!(world.state("waits"), Some(TaskState::Queued));
+        world.submit("runs", false);
+        world.say("a", session, agent_event::Event::Credit(Credit { total: 1 })).unwrap();
+        assert_eq!(world.state("waits"), Some(TaskState::Assigned));
+        world.say("a", session, started("waits", 1)).unwrap();
+        world.now.wall.0 -= 2 * hour;
+        world.pass(LEASE - Duration::from_millis(1));
+        assert_eq!(world.state("waits"), Some(TaskState::Running));
+        let task = TaskRef { task_id: "waits".into(), epoch: 1 };
+        world.say("a", session, heartbeat(vec![task])).unwrap();
+        world.now.wall.0 += hour;
+        world.pass(LEASE - Duration::from_millis(1));
+        assert_eq!(world.state("waits"), Some(TaskState::Running));
+        world.pass(Duration::from_millis(1));
+        assert_eq!(world.state("waits"), Some(TaskState::Lost));
+        world.pass(LOST_WAIT);
+        assert_eq!(world.outcome("waits"), TaskState::Unknown);
+        // The other one waits its own time from its own submission, no more and no less.
+        world.pass(QUEUE - 2 * LEASE - LOST_WAIT);
+        assert_eq!(world.state("runs"), Some(TaskState::Queued));
+        world.pass(Duration::from_millis(1));
+        assert_eq!(world.outcome("runs"), TaskState::Rejected);
+    }
+}
+
+#[test]
+fn a_task_from_the_future_waits_its_whole_time_after_a_restart() {
+    let mut world = World::new(&["a"]);
+    world.submit("t", false);
+    let task = world.ledger.task("t").cloned();
+    // The clock went back while the control plane was off.
+    world.now.wall.0 -= 3_600_000;
+    let credentials = world.ledger.credentials.clone();
+    world.ledger =
+        Ledger::new(world.ledger.settings, vec![agent("a")], task.into_iter().collect(), credentials, world.now);
+    world.pass(QUEUE - Duration::from_millis(1));
+    assert_eq!(world.state("t"), Some(TaskState::Queued));
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.outcome("t"), TaskState::Rejected);
+}

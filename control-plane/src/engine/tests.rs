@@ -279,3 +279,31 @@ async fn a_full_disk_does_not_keep_the_control_plane_from_stopping() {
     bench.stop.cancel();
     timeout(Duration::from_secs(20), bench.running).await.unwrap().unwrap().unwrap();
 }
+
+/// What the database says after a start at this wall time: the calendar, and whether the waiting task still waits.
+async fn restart_at(dir: &std::path::Path, wall: UnixMillis) -> (UnixMillis, bool) {
+    let vault = Vault::open(&MasterKeySource::StateDir, dir).unwrap();
+    let (mut writer, _readers) = store::open(dir, vault.task_keys()).await.unwrap();
+    let now = Now { wall, ..Now::read() };
+    let mut ledger = load_ledger(&mut writer, &vault, SETTINGS, now).await.unwrap();
+    ledger.tick(Now { instant: now.instant + Duration::from_secs(60), wall });
+    let stored = store::retention::calendar(&mut writer).await.unwrap();
+    writer.connection.close().await.unwrap();
+    (stored.unwrap_or(UnixMillis(0)), ledger.task("waits").is_some())
+}
+
+#[tokio::test]
+async fn a_start_under_a_clock_that_moved_rejects_and_removes_nothing() {
+    let bench = Bench::start(1000).await;
+    bench.submit("waits", 10).await.unwrap();
+    bench.stop.cancel();
+    timeout(Duration::from_secs(20), bench.running).await.unwrap().unwrap().unwrap();
+    bench.readers.close().await;
+    let begin = Now::read().wall;
+    for hours in [2, -2, 24 * 365] {
+        let wall = UnixMillis(begin.0 + hours * 3_600_000);
+        let (calendar, waits) = restart_at(bench.dir.path(), wall).await;
+        assert!(waits, "{hours} h");
+        assert!((begin.0 - 60_000..=begin.0).contains(&calendar.0), "{hours} h: {calendar:?}, {begin:?}");
+    }
+}

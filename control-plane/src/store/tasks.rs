@@ -341,7 +341,7 @@ fn coalesce(appends: Vec<Append>) -> Vec<Append> {
         .collect()
 }
 
-/// Output from `offset` on, about one MiB: whole stored pieces, the first one cut to begin at the offset.
+/// Output from `offset` on, about 256 KiB: whole stored pieces, the first one cut to begin at the offset.
 pub(crate) async fn output_from(
     readers: &Readers,
     task: &TaskView,
@@ -531,7 +531,8 @@ fn decode_candidates(bytes: Option<&[u8]>) -> Result<Vec<Candidate>, StoreError>
 const SELECT_VIEW: &str = "SELECT t.*, a.name AS agent_name FROM tasks t LEFT JOIN agents a ON a.agent_id = t.agent_id";
 const OUTPUT: &str = "a task's output";
 const ROWS_AT_ONCE: i64 = 512;
-const READ_BYTES: usize = 1 << 20;
+/// What one follower holds until its reader has taken it.
+const READ_BYTES: usize = 256 << 10;
 const PAGE_BYTES: usize = 2 << 20;
 
 #[cfg(test)]

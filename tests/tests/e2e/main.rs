@@ -6,6 +6,7 @@ mod access;
 mod direct;
 mod exchanges;
 mod first_light;
+mod hostile;
 mod identity;
 mod outages;
 mod policy;
