@@ -12,7 +12,7 @@ use lictor_proto::v1::{
 };
 use lictor_winrm::Error as WinrmError;
 use lictor_winrm::pool::{Lease, Pool};
-use lictor_winrm::probe::{Report, probe};
+use lictor_winrm::probe::{Report, Rung};
 use lictor_winrm::target::{
     self, Credential, Endpoint, EndpointError, Secret, ShellProperties, Target, Timeouts, TlsPolicy,
 };
@@ -195,10 +195,8 @@ impl Sessions {
 
     /// Climbs the connection ladder.
     pub(crate) async fn test(&self, target: Target, deadline: Instant) -> Report {
-        probe(&target, deadline, |rung| {
-            tracing::debug!(stage = %rung.stage, elapsed = ?rung.elapsed, "Rung climbed");
-        })
-        .await
+        let rung = |rung: &Rung| tracing::debug!(stage = %rung.stage, elapsed = ?rung.elapsed, "Rung climbed");
+        self.pool.probe(&target, deadline, rung).await
     }
 
     /// Ends all sessions; returns how many shells could not be deleted by `deadline`.

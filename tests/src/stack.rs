@@ -46,6 +46,12 @@ impl Stack {
         self.directory.path()
     }
 
+    /// Leaves everything where it is, for people to look at, and says where.
+    pub fn keep(&mut self) -> &Path {
+        self.directory.disable_cleanup(true);
+        self.directory.path()
+    }
+
     /// Makes a join token with `arguments` of `lictor token create`.
     ///
     /// # Errors
@@ -407,6 +413,15 @@ impl Windows {
         if status != 200 {
             bail!("statistics answered {status}");
         }
+        Ok(serde_json::from_str(&body)?)
+    }
+
+    /// The shells that are open on it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn shells(&self) -> Result<Value> {
+        let (_, body) = http("GET", &self.admin, "/shells")?;
         Ok(serde_json::from_str(&body)?)
     }
 

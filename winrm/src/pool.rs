@@ -26,6 +26,7 @@ use crate::connection::ConnectionDetails;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::failure::{self, Next};
 use crate::fault::Operation;
+use crate::probe::{Report, Rung, probe_named};
 use crate::session::Session;
 use crate::target::Target;
 use background::Inner;
@@ -114,6 +115,12 @@ impl Pool {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Climbs the connection ladder, see [`probe`](crate::probe::probe()), beside the pool's sessions. Its shell bears the
+    /// owner's name: what a killed process leaves behind is found and deleted like the rest.
+    pub async fn probe(&self, target: &Target, deadline: Instant, on_rung: impl FnMut(&Rung)) -> Report {
+        probe_named(target, self.0.names.prefix(), deadline, on_rung).await
     }
 
     /// Figures for metrics.

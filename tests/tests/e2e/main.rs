@@ -3,6 +3,8 @@
 //! One binary with a module per subject.
 
 mod access;
+mod backup;
+mod deaths;
 mod direct;
 mod exchanges;
 mod first_light;
