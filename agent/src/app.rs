@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Config, Loaded};
+use crate::enrol::proxy::Way;
+use crate::enrol::tls::Route;
 use crate::enrol::{EnrolError, Store, TokenSource};
 use crate::failure::ExitCode;
 use crate::link::{Link, LinkError, Parts, ReadyFile};
@@ -63,7 +65,7 @@ impl AppError {
 /// # Errors
 /// [`AppError`], which knows its exit code.
 pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown) -> Result<(), AppError> {
-    let Loaded { config, join_token } = loaded;
+    let Loaded { config, join_token, proxy_password } = loaded;
     let config = Arc::new(config);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), name = config.name, control_plane = %config.control_plane, "Starting");
     let policies = Policies::open(config.policy_file.clone()).map_err(Kind::Policy)?;
@@ -87,7 +89,12 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
     let following = AbortOnDropHandle::new(tokio::spawn(following));
     let engine = AbortOnDropHandle::new(tokio::spawn(engine.run(shutdown.stop().clone())));
 
+    let route = Route {
+        address: config.control_plane.clone(),
+        proxy: config.proxy.clone().map(|proxy| Way::new(proxy, proxy_password)),
+    };
     let link = Link::new(Parts {
+        route,
         tokens: TokenSource { value: join_token, file: config.join_token_file.clone() },
         config,
         store,

@@ -5,6 +5,7 @@
 //! It must never keep a secret: the join token is handed on in a type that zeroes itself. Called by `app` and `cli`.
 
 mod delegate;
+mod proxy;
 pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
@@ -18,9 +19,12 @@ use std::time::Duration;
 use config::{Environment, File};
 use lictor_proto::token::JoinToken;
 use lictor_winrm::pool::PoolSettings;
+use lictor_winrm::target::Secret;
 use zeroize::Zeroizing;
 
 use delegate::Delegate;
+pub use proxy::Proxy;
+pub(crate) use proxy::ProxyAddress;
 use reader::Reader;
 
 /// Everything that can be set. `docs/agent-settings.md` lists the same keys; a test compares the two.
@@ -30,6 +34,8 @@ pub struct Config {
     pub control_plane: ControlPlaneAddress,
     /// How to talk to it: `auto`, `stream` or `poll`. Default: `auto`, which is a stream, and polls where streams are cut.
     pub transport: Transport,
+    /// The HTTP proxy on the way to it. Default: none, or what the environment names.
+    pub proxy: Option<Proxy>,
     /// File that holds the join token. Read when there is no valid identity in `state_dir`, each time anew.
     pub join_token_file: Option<PathBuf>,
     /// Name shown to people; unique among agents. Default: the machine's host name. 1 to 128 characters.
@@ -172,6 +178,8 @@ pub struct Loaded {
     pub config: Config,
     /// The token of `LICTOR_AGENT_JOIN_TOKEN`, when it was set.
     pub join_token: Option<JoinToken>,
+    /// The proxy's password, when it came from the environment.
+    pub proxy_password: Option<Secret>,
 }
 
 /// Every mistake of a configuration. Holds no values of secrets.
@@ -235,15 +243,16 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
 
     let mut reader = Reader::new(tree, mistakes);
     delegate.apply(&mut reader);
-    let config = read(&mut reader, Path::new("/proc/sys/kernel/hostname"));
+    let (proxy, proxy_password) = proxy::read(&mut reader, delegate.proxy);
+    let config = read(&mut reader, Path::new("/proc/sys/kernel/hostname"), proxy);
     let mistakes = reader.finish();
     match config {
-        Some(config) if mistakes.is_empty() => Ok(Loaded { config, join_token }),
+        Some(config) if mistakes.is_empty() => Ok(Loaded { config, join_token, proxy_password }),
         _ => Err(Mistakes(mistakes)),
     }
 }
 
-fn read(reader: &mut Reader, hostname_file: &Path) -> Option<Config> {
+fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Option<Config> {
     if reader.take("join_token").is_some() {
         reader.mistake("join_token", &format!("may only come from the environment ({JOIN_TOKEN_VARIABLE}), so that it is not left lying in a file; use join_token_file"));
     }
@@ -265,6 +274,7 @@ fn read(reader: &mut Reader, hostname_file: &Path) -> Option<Config> {
             "poll" => Ok(Transport::Poll),
             _ => Err("must be auto, stream or poll".into()),
         }),
+        proxy,
         join_token_file,
         name: name.unwrap_or_default(),
         tags: reader.list("tags", MAX_TAGS, |text| limited(text, MAX_NAME_CHARACTERS)),

@@ -38,6 +38,7 @@ use transport::{Choice, Mode, Pace, StreamEnd};
 /// The link.
 pub(crate) struct Link {
     config: Arc<Config>,
+    route: tls::Route,
     store: Store,
     tokens: TokenSource,
     identity: Option<Arc<Identity>>,
@@ -64,6 +65,8 @@ pub(crate) struct Link {
 pub(crate) struct Parts {
     /// Settings.
     pub(crate) config: Arc<Config>,
+    /// How to get to the control plane.
+    pub(crate) route: tls::Route,
     /// The identity's file.
     pub(crate) store: Store,
     /// Where join tokens come from.
@@ -142,7 +145,7 @@ enum Step {
 
 impl Link {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, store, tokens, keyring, metrics, shutdown, engine, ready } = parts;
+        let Parts { config, route, store, tokens, keyring, metrics, shutdown, engine, ready } = parts;
         let about = About {
             instance_id: uuid::Uuid::new_v4().to_string(),
             tags: config.tags.clone(),
@@ -157,6 +160,7 @@ impl Link {
             polled: None,
             dismissed: false,
             config,
+            route,
             store,
             tokens,
             identity: None,
@@ -205,7 +209,16 @@ impl Link {
             let wait = if soon { self.backoff.next() } else { self.backoff.longest() };
             if let Some(error) = error {
                 self.metrics.link_failed();
-                tracing::warn!(error = %failure::chain(&error), retry_in = ?wait, "The control plane is not available");
+                let advice = failure::connecting(&error);
+                tracing::warn!(
+                    error = %failure::chain(&error),
+                    stage = advice.map(|_| "proxy"),
+                    code = advice.map(|advice| advice.code),
+                    cause = advice.map(|advice| advice.cause),
+                    remedy = advice.map(|advice| advice.remedy),
+                    retry_in = ?wait,
+                    "The control plane is not available"
+                );
             }
             if self.alongside(sleep(wait)).await.is_none() {
                 return Ok(());
@@ -216,9 +229,9 @@ impl Link {
     /// Gets an identity if need be, connects, and holds a session until it ends.
     async fn attempt(&mut self) -> Result<(Closed, Duration), LinkError> {
         let Some(identity) = self.identity().await? else { return Ok((Closed::Finished, Duration::ZERO)) };
-        let address = self.config.control_plane.clone();
+        let route = self.route.clone();
         let tls = tls::identified(&identity).map_err(EnrolError::from)?;
-        let Some(channel) = self.alongside(async move { tls::connect(&address, tls).await }).await else {
+        let Some(channel) = self.alongside(async move { tls::connect(&route, tls).await }).await else {
             return Ok((Closed::Finished, Duration::ZERO));
         };
         let now = std::time::Instant::now();
@@ -260,8 +273,8 @@ impl Link {
             tracing::warn!(agent_id = identity.agent_id, "The certificate is of no use any more, enrolling again");
         }
         let token = self.tokens.read()?;
-        let config = Arc::clone(&self.config);
-        let enrolled = self.alongside(async move { enrol::enrol(&config, &token).await }).await;
+        let (config, route) = (Arc::clone(&self.config), self.route.clone());
+        let enrolled = self.alongside(async move { enrol::enrol(&config, &route, &token).await }).await;
         let Some(enrolled) = enrolled else { return Ok(None) };
         let identity = self.adopt(enrolled?).await?;
         self.enrol_again = false;

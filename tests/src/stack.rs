@@ -316,6 +316,8 @@ impl Agent {
             .arg("run")
             .arg("--ready-file")
             .arg(ready)
+            .env_remove("HTTPS_PROXY")
+            .env_remove("https_proxy")
             .env("LICTOR_AGENT_CONTROL_PLANE", server)
             .env("LICTOR_AGENT_JOIN_TOKEN_FILE", token_file)
             .env("LICTOR_AGENT_NAME", name)

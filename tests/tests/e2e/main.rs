@@ -9,6 +9,7 @@ mod first_light;
 mod outages;
 mod policy;
 mod polling;
+mod proxies;
 mod restarts;
 mod scripts;
 mod secrecy;
