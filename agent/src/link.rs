@@ -17,12 +17,13 @@ use std::time::{Duration, SystemTime};
 use futures::future::BoxFuture;
 use lictor_proto::v1::agent_service_client::AgentServiceClient;
 use lictor_proto::v1::{AgentEvent, GoodbyeReason, SessionRequest, SessionResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+use crate::admission::Room;
 use crate::config::Config;
 use crate::enrol::{self, EnrolError, Identity, Store, TokenSource, tls};
 use crate::failure::{self, ExitCode, Recovery};
@@ -45,6 +46,7 @@ pub(crate) struct Link {
     keyring: Arc<Keyring>,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
+    room: watch::Receiver<Room>,
     engine: Handle,
     protocol: Protocol,
     logs: HashMap<TaskKey, Log>,
@@ -77,6 +79,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     /// When to end.
     pub(crate) shutdown: Shutdown,
+    /// Whether to ask for more work.
+    pub(crate) room: watch::Receiver<Room>,
     /// The engine.
     pub(crate) engine: Handle,
     /// Written when first connected.
@@ -145,14 +149,15 @@ enum Step {
 
 impl Link {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, route, store, tokens, keyring, metrics, shutdown, engine, ready } = parts;
+        let Parts { config, route, store, tokens, keyring, metrics, shutdown, mut room, engine, ready } = parts;
         let about = About {
             instance_id: uuid::Uuid::new_v4().to_string(),
             tags: config.tags.clone(),
             slots: config.slots,
             degraded: engine.degraded.clone(),
         };
-        let protocol = Protocol::new(about, &engine.restored);
+        let mut protocol = Protocol::new(about, &engine.restored);
+        protocol.admit(*room.borrow_and_update());
         let mut link = Self {
             backoff: Backoff::new(),
             choice: Choice::new(config.transport),
@@ -167,6 +172,7 @@ impl Link {
             keyring,
             metrics,
             shutdown,
+            room,
             engine,
             protocol,
             logs: HashMap::new(),
@@ -539,6 +545,7 @@ impl Link {
             Drain,
             Event(Event),
             Grown(BTreeSet<TaskKey>),
+            Room(Room),
             Nothing,
         }
         let (engine, protocol, logs) = (&mut self.engine, &mut self.protocol, &mut self.logs);
@@ -558,6 +565,7 @@ impl Link {
                 Chore::Nothing
             }
             grown = engine.shelf.grown() => Chore::Grown(grown),
+            Ok(()) = self.room.changed() => Chore::Room(*self.room.borrow_and_update()),
         };
         match chore {
             Chore::GiveUp => {
@@ -586,6 +594,7 @@ impl Link {
                     }
                 }
             }
+            Chore::Room(room) => self.protocol.admit(room),
             Chore::Nothing => {}
         }
         true

@@ -324,6 +324,8 @@ impl Agent {
             .env("LICTOR_AGENT_STATE_DIR", state)
             .env("LICTOR_AGENT_HTTP_LISTEN", "127.0.0.1:0")
             .env("LICTOR_AGENT_LOG__LEVEL", "debug")
+            // What else runs on the machine of the tests is none of their business.
+            .env("LICTOR_AGENT_ADMISSION__MEMORY_PERCENT", "off")
             .envs(environment.iter().map(|(name, value)| (name, value)));
         Process::start(name, &mut command, log)
     }
