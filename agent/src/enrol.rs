@@ -4,6 +4,7 @@
 //! authority that enrolment returned. Private keys never leave this machine; they are written with mode 0600 and never
 //! logged. Called by `app` and `link`.
 
+pub(crate) mod proxy;
 mod store;
 pub(crate) mod tls;
 
@@ -188,9 +189,14 @@ impl Keys {
 }
 
 /// Trades a join token for an identity. Nothing is stored yet.
-pub(crate) async fn enrol(config: &Config, token: &JoinToken, keys: &Keys) -> Result<Identity, EnrolError> {
+pub(crate) async fn enrol(
+    config: &Config,
+    route: &tls::Route,
+    token: &JoinToken,
+    keys: &Keys,
+) -> Result<Identity, EnrolError> {
     let Keys { key, sealing_key } = keys;
-    let channel = tls::connect(&config.control_plane, tls::pinned(token.pin)?).await?;
+    let channel = tls::connect(route, tls::pinned(token.pin)?).await?;
     let mut request = tonic::Request::new(EnrollRequest {
         join_token: token.to_text().to_string(),
         csr_der: request_der(key)?,

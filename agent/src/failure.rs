@@ -10,6 +10,7 @@ use lictor_winrm::Error as WinrmError;
 use lictor_winrm::error::{ErrorKind, Report};
 
 use crate::enrol::EnrolError;
+use crate::enrol::proxy::Advice;
 use crate::enrol::tls::ConnectError;
 use crate::policy::Refusal;
 use crate::secrets::SecretError;
@@ -376,6 +377,14 @@ pub enum ExitCode {
     State = 68,
     /// Stopped at once by a second signal.
     Interrupted = 69,
+}
+
+/// What to tell people about a connection that did not come about.
+pub(crate) fn connecting(error: &EnrolError) -> Option<Advice> {
+    match error {
+        EnrolError::Connect(ConnectError::Proxy { source, .. }) => Some(source.advice()),
+        _ => None,
+    }
 }
 
 /// What follows from an enrolment, renewal or connection that failed.

@@ -17,12 +17,13 @@ use std::time::{Duration, SystemTime};
 use futures::future::BoxFuture;
 use lictor_proto::v1::agent_service_client::AgentServiceClient;
 use lictor_proto::v1::{AgentEvent, GoodbyeReason, SessionRequest, SessionResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+use crate::admission::Room;
 use crate::config::Config;
 use crate::enrol::{self, EnrolError, Identity, Store, TokenSource, tls};
 use crate::failure::{self, ExitCode, Recovery};
@@ -38,12 +39,14 @@ use transport::{Choice, Mode, Pace, StreamEnd};
 /// The link.
 pub(crate) struct Link {
     config: Arc<Config>,
+    route: tls::Route,
     store: Store,
     tokens: TokenSource,
     identity: Option<Arc<Identity>>,
     keyring: Arc<Keyring>,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
+    room: watch::Receiver<Room>,
     engine: Handle,
     protocol: Protocol,
     logs: HashMap<TaskKey, Log>,
@@ -66,6 +69,8 @@ pub(crate) struct Link {
 pub(crate) struct Parts {
     /// Settings.
     pub(crate) config: Arc<Config>,
+    /// How to get to the control plane.
+    pub(crate) route: tls::Route,
     /// The identity's file.
     pub(crate) store: Store,
     /// Where join tokens come from.
@@ -76,6 +81,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     /// When to end.
     pub(crate) shutdown: Shutdown,
+    /// Whether to ask for more work.
+    pub(crate) room: watch::Receiver<Room>,
     /// The engine.
     pub(crate) engine: Handle,
     /// Written when first connected.
@@ -144,14 +151,15 @@ enum Step {
 
 impl Link {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, store, tokens, keyring, metrics, shutdown, engine, ready } = parts;
+        let Parts { config, route, store, tokens, keyring, metrics, shutdown, mut room, engine, ready } = parts;
         let about = About {
             instance_id: uuid::Uuid::new_v4().to_string(),
             tags: config.tags.clone(),
             slots: config.slots,
             degraded: engine.degraded.clone(),
         };
-        let protocol = Protocol::new(about, &engine.restored);
+        let mut protocol = Protocol::new(about, &engine.restored);
+        protocol.admit(*room.borrow_and_update());
         let mut link = Self {
             backoff: Backoff::new(),
             choice: Choice::new(config.transport),
@@ -159,12 +167,14 @@ impl Link {
             polled: None,
             dismissed: false,
             config,
+            route,
             store,
             tokens,
             identity: None,
             keyring,
             metrics,
             shutdown,
+            room,
             engine,
             protocol,
             logs: HashMap::new(),
@@ -208,7 +218,16 @@ impl Link {
             let wait = if soon { self.backoff.next() } else { self.backoff.longest() };
             if let Some(error) = error {
                 self.metrics.link_failed();
-                tracing::warn!(error = %failure::chain(&error), retry_in = ?wait, "The control plane is not available");
+                let advice = failure::connecting(&error);
+                tracing::warn!(
+                    error = %failure::chain(&error),
+                    stage = advice.map(|_| "proxy"),
+                    code = advice.map(|advice| advice.code),
+                    cause = advice.map(|advice| advice.cause),
+                    remedy = advice.map(|advice| advice.remedy),
+                    retry_in = ?wait,
+                    "The control plane is not available"
+                );
             }
             if self.alongside(sleep(wait)).await.is_none() {
                 return Ok(());
@@ -219,9 +238,9 @@ impl Link {
     /// Gets an identity if need be, connects, and holds a session until it ends.
     async fn attempt(&mut self) -> Result<(Closed, Duration), LinkError> {
         let Some(identity) = self.identity().await? else { return Ok((Closed::Finished, Duration::ZERO)) };
-        let address = self.config.control_plane.clone();
+        let route = self.route.clone();
         let tls = tls::identified(&identity).map_err(EnrolError::from)?;
-        let Some(channel) = self.alongside(async move { tls::connect(&address, tls).await }).await else {
+        let Some(channel) = self.alongside(async move { tls::connect(&route, tls).await }).await else {
             return Ok((Closed::Finished, Duration::ZERO));
         };
         let now = std::time::Instant::now();
@@ -263,12 +282,12 @@ impl Link {
             tracing::warn!(agent_id = identity.agent_id, "The certificate is of no use any more, enrolling again");
         }
         let token = self.tokens.read()?;
-        let config = Arc::clone(&self.config);
+        let (config, route) = (Arc::clone(&self.config), self.route.clone());
         let keys = match &self.enrolment_keys {
             Some(keys) => Arc::clone(keys),
             None => Arc::clone(self.enrolment_keys.insert(Arc::new(enrol::Keys::generate()?))),
         };
-        let enrolled = self.alongside(async move { enrol::enrol(&config, &token, &keys).await }).await;
+        let enrolled = self.alongside(async move { enrol::enrol(&config, &route, &token, &keys).await }).await;
         let Some(enrolled) = enrolled else { return Ok(None) };
         let identity = self.adopt(enrolled?).await?;
         self.enrolment_keys = None;
@@ -534,6 +553,7 @@ impl Link {
             Drain,
             Event(Event),
             Grown(BTreeSet<TaskKey>),
+            Room(Room),
             Nothing,
         }
         let (engine, protocol, logs) = (&mut self.engine, &mut self.protocol, &mut self.logs);
@@ -553,6 +573,7 @@ impl Link {
                 Chore::Nothing
             }
             grown = engine.shelf.grown() => Chore::Grown(grown),
+            Ok(()) = self.room.changed() => Chore::Room(*self.room.borrow_and_update()),
         };
         match chore {
             Chore::GiveUp => {
@@ -581,6 +602,7 @@ impl Link {
                     }
                 }
             }
+            Chore::Room(room) => self.protocol.admit(room),
             Chore::Nothing => {}
         }
         true

@@ -7,11 +7,12 @@ mod bounded;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -33,6 +34,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::admission::Closed;
 use crate::config::{Log, LogFormat};
 use bounded::Bounded;
 
@@ -50,6 +52,9 @@ pub(crate) struct Metrics {
     journal_commits: Counter,
     journal_commit_duration: Histogram,
     spilled: Gauge<u64, AtomicU64>,
+    admission_closed: Family<Reason, Gauge<u64, AtomicU64>>,
+    /// When the tasks under way were accepted.
+    under_way: Mutex<(u64, BTreeMap<u64, Instant>)>,
     policy_outdated: AtomicBool,
     connected: AtomicBool,
     draining: AtomicBool,
@@ -79,6 +84,8 @@ impl Default for Metrics {
             journal_commits: Counter::default(),
             journal_commit_duration: Histogram::new(COMMIT_SECONDS),
             spilled: Gauge::default(),
+            admission_closed: Family::default(),
+            under_way: Mutex::default(),
             policy_outdated: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -113,6 +120,37 @@ impl Metrics {
     /// The agent takes nothing new.
     pub(crate) fn draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// What keeps the agent from asking for more work.
+    pub(crate) fn admission_closed(&self, closed: Closed) {
+        for (reason, closed) in [("memory", closed.memory), ("cpu", closed.cpu), ("memory_stall", closed.stall)] {
+            self.admission_closed.get_or_create(&Reason { reason }).set(u64::from(closed));
+        }
+    }
+
+    /// A task was accepted; it is under way until what is returned is dropped.
+    pub(crate) fn task_under_way(self: &Arc<Self>) -> UnderWay {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.0 += 1;
+        let number = under_way.0;
+        under_way.1.insert(number, Instant::now());
+        UnderWay { metrics: Arc::clone(self), number }
+    }
+
+    fn oldest_task_age(&self) -> Duration {
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.1.values().next().map(Instant::elapsed).unwrap_or_default()
+    }
+
+    /// Slots that are asked for tasks now.
+    fn slots_free(&self) -> u64 {
+        let closed = ["memory", "cpu", "memory_stall"].into_iter();
+        let closed = closed.map(|reason| self.admission_closed.get_or_create(&Reason { reason }).get()).max();
+        if closed.unwrap_or(0) > 0 || !self.is_ready() {
+            return 0;
+        }
+        self.slots.get().saturating_sub(self.slots_used.get())
     }
 
     /// Whether the policy in force is older than its file, because the file cannot be used.
@@ -221,8 +259,27 @@ impl Metrics {
             Unit::Seconds,
             self.journal_commit_duration.clone(),
         );
+        registry.register(
+            "agent_admission_closed",
+            "1 while the agent asks for no more work, by reason",
+            self.admission_closed.clone(),
+        );
         registry.register_collector(Box::new(OnScrape { metrics: Arc::clone(self), pool }));
         registry
+    }
+}
+
+/// A task under way.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    metrics: Arc<Metrics>,
+    number: u64,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut under_way = self.metrics.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.1.remove(&self.number);
     }
 }
 
@@ -240,6 +297,18 @@ impl Collector for OnScrape {
             "agent_ready_state",
             "1 while the agent may receive work",
             u64::from(self.metrics.is_ready()),
+        )?;
+        encode_gauge(
+            &mut encoder,
+            "agent_slots_free",
+            "Slots that tasks are asked for now: none while draining, not connected, or admission is closed",
+            self.metrics.slots_free(),
+        )?;
+        encode_gauge(
+            &mut encoder,
+            "agent_oldest_task_age_seconds",
+            "Since the oldest task under way was accepted; 0 without one",
+            self.metrics.oldest_task_age().as_secs(),
         )?;
         encode_gauge(
             &mut encoder,

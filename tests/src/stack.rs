@@ -349,12 +349,16 @@ impl Agent {
             .arg("run")
             .arg("--ready-file")
             .arg(ready)
+            .env_remove("HTTPS_PROXY")
+            .env_remove("https_proxy")
             .env("LICTOR_AGENT_CONTROL_PLANE", server)
             .env("LICTOR_AGENT_JOIN_TOKEN_FILE", token_file)
             .env("LICTOR_AGENT_NAME", name)
             .env("LICTOR_AGENT_STATE_DIR", state)
             .env("LICTOR_AGENT_HTTP_LISTEN", "127.0.0.1:0")
             .env("LICTOR_AGENT_LOG__LEVEL", "debug")
+            // What else runs on the machine of the tests is none of their business.
+            .env("LICTOR_AGENT_ADMISSION__MEMORY_PERCENT", "off")
             .envs(environment.iter().map(|(name, value)| (name, value)));
         Process::start(name, &mut command, log)
     }

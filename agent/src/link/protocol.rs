@@ -18,6 +18,7 @@ use lictor_proto::v1::{
     ServerEvent, TaskResult, Welcome, agent_event, server_event,
 };
 
+use crate::admission::Room;
 use crate::tasks::{Command, Event, Resumption, TaskKey};
 
 /// What the agent says about itself in every Hello.
@@ -43,6 +44,8 @@ pub(crate) struct Protocol {
     /// Assignments that went to the engine, and those of them that gave their slots back.
     assigned: u64,
     settled: u64,
+    /// Whether and for how much new credit may be granted.
+    room: Room,
     /// Of the newest Welcome.
     window: u64,
     draining: Option<String>,
@@ -163,6 +166,7 @@ impl Protocol {
             commands: VecDeque::new(),
             assigned: 0,
             settled: 0,
+            room: Room::default(),
             window: DEFAULT_WINDOW,
             draining: None,
             idle: false,
@@ -227,6 +231,16 @@ impl Protocol {
         if let Some(session) = self.session.as_mut() {
             session.eager = true;
         }
+    }
+
+    /// Changes how much new credit is granted. What was granted stays.
+    pub(crate) fn admit(&mut self, room: Room) {
+        self.room = room;
+    }
+
+    /// Whether it asks for nothing new, for now.
+    pub(crate) fn is_closed(&self) -> bool {
+        !self.room.open
     }
 
     /// Whether the engine still owes the news of an assignment that it got.

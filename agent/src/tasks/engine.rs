@@ -608,6 +608,7 @@ async fn follow(
     started: Arc<AtomicBool>,
 ) -> Left {
     let accepted = Instant::now();
+    let _under_way = worker.metrics.task_under_way();
     let key = task.key.clone();
     let (start, shell_id) = match &task.kind {
         Kind::Follow(followed) => (Some(followed.start.clone()), followed.start.shell_id.clone()),

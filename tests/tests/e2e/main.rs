@@ -3,6 +3,7 @@
 //! One binary with a module per subject.
 
 mod access;
+mod admission;
 mod backup;
 mod deaths;
 mod direct;
@@ -13,6 +14,7 @@ mod identity;
 mod outages;
 mod policy;
 mod polling;
+mod proxies;
 mod restarts;
 mod scripts;
 mod secrecy;

@@ -670,3 +670,29 @@ fn output_with_a_hole_in_it_is_not_sent() {
     });
     assert!(end.is_some_and(|result| result.output_gap && result.output_bytes == 100), "{events:?}");
 }
+
+#[test]
+fn short_of_room_it_grants_no_new_credit_and_takes_none_back() {
+    let mut bench = Bench::new(&[]);
+    bench.protocol.admit(Room { open: true, most: Some(2) });
+    bench.open(Vec::new());
+    assert_eq!(names(&bench.events()), ["credit 2"]);
+    bench.protocol.admit(Room { open: false, most: None });
+    assert!(bench.events().is_empty());
+    // Against credit of old: accepted, and not made up for.
+    bench.server(assignment("a")).unwrap();
+    assert!(matches!(bench.commands()[..], [Command::Assign(_)]));
+    bench.protocol.engine(&accepted("a"));
+    assert_eq!(names(&bench.events()), ["accepted a"]);
+    bench.protocol.engine(&Event::Settled(1));
+    assert!(bench.events().is_empty());
+    // A new session begins with none.
+    bench.hello_again();
+    bench.welcome(Vec::new());
+    assert!(bench.events().is_empty() && bench.protocol.is_closed());
+    bench.protocol.admit(Room::default());
+    assert_eq!(names(&bench.events()), ["credit 4"]);
+    // Fewer slots than before are no reason to say anything.
+    bench.protocol.admit(Room { open: true, most: Some(1) });
+    assert!(bench.events().is_empty());
+}
