@@ -4,6 +4,7 @@
 
 mod access;
 mod direct;
+mod disks;
 mod exchanges;
 mod first_light;
 mod outages;

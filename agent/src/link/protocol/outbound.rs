@@ -79,7 +79,7 @@ impl Protocol {
 
     fn credit_event(&mut self) -> Option<agent_event::Event> {
         let session = self.session.as_mut()?;
-        if self.draining.is_some() {
+        if self.draining.is_some() || self.impaired.is_some() {
             return None;
         }
         let used = self.assigned.saturating_sub(self.settled);

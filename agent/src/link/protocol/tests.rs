@@ -670,3 +670,25 @@ fn output_with_a_hole_in_it_is_not_sent() {
     });
     assert!(end.is_some_and(|result| result.output_gap && result.output_bytes == 100), "{events:?}");
 }
+
+#[test]
+fn an_agent_that_cannot_write_its_journal_says_so_in_a_new_session_and_takes_nothing() {
+    let mut bench = Bench::new(&[]);
+    bench.open(Vec::new());
+    assert!(names(&bench.events()).contains(&"credit 4".to_owned()));
+    bench.protocol.engine(&Event::Impaired(Some("full".into())));
+    assert_eq!(bench.pass(0).unwrap_err(), SessionEnd::Afresh);
+    bench.protocol.disconnected(bench.now);
+    assert_eq!(bench.hello().degraded, ["full"]);
+    bench.welcome(Vec::new());
+    assert!(!names(&bench.events()).iter().any(|name| name.starts_with("credit")));
+    // The same once more is no news.
+    bench.protocol.engine(&Event::Impaired(Some("still full".into())));
+    bench.pass(0).unwrap();
+    bench.protocol.engine(&Event::Impaired(None));
+    assert_eq!(bench.pass(0).unwrap_err(), SessionEnd::Afresh);
+    bench.protocol.disconnected(bench.now);
+    assert_eq!(bench.hello().degraded, [""; 0]);
+    bench.welcome(Vec::new());
+    assert!(names(&bench.events()).contains(&"credit 4".to_owned()));
+}
