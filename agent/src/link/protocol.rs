@@ -11,6 +11,7 @@ mod outbound;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lictor_proto::v1::{
@@ -49,6 +50,10 @@ pub(crate) struct Protocol {
     /// Of the newest Welcome.
     window: u64,
     draining: Option<String>,
+    /// What else the next Hello says about itself: why the journal cannot be written.
+    impaired: Option<Arc<str>>,
+    /// The session is to begin anew: what Hello said is not true any more.
+    afresh: bool,
     idle: bool,
     /// Whose turn it is to send output.
     turn: Option<TaskKey>,
@@ -154,6 +159,9 @@ pub(crate) enum SessionEnd {
     /// Nothing came in time.
     #[error("the control plane did not answer {0} in time")]
     Silence(&'static str),
+    /// What the agent said about itself is not true any more; it says so in the next session.
+    #[error("the agent has something new to say about itself")]
+    Afresh,
 }
 
 impl Protocol {
@@ -169,6 +177,8 @@ impl Protocol {
             room: Room::default(),
             window: DEFAULT_WINDOW,
             draining: None,
+            impaired: None,
+            afresh: false,
             idle: false,
             turn: None,
         };
@@ -180,6 +190,8 @@ impl Protocol {
 
     /// A connection is there: says Hello.
     pub(crate) fn connected(&mut self, now: Instant) {
+        self.afresh = false;
+        let impaired = self.impaired.as_deref().map(|why| why.chars().take(MAX_FACT).collect());
         let held = self.tasks.iter().map(|(key, entry)| {
             let state = match entry.stage {
                 // Not yet journalled, but on its way to be started: unnamed, it would be given to another agent, too.
@@ -204,7 +216,7 @@ impl Protocol {
             capabilities: CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
             held: held.collect(),
             draining: self.draining.is_some(),
-            degraded: self.about.degraded.clone(),
+            degraded: self.about.degraded.iter().cloned().chain(impaired).collect(),
         };
         for entry in self.tasks.values_mut() {
             let (accepted, started) = match entry.stage {
@@ -240,7 +252,7 @@ impl Protocol {
 
     /// Whether it asks for nothing new, for now.
     pub(crate) fn is_closed(&self) -> bool {
-        !self.room.open
+        !self.room.open || self.impaired.is_some()
     }
 
     /// Whether the engine still owes the news of an assignment that it got.
@@ -349,6 +361,11 @@ impl Protocol {
                 }
             }
             Event::Settled(settled) => self.settled = *settled,
+            Event::Impaired(why) => {
+                // Credit that was granted can only be taken back by a new Hello, which also says why.
+                self.afresh |= self.session.is_some() && self.impaired.is_some() != why.is_some();
+                self.impaired.clone_from(why);
+            }
             Event::Draining(reason) => self.draining = Some(reason.clone()),
             Event::Idle => self.idle = true,
         }
@@ -556,6 +573,9 @@ impl Protocol {
     /// [`SessionEnd`] when the control plane has been silent for too long.
     pub(crate) fn tick(&mut self, now: Instant) -> Result<(), SessionEnd> {
         let Some(session) = self.session.as_mut() else { return Ok(()) };
+        if std::mem::take(&mut self.afresh) {
+            return Err(SessionEnd::Afresh);
+        }
         match session.phase {
             Phase::AwaitingWelcome if now >= session.opened + WELCOME_TIMEOUT => {
                 return Err(SessionEnd::Silence("Hello"));
@@ -609,6 +629,8 @@ impl Beat {
     }
 }
 
+/// Characters of a fact about the agent; the control plane takes 1000 bytes.
+const MAX_FACT: usize = 250;
 /// What this version can do.
 const CAPABILITIES: &[&str] = &["connection_test", "command", "script"];
 /// Until Welcome says otherwise.

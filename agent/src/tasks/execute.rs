@@ -31,7 +31,7 @@ use super::journal::{self, Journal, Start};
 use super::output::Log;
 use super::task::{Kind, Task, Work};
 use super::{Event, TaskKey};
-use crate::failure::{self, StopCause, Verdict};
+use crate::failure::{self, HandBack, StopCause, Verdict};
 use crate::sessions::Sessions;
 use crate::telemetry::Metrics;
 
@@ -333,7 +333,7 @@ impl Run<'_> {
         self.start = noted.then_some(start);
         match failed {
             // What is not journalled is not started: after a crash nobody would know of it.
-            Some(error) if !noted => Err(failure::unable("agent.journal", failure::chain(&error)).into()),
+            Some(error) if !noted => Err(self.worker.impaired(failure::chain(&error)).await.into()),
             Some(error) => Err(failure::not_journalled(&failure::chain(&error))),
             None => Ok((started, ordered)),
         }
@@ -385,7 +385,7 @@ impl Run<'_> {
             return Ok(());
         }
         let error = notes.failed.as_ref().map(|error| failure::chain(error)).unwrap_or_default();
-        Err(failure::unable("agent.journal", error).into())
+        Err(self.worker.impaired(error).await.into())
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -438,8 +438,29 @@ impl Worker {
         }
     }
 
-    /// Makes the result and the unacknowledged output safe, then gives the session back, then tells the link.
-    pub(super) async fn finish(&self, key: &TaskKey, log: &Log, result: Box<TaskResult>, session: Option<Lease>) {
+    /// The journal could not take a task. The link hears why before it hears of the task, so that no other comes.
+    pub(super) async fn impaired(&self, why: String) -> HandBack {
+        self.tell(Event::Impaired(Some(why.as_str().into()))).await;
+        failure::not_written_down(why)
+    }
+
+    /// Makes the result and the unacknowledged output safe, then gives the session back, then tells the link. False when the
+    /// result is not in the journal: it is told all the same.
+    pub(super) async fn finish(
+        &self,
+        key: &TaskKey,
+        log: &Log,
+        result: Box<TaskResult>,
+        session: Option<Lease>,
+    ) -> bool {
+        let journalled = self.journal_end(key, log, result.clone()).await;
+        drop(session);
+        self.tell(Event::Ended { key: key.clone(), result, log: log.clone() }).await;
+        journalled
+    }
+
+    /// Makes the result and the unacknowledged output safe. False when that failed.
+    pub(super) async fn journal_end(&self, key: &TaskKey, log: &Log, result: Box<TaskResult>) -> bool {
         let persisted = tokio::task::spawn_blocking({
             let log = log.clone();
             move || log.persist()
@@ -458,12 +479,12 @@ impl Worker {
                 Vec::new()
             }
         };
-        let record = journal::Record::Ended { result: result.clone(), tail, skipped: log.skipped() };
-        if let Err(error) = self.journal.put(key, &record).await {
-            tracing::error!(error = %failure::chain(&error), "The result is not journalled and would be lost in a crash");
+        let record = journal::Record::Ended { result, tail, skipped: log.skipped() };
+        let journalled = self.journal.put(key, &record).await;
+        if let Err(error) = &journalled {
+            tracing::error!(error = %failure::chain(error), "The result is not journalled and would be lost in a crash");
         }
-        drop(session);
-        self.tell(Event::Ended { key: key.clone(), result, log: log.clone() }).await;
+        journalled.is_ok()
     }
 }
 

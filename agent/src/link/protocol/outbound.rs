@@ -78,10 +78,10 @@ impl Protocol {
     }
 
     fn credit_event(&mut self) -> Option<agent_event::Event> {
-        let session = self.session.as_mut()?;
-        if self.draining.is_some() || !self.room.open {
+        if self.draining.is_some() || self.is_closed() {
             return None;
         }
+        let session = self.session.as_mut()?;
         let used = self.assigned.saturating_sub(self.settled);
         let slots = self.room.most.map_or(self.about.slots, |most| self.about.slots.min(most));
         let total = session.received + u64::from(slots).saturating_sub(used);
