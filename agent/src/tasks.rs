@@ -139,6 +139,8 @@ pub(crate) enum Event {
     },
     /// This many assignments have freed their slots since the engine started.
     Settled(u64),
+    /// Why the journal cannot be written, in words; nothing when it can again.
+    Impaired(Option<Arc<str>>),
     /// The engine takes nothing new from now on.
     Draining(String),
     /// Draining, and nothing runs any more.

@@ -56,6 +56,8 @@ pub(crate) struct Metrics {
     /// When the tasks under way were accepted.
     under_way: Mutex<(u64, BTreeMap<u64, Instant>)>,
     policy_outdated: AtomicBool,
+    journal_failures: Counter,
+    journal_broken: AtomicBool,
     connected: AtomicBool,
     draining: AtomicBool,
 }
@@ -87,6 +89,8 @@ impl Default for Metrics {
             admission_closed: Family::default(),
             under_way: Mutex::default(),
             policy_outdated: AtomicBool::new(false),
+            journal_failures: Counter::default(),
+            journal_broken: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
@@ -96,7 +100,19 @@ impl Default for Metrics {
 impl Metrics {
     /// Whether the agent may receive work.
     pub(crate) fn is_ready(&self) -> bool {
-        self.connected.load(Ordering::Relaxed) && !self.draining.load(Ordering::Relaxed)
+        self.connected.load(Ordering::Relaxed)
+            && !self.draining.load(Ordering::Relaxed)
+            && !self.journal_broken.load(Ordering::Relaxed)
+    }
+
+    /// The journal cannot be written, or can again.
+    pub(crate) fn journal_broken(&self, broken: bool) {
+        self.journal_broken.store(broken, Ordering::Relaxed);
+    }
+
+    /// A commit failed.
+    pub(crate) fn journal_failed(&self) {
+        self.journal_failures.inc();
     }
 
     /// The link has its Welcome, or lost its session.
@@ -251,6 +267,11 @@ impl Metrics {
             "Unacknowledged output in files",
             Unit::Bytes,
             self.spilled.clone(),
+        );
+        registry.register(
+            "agent_journal_failures",
+            "Commits of the journal that failed",
+            self.journal_failures.clone(),
         );
         registry.register("agent_journal_commits", "Commits of the journal", self.journal_commits.clone());
         registry.register_with_unit(
@@ -407,6 +428,8 @@ async fn ready(State((metrics, _)): Shared) -> impl IntoResponse {
         (StatusCode::OK, "ready\n")
     } else if metrics.draining.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else if metrics.journal_broken.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "the journal cannot be written\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not connected to the control plane\n")
     }

@@ -11,6 +11,7 @@ mod outbound;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lictor_proto::v1::{
@@ -49,6 +50,8 @@ pub(crate) struct Protocol {
     /// Of the newest Welcome.
     window: u64,
     draining: Option<String>,
+    /// What else the next Hello says about itself: why the journal cannot be written.
+    impaired: Option<Arc<str>>,
     idle: bool,
     /// Whose turn it is to send output.
     turn: Option<TaskKey>,
@@ -169,6 +172,7 @@ impl Protocol {
             room: Room::default(),
             window: DEFAULT_WINDOW,
             draining: None,
+            impaired: None,
             idle: false,
             turn: None,
         };
@@ -204,7 +208,7 @@ impl Protocol {
             capabilities: CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
             held: held.collect(),
             draining: self.draining.is_some(),
-            degraded: self.about.degraded.clone(),
+            degraded: self.about.degraded.iter().cloned().chain(self.impaired.as_deref().map(str::to_owned)).collect(),
         };
         for entry in self.tasks.values_mut() {
             let (accepted, started) = match entry.stage {
@@ -349,6 +353,7 @@ impl Protocol {
                 }
             }
             Event::Settled(settled) => self.settled = *settled,
+            Event::Impaired(why) => self.impaired.clone_from(why),
             Event::Draining(reason) => self.draining = Some(reason.clone()),
             Event::Idle => self.idle = true,
         }

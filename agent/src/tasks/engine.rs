@@ -3,7 +3,7 @@
 //! One actor: commands of the link come in, jobs run beside it, events go out. It must never start an assignment twice,
 //! nor free a slot before what filled it is safe. Called by `app`; driven by the link.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use lictor_proto::v1::{Assignment, Failure, HandBackReason, TaskResult, TaskState};
 use lictor_winrm::pool::Lease;
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -77,8 +78,14 @@ pub(crate) struct Engine {
     acknowledged: VecDeque<TaskKey>,
     jobs: JoinSet<Left>,
     job_keys: HashMap<Id, TaskKey>,
-    /// Removals from the journal.
-    chores: JoinSet<()>,
+    /// What is done to the journal beside everything else.
+    chores: JoinSet<Chore>,
+    /// Why the journal cannot be written.
+    trouble: watch::Receiver<Option<Arc<str>>>,
+    /// While it cannot: when it is tried again.
+    probe: Option<Instant>,
+    /// What it could not take: made good for once it can be written again.
+    owed: Owed,
     /// When the engine was made, by two clocks: what is left of tasks of old was measured then.
     born: (Instant, Stamp),
     settled: u64,
@@ -108,11 +115,37 @@ enum Phase {
     HandedBack(HandBackReason, Box<Failure>),
 }
 
+impl Held {
+    /// What its end takes up in memory and journal, its output apart.
+    fn result_bytes(&self) -> usize {
+        if let Phase::Ended(result) = &self.phase { result.encoded_len() } else { 0 }
+    }
+}
+
 /// How a job left.
 #[derive(Debug)]
 struct Left {
     /// Nothing: nobody waits for it.
     phase: Option<Phase>,
+    /// Its end is in the journal.
+    journalled: bool,
+}
+
+/// How something ended that was done to the journal.
+#[derive(Debug)]
+enum Chore {
+    Done,
+    NotRemoved(TaskKey),
+    NotJournalled(TaskKey),
+}
+
+/// What the journal could not take.
+#[derive(Debug, Default)]
+struct Owed {
+    /// Ends. They are told from memory.
+    ends: HashSet<TaskKey>,
+    /// Removals. What is left in the journal is told again after a restart, and forgotten again.
+    removals: Vec<TaskKey>,
 }
 
 impl Engine {
@@ -144,6 +177,7 @@ impl Engine {
         metrics.slots(settings.slots);
         let (commands_in, commands) = mpsc::channel(CHANNEL);
         let (events, events_out) = mpsc::channel(CHANNEL);
+        let trouble = opened.journal.trouble();
         let worker = Arc::new(Worker { sessions, journal: opened.journal, events, metrics });
         let mut engine = Self {
             worker,
@@ -155,6 +189,9 @@ impl Engine {
             jobs: JoinSet::new(),
             job_keys: HashMap::new(),
             chores: JoinSet::new(),
+            trouble,
+            probe: None,
+            owed: Owed::default(),
             born: (Instant::now(), Stamp::now()),
             settled: 0,
             withheld: 0,
@@ -216,7 +253,7 @@ impl Engine {
     }
 
     /// Journals the end of a task that nobody could follow.
-    async fn end_unseen(&self, key: &TaskKey, log: &Log, (state, failure): failure::End) -> Box<TaskResult> {
+    async fn end_unseen(&mut self, key: &TaskKey, log: &Log, (state, failure): failure::End) -> Box<TaskResult> {
         let result = Box::new(TaskResult {
             outcome: state.into(),
             failure: Some(*failure),
@@ -228,6 +265,7 @@ impl Engine {
         let record = Record::Ended { result: result.clone(), tail: Vec::new(), skipped: log.skipped() };
         if let Err(error) = self.worker.journal.put(key, &record).await {
             tracing::error!(error = %failure::chain(&error), "The end of an interrupted task is not journalled");
+            self.owed.ends.insert(key.clone());
         }
         self.worker.metrics.task_finished(state, Duration::ZERO);
         result
@@ -246,7 +284,9 @@ impl Engine {
                     self.leave_interrupted().await;
                 }
                 Some(left) = self.jobs.join_next_with_id() => self.left(left).await,
-                Some(_) = self.chores.join_next() => {}
+                Some(chore) = self.chores.join_next() => self.chore_done(chore),
+                Ok(()) = self.trouble.changed() => self.journal_news().await,
+                () = sleep_until(self.probe.unwrap_or_else(Instant::now)), if self.probe.is_some() => self.probe_journal(),
                 () = sleep_until(self.drain_deadline.unwrap_or_else(Instant::now)), if self.drain_deadline.is_some() => {
                     tracing::warn!(running = self.jobs.len(), "The drain grace is over, running tasks are stopped");
                     self.drain_deadline = None;
@@ -285,6 +325,70 @@ impl Engine {
             tracing::error!("The journal was not closed in order");
         }
         sessions
+    }
+
+    /// The journal cannot be written any more, or can again.
+    async fn journal_news(&mut self) {
+        let why = self.trouble.borrow_and_update().clone();
+        self.worker.metrics.journal_broken(why.is_some());
+        match &why {
+            Some(why) => {
+                tracing::error!(error = %why, "The journal cannot be written: no new tasks are taken until it can");
+                self.probe = Some(Instant::now() + PROBE_INTERVAL);
+            }
+            None => {
+                tracing::info!("The journal can be written again");
+                self.probe = None;
+                self.make_good();
+            }
+        }
+        let words = why.map(|why| format!("the journal cannot be written, no new tasks are taken: {why}").into());
+        self.worker.tell(Event::Impaired(words)).await;
+        self.settle(0).await;
+    }
+
+    fn probe_journal(&mut self) {
+        self.probe = Some(Instant::now() + PROBE_INTERVAL);
+        let worker = Arc::clone(&self.worker);
+        self.chores.spawn(async move {
+            if let Err(error) = worker.journal.probe().await {
+                tracing::debug!(error = %failure::chain(&error), "The journal still cannot be written");
+            }
+            Chore::Done
+        });
+    }
+
+    /// Does what the journal could not take when it was due.
+    fn make_good(&mut self) {
+        let Owed { ends, removals } = std::mem::take(&mut self.owed);
+        for key in ends {
+            let Some(Held { phase: Phase::Ended(result), log, .. }) = self.held.get(&key) else { continue };
+            let (worker, log, result) = (Arc::clone(&self.worker), log.clone(), result.clone());
+            self.chores.spawn(async move {
+                if worker.journal_end(&key, &log, result).await { Chore::Done } else { Chore::NotJournalled(key) }
+            });
+        }
+        for key in removals {
+            // A later assignment of the same identity cannot be: epochs only grow.
+            self.chores.spawn(removal(Arc::clone(&self.worker), key));
+        }
+    }
+
+    fn chore_done(&mut self, chore: Result<Chore, tokio::task::JoinError>) {
+        match chore {
+            Ok(Chore::Done) => {}
+            Ok(Chore::NotRemoved(key)) => {
+                if self.owed.removals.len() < REMEMBERED {
+                    self.owed.removals.push(key);
+                }
+            }
+            Ok(Chore::NotJournalled(key)) => {
+                if self.held.contains_key(&key) {
+                    self.owed.ends.insert(key);
+                }
+            }
+            Err(error) => tracing::error!(error = %error, "Work on the journal broke off"),
+        }
     }
 
     async fn command(&mut self, command: Command) {
@@ -488,6 +592,9 @@ impl Engine {
         match (left.phase, self.held.get_mut(&key)) {
             (Some(phase), Some(held)) => {
                 held.phase = phase;
+                if !left.journalled {
+                    self.owed.ends.insert(key.clone());
+                }
                 if held.acknowledged || held.orders.borrow().forget {
                     self.remove(&key);
                 }
@@ -499,9 +606,10 @@ impl Engine {
 
     /// A bug ended the job: say so as precisely as what is journalled allows.
     async fn broke_off(&mut self, key: &TaskKey) -> Left {
-        let Some(held) = self.held.get(key) else { return Left { phase: None } };
+        let Some(held) = self.held.get(key) else { return Left { phase: None, journalled: true } };
         let message = "the agent has a bug: the task's job broke off".to_owned();
         let log = held.log.clone();
+        let mut journalled = true;
         let phase = if held.started.load(Ordering::Acquire) {
             let (state, failure) = failure::broke_off("agent.internal", message);
             let result = Box::new(TaskResult {
@@ -512,7 +620,7 @@ impl Engine {
                 ..TaskResult::default()
             });
             self.worker.metrics.task_finished(state, Duration::ZERO);
-            self.worker.finish(key, &log, result.clone(), None).await;
+            journalled = self.worker.finish(key, &log, result.clone(), None).await;
             Phase::Ended(result)
         } else {
             let (reason, failure) = failure::unable("agent.internal", message);
@@ -520,7 +628,7 @@ impl Engine {
             self.worker.tell(Event::HandedBack { key: key.clone(), reason, failure: failure.clone() }).await;
             Phase::HandedBack(reason, failure)
         };
-        Left { phase: Some(phase) }
+        Left { phase: Some(phase), journalled }
     }
 
     fn order(&mut self, key: &TaskKey, change: impl FnOnce(&mut Orders)) {
@@ -549,13 +657,8 @@ impl Engine {
         if !matches!(held.phase, Phase::HandedBack(..)) {
             self.acknowledged.push_back(key.clone());
         }
-        let (worker, key) = (Arc::clone(&self.worker), key.clone());
-        self.chores.spawn(async move {
-            // Left in the journal it is sent again after a restart, and acknowledged again.
-            if let Err(error) = worker.journal.remove(&key).await {
-                tracing::warn!(error = %failure::chain(&error), "An acknowledged task stays in the journal");
-            }
-        });
+        self.owed.ends.remove(key);
+        self.chores.spawn(removal(Arc::clone(&self.worker), key.clone()));
     }
 
     /// Frees `more` slots, once what waits for acknowledgement is within its bounds.
@@ -566,7 +669,13 @@ impl Engine {
         }
         let waiting = self.held.values();
         let waiting = waiting.filter(|held| !matches!(held.phase, Phase::Active | Phase::Interrupted(_))).count();
-        if waiting > MAX_UNACKNOWLEDGED || self.shelf.spilled_bytes() > MAX_SPILLED {
+        let bytes: usize = self.held.values().map(Held::result_bytes).sum();
+        if self.trouble.borrow().is_some() {
+            tracing::debug!("Slots stay closed until the journal can be written");
+            return;
+        }
+        if waiting > MAX_UNACKNOWLEDGED || bytes > MAX_UNACKNOWLEDGED_BYTES || self.shelf.spilled_bytes() > MAX_SPILLED
+        {
             tracing::debug!(waiting, "Slots stay closed until results are acknowledged");
             return;
         }
@@ -678,14 +787,15 @@ async fn conclude(
     session: Option<Lease>,
 ) -> Left {
     if orders.borrow().forget {
-        return Left { phase: None };
+        return Left { phase: None, journalled: true };
     }
+    let mut journalled = true;
     let phase = match outcome {
         Outcome::Ended(result) => {
             let state = TaskState::try_from(result.outcome).unwrap_or(TaskState::Unknown);
             worker.metrics.task_finished(state, accepted.elapsed());
             tracing::debug!(outcome = ?state, exit_code = result.exit_code, "Task ended");
-            worker.finish(key, log, result.clone(), session).await;
+            journalled = worker.finish(key, log, result.clone(), session).await;
             Phase::Ended(result)
         }
         Outcome::HandedBack(reason, failure) => {
@@ -696,7 +806,19 @@ async fn conclude(
             Phase::HandedBack(reason, failure)
         }
     };
-    Left { phase: Some(phase) }
+    Left { phase: Some(phase), journalled }
+}
+
+/// Takes an acknowledged task out of the journal.
+async fn removal(worker: Arc<Worker>, key: TaskKey) -> Chore {
+    match worker.journal.remove(&key).await {
+        Ok(()) => Chore::Done,
+        Err(error) => {
+            // Left in the journal it is sent again after a restart, and acknowledged again.
+            tracing::warn!(error = %failure::chain(&error), "An acknowledged task stays in the journal");
+            Chore::NotRemoved(key)
+        }
+    }
 }
 
 fn event_of(key: &TaskKey, phase: &Phase, log: &Log) -> Event {
@@ -713,9 +835,13 @@ fn event_of(key: &TaskKey, phase: &Phase, log: &Log) -> Event {
 const CHANNEL: usize = 64;
 /// Ended tasks that may wait for their acknowledgement before slots stay closed.
 const MAX_UNACKNOWLEDGED: usize = 1000;
+/// What their results may take up, in memory and in the journal, before slots stay closed.
+const MAX_UNACKNOWLEDGED_BYTES: usize = 64 * 1024 * 1024;
 /// Output in files before slots stay closed. What runs may still add its own bound each.
 const MAX_SPILLED: u64 = 1024 * 1024 * 1024;
 /// Acknowledged assignments whose duplicates are recognised.
 const REMEMBERED: usize = 1024;
+/// Between attempts to write a journal that could not be written.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// For jobs to stop their commands when the link is gone.
 const LAST_WAIT: Duration = Duration::from_secs(20);

@@ -438,8 +438,23 @@ impl Worker {
         }
     }
 
-    /// Makes the result and the unacknowledged output safe, then gives the session back, then tells the link.
-    pub(super) async fn finish(&self, key: &TaskKey, log: &Log, result: Box<TaskResult>, session: Option<Lease>) {
+    /// Makes the result and the unacknowledged output safe, then gives the session back, then tells the link. False when the
+    /// result is not in the journal: it is told all the same.
+    pub(super) async fn finish(
+        &self,
+        key: &TaskKey,
+        log: &Log,
+        result: Box<TaskResult>,
+        session: Option<Lease>,
+    ) -> bool {
+        let journalled = self.journal_end(key, log, result.clone()).await;
+        drop(session);
+        self.tell(Event::Ended { key: key.clone(), result, log: log.clone() }).await;
+        journalled
+    }
+
+    /// Makes the result and the unacknowledged output safe. False when that failed.
+    pub(super) async fn journal_end(&self, key: &TaskKey, log: &Log, result: Box<TaskResult>) -> bool {
         let persisted = tokio::task::spawn_blocking({
             let log = log.clone();
             move || log.persist()
@@ -458,12 +473,12 @@ impl Worker {
                 Vec::new()
             }
         };
-        let record = journal::Record::Ended { result: result.clone(), tail, skipped: log.skipped() };
-        if let Err(error) = self.journal.put(key, &record).await {
-            tracing::error!(error = %failure::chain(&error), "The result is not journalled and would be lost in a crash");
+        let record = journal::Record::Ended { result, tail, skipped: log.skipped() };
+        let journalled = self.journal.put(key, &record).await;
+        if let Err(error) = &journalled {
+            tracing::error!(error = %failure::chain(error), "The result is not journalled and would be lost in a crash");
         }
-        drop(session);
-        self.tell(Event::Ended { key: key.clone(), result, log: log.clone() }).await;
+        journalled.is_ok()
     }
 }
 

@@ -4,13 +4,10 @@
 //! tasks share one sync. It must never hold a secret, and a damaged file must never keep the agent from starting: it is
 //! set aside. Called by the engine.
 
+mod store;
 #[cfg(test)]
 mod tests;
 
-use std::fs::Permissions;
-use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,14 +15,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use lictor_proto::v1::{OutputStream, TaskResult};
 use prost::Message as _;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::TaskKey;
 use super::clock::Stamp;
 use super::output::Piece;
 use crate::telemetry::Metrics;
+use store::{Attempt, Change, Opener, Store, attempt, create, write};
 
 /// What is known of one assignment.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +71,7 @@ impl Start {
 #[derive(Debug)]
 pub(crate) struct Journal {
     requests: mpsc::Sender<Request>,
+    trouble: watch::Receiver<Option<Arc<str>>>,
     writer: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -107,6 +105,9 @@ pub(crate) enum JournalError {
     /// It cannot be written.
     #[error("failed to write the journal")]
     Write(#[source] Arc<redb::Error>),
+    /// The store panicked over it.
+    #[error("failed to write the journal: the store broke off")]
+    BrokeOff,
     /// Its thread is gone.
     #[error("failed to write the journal: it is closed")]
     Closed,
@@ -126,9 +127,14 @@ pub(crate) struct Opened {
 impl Journal {
     /// Opens or makes the journal under `state_dir`. Blocks.
     pub(crate) fn open(state_dir: &Path, metrics: Arc<Metrics>) -> Result<Opened, JournalError> {
+        Self::open_by(state_dir, metrics, Arc::new(create))
+    }
+
+    /// The same with a way of opening the file that a test chooses.
+    fn open_by(state_dir: &Path, metrics: Arc<Metrics>, opener: Opener) -> Result<Opened, JournalError> {
         let path = state_dir.join("journal.redb");
         let mut set_aside = None;
-        let (database, records) = match attempt(&path)? {
+        let (database, records) = match attempt(&path, &opener)? {
             Attempt::Sound(database, records) => (database, records),
             Attempt::Damaged(why) => {
                 let aside = aside(&path);
@@ -142,33 +148,45 @@ impl Journal {
                     "The journal is damaged and was set aside; results that waited in it are lost, their tasks end as Unknown when their leases run out"
                 );
                 set_aside = Some(aside);
-                match attempt(&path)? {
+                match attempt(&path, &opener)? {
                     Attempt::Sound(database, records) => (database, records),
                     Attempt::Damaged(_) => return Err(JournalError::Closed),
                 }
             }
         };
         let (requests, receiver) = mpsc::channel(QUEUE);
+        let (trouble_in, trouble) = watch::channel(None);
+        let store = Store { path: path.clone(), opener, database: Some(database) };
         let writer = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || write(&database, receiver, &metrics))
+            .spawn(move || write(store, receiver, &trouble_in, &metrics))
             .map_err(|source| JournalError::File { action: "start the writer of", path, source: Arc::new(source) })?;
-        Ok(Opened { journal: Self { requests, writer: Some(writer) }, records, set_aside })
+        Ok(Opened { journal: Self { requests, trouble, writer: Some(writer) }, records, set_aside })
+    }
+
+    /// Why it cannot be written at the moment, in words; nothing when the last commit went well.
+    pub(crate) fn trouble(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.trouble.clone()
+    }
+
+    /// Writes and syncs something that does not matter: finds out whether it works again.
+    pub(crate) async fn probe(&self) -> Result<(), JournalError> {
+        self.request(Change::Probe).await
     }
 
     /// Returns once the record is safe.
     pub(crate) async fn put(&self, key: &TaskKey, record: &Record) -> Result<(), JournalError> {
-        self.request(key, Some(encode(record))).await
+        self.request(Change::Put(key.clone(), encode(record))).await
     }
 
     /// Returns once the record is gone.
     pub(crate) async fn remove(&self, key: &TaskKey) -> Result<(), JournalError> {
-        self.request(key, None).await
+        self.request(Change::Remove(key.clone())).await
     }
 
-    async fn request(&self, key: &TaskKey, value: Option<Vec<u8>>) -> Result<(), JournalError> {
+    async fn request(&self, change: Change) -> Result<(), JournalError> {
         let (done, answer) = oneshot::channel();
-        let request = Request { key: key.clone(), value, done };
+        let request = Request { change, done };
         // Full means that the disk is slower than the tasks, which then wait here.
         self.requests.send(request).await.map_err(|_| JournalError::Closed)?;
         answer.await.map_err(|_| JournalError::Closed)?
@@ -189,102 +207,13 @@ impl Drop for Journal {
 
 #[derive(Debug)]
 struct Request {
-    key: TaskKey,
-    /// Nothing: remove it.
-    value: Option<Vec<u8>>,
+    change: Change,
     done: oneshot::Sender<Result<(), JournalError>>,
-}
-
-enum Attempt {
-    Sound(Database, Vec<(TaskKey, Record)>),
-    Damaged(String),
-}
-
-fn attempt(path: &Path) -> Result<Attempt, JournalError> {
-    // The store checks itself, but a file damaged in the right places makes it panic instead of returning an error.
-    let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<_, redb::Error> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
-        let records = read(&database)?;
-        Ok((database, records))
-    }));
-    match outcome {
-        Ok(Ok((database, records))) => {
-            std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| JournalError::File {
-                action: "restrict",
-                path: path.to_owned(),
-                source: Arc::new(source),
-            })?;
-            Ok(Attempt::Sound(database, records))
-        }
-        Err(_) => Ok(Attempt::Damaged("the store panicked while reading it".into())),
-        Ok(Err(redb::Error::DatabaseAlreadyOpen)) => Err(JournalError::InUse { path: path.to_owned() }),
-        Ok(Err(error)) => {
-            let damaged = match &error {
-                redb::Error::Corrupted(_) | redb::Error::RepairAborted | redb::Error::UpgradeRequired(_) => true,
-                redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => true,
-                redb::Error::Io(error) => matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof),
-                _ => false,
-            };
-            if damaged {
-                Ok(Attempt::Damaged(error.to_string()))
-            } else {
-                Err(JournalError::Open { path: path.to_owned(), source: Arc::new(error) })
-            }
-        }
-    }
 }
 
 fn aside(path: &Path) -> PathBuf {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     path.with_extension(format!("redb.damaged-{seconds}"))
-}
-
-fn read(database: &Database) -> Result<Vec<(TaskKey, Record)>, redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(ASSIGNMENTS)?;
-    transaction.commit()?;
-    let mut records = Vec::new();
-    for row in database.begin_read()?.open_table(ASSIGNMENTS)?.iter()? {
-        let (key, value) = row?;
-        let (task_id, epoch) = key.value();
-        records.push((TaskKey { task_id: task_id.into(), epoch }, decode(value.value())));
-    }
-    Ok(records)
-}
-
-fn write(database: &Database, mut requests: mpsc::Receiver<Request>, metrics: &Metrics) {
-    let mut batch = Vec::new();
-    while let Some(request) = requests.blocking_recv() {
-        batch.push(request);
-        while batch.len() < BATCH
-            && let Ok(request) = requests.try_recv()
-        {
-            batch.push(request);
-        }
-        let started = std::time::Instant::now();
-        let outcome = commit(database, &batch).map_err(|error| JournalError::Write(Arc::new(error)));
-        metrics.journal_committed(started.elapsed());
-        for request in batch.drain(..) {
-            // Nobody waits any more: the task was given up meanwhile.
-            let _ = request.done.send(outcome.clone());
-        }
-    }
-}
-
-fn commit(database: &Database, batch: &[Request]) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut table = transaction.open_table(ASSIGNMENTS)?;
-        for request in batch {
-            let key = (&*request.key.task_id, request.key.epoch);
-            match &request.value {
-                Some(value) => drop(table.insert(key, value.as_slice())?),
-                None => drop(table.remove(key)?),
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(())
 }
 
 /// A record in bytes. Fields may be added, never changed.
@@ -391,10 +320,5 @@ fn decode(bytes: &[u8]) -> Record {
     }
 }
 
-const ASSIGNMENTS: TableDefinition<'static, (&str, u64), &[u8]> = TableDefinition::new("assignments");
-/// The store's own default is 1 GiB; the journal is small and the agent's memory is not.
-const CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// Requests that wait for the writer.
 const QUEUE: usize = 256;
-/// Requests that share one commit.
-const BATCH: usize = 128;

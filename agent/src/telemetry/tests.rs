@@ -32,10 +32,14 @@ async fn the_page_lists_exactly_the_metrics() {
 }
 
 #[test]
-fn readiness_needs_a_session_and_no_drain() {
+fn readiness_needs_a_session_a_journal_and_no_drain() {
     let metrics = Metrics::default();
     assert!(!metrics.is_ready());
     metrics.connected(true);
+    assert!(metrics.is_ready());
+    metrics.journal_broken(true);
+    assert!(!metrics.is_ready());
+    metrics.journal_broken(false);
     assert!(metrics.is_ready());
     metrics.draining();
     assert!(!metrics.is_ready());
