@@ -324,6 +324,13 @@ pub(crate) fn unable(code: &str, message: String) -> HandBack {
     (HandBackReason::Unable, Box::new(failure))
 }
 
+/// The task could not be written down, and was not started.
+pub(crate) fn not_written_down(message: String) -> HandBack {
+    let failure = Failure { may_have_started: false, ..internal("agent.journal", message) };
+    // Nothing is wrong with it: whoever has room takes it, perhaps this agent once its disk works again.
+    (HandBackReason::Restarted, Box::new(failure))
+}
+
 /// The agent itself is in trouble, and the task may have started.
 pub(crate) fn broke_off(code: &str, message: String) -> End {
     (TaskState::Unknown, Box::new(Failure { may_have_started: true, ..internal(code, message) }))

@@ -440,6 +440,10 @@ impl Link {
                 self.dismissed = true;
                 (reason, detail)
             }
+            SessionEnd::Afresh => {
+                tracing::info!("Connecting again, to say what has changed");
+                return Ok(Closed::Again { soon: true });
+            }
             SessionEnd::Violation(_) | SessionEnd::Silence(_) => {
                 self.metrics.link_failed();
                 tracing::warn!(error = %end, "The session is over");

@@ -211,6 +211,6 @@ fn over(end: SessionEnd) -> Over {
     match end {
         SessionEnd::Goodbye { .. } => Over::Goodbye,
         SessionEnd::Violation(what) => Over::Violation(what.to_owned()),
-        SessionEnd::Silence(_) => Over::Silence,
+        SessionEnd::Silence(_) | SessionEnd::Afresh => Over::Silence,
     }
 }

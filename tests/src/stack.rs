@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Certificates, Output, Process, Streaming, binary, eventually};
+use crate::{Certificates, Disk, Output, Process, Streaming, binary, eventually};
 
 /// The user that every simulated host knows.
 pub const USER: &str = r"CORP\alice";
@@ -261,6 +261,8 @@ pub struct Agent {
     token_file: PathBuf,
     log: PathBuf,
     environment: Vec<(String, String)>,
+    /// What the program is started by.
+    entrance: Vec<String>,
     http_address: String,
 }
 
@@ -270,6 +272,24 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(stack: &Stack, name: &str, token: &str, environment: &[(&str, &str)]) -> Result<Self> {
+        Self::spawn_by(stack, name, token, environment, Vec::new())
+    }
+
+    /// The same, its state on a disk that is mounted there.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_on(disk: &Disk, stack: &Stack, name: &str, token: &str, environment: &[(&str, &str)]) -> Result<Self> {
+        Self::spawn_by(stack, name, token, environment, disk.entrance())
+    }
+
+    fn spawn_by(
+        stack: &Stack,
+        name: &str,
+        token: &str,
+        environment: &[(&str, &str)],
+        entrance: Vec<String>,
+    ) -> Result<Self> {
         let directory = stack.directory();
         let token_file = directory.join(format!("{name}.token"));
         std::fs::write(&token_file, token)?;
@@ -279,7 +299,7 @@ impl Agent {
         let ready = directory.join(format!("{name}.ready"));
         let log = directory.join(format!("{name}.log"));
         let server = format!("https://{}", stack.control_plane.address);
-        let process = Self::launch(name, &server, &token_file, &state, &ready, &log, &environment)?;
+        let process = Self::launch(&entrance, name, &server, &token_file, &state, (&ready, &log), &environment)?;
         Ok(Self {
             process,
             state,
@@ -289,6 +309,7 @@ impl Agent {
             token_file,
             log,
             environment,
+            entrance,
             http_address: String::new(),
         })
     }
@@ -310,12 +331,12 @@ impl Agent {
     pub fn restart(&mut self) -> Result<()> {
         let _ = std::fs::remove_file(&self.ready);
         self.process = Self::launch(
+            &self.entrance,
             &self.name,
             &self.server,
             &self.token_file,
             &self.state,
-            &self.ready,
-            &self.log,
+            (&self.ready, &self.log),
             &self.environment,
         )?;
         Ok(())
@@ -336,15 +357,23 @@ impl Agent {
     }
 
     fn launch(
+        entrance: &[String],
         name: &str,
         server: &str,
         token_file: &Path,
         state: &Path,
-        ready: &Path,
-        log: &Path,
+        (ready, log): (&Path, &Path),
         environment: &[(String, String)],
     ) -> Result<Process> {
-        let mut command = Command::new(binary("lictor-agent")?);
+        let program = binary("lictor-agent")?;
+        let mut command = match entrance {
+            [] => Command::new(program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command
             .arg("run")
             .arg("--ready-file")

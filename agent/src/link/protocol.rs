@@ -52,6 +52,8 @@ pub(crate) struct Protocol {
     draining: Option<String>,
     /// What else the next Hello says about itself: why the journal cannot be written.
     impaired: Option<Arc<str>>,
+    /// The session is to begin anew: what Hello said is not true any more.
+    afresh: bool,
     idle: bool,
     /// Whose turn it is to send output.
     turn: Option<TaskKey>,
@@ -157,6 +159,9 @@ pub(crate) enum SessionEnd {
     /// Nothing came in time.
     #[error("the control plane did not answer {0} in time")]
     Silence(&'static str),
+    /// What the agent said about itself is not true any more; it says so in the next session.
+    #[error("the agent has something new to say about itself")]
+    Afresh,
 }
 
 impl Protocol {
@@ -173,6 +178,7 @@ impl Protocol {
             window: DEFAULT_WINDOW,
             draining: None,
             impaired: None,
+            afresh: false,
             idle: false,
             turn: None,
         };
@@ -184,6 +190,8 @@ impl Protocol {
 
     /// A connection is there: says Hello.
     pub(crate) fn connected(&mut self, now: Instant) {
+        self.afresh = false;
+        let impaired = self.impaired.as_deref().map(|why| why.chars().take(MAX_FACT).collect());
         let held = self.tasks.iter().map(|(key, entry)| {
             let state = match entry.stage {
                 // Not yet journalled, but on its way to be started: unnamed, it would be given to another agent, too.
@@ -208,7 +216,7 @@ impl Protocol {
             capabilities: CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
             held: held.collect(),
             draining: self.draining.is_some(),
-            degraded: self.about.degraded.iter().cloned().chain(self.impaired.as_deref().map(str::to_owned)).collect(),
+            degraded: self.about.degraded.iter().cloned().chain(impaired).collect(),
         };
         for entry in self.tasks.values_mut() {
             let (accepted, started) = match entry.stage {
@@ -353,7 +361,11 @@ impl Protocol {
                 }
             }
             Event::Settled(settled) => self.settled = *settled,
-            Event::Impaired(why) => self.impaired.clone_from(why),
+            Event::Impaired(why) => {
+                // Credit that was granted can only be taken back by a new Hello, which also says why.
+                self.afresh |= self.session.is_some() && self.impaired.is_some() != why.is_some();
+                self.impaired.clone_from(why);
+            }
             Event::Draining(reason) => self.draining = Some(reason.clone()),
             Event::Idle => self.idle = true,
         }
@@ -561,6 +573,9 @@ impl Protocol {
     /// [`SessionEnd`] when the control plane has been silent for too long.
     pub(crate) fn tick(&mut self, now: Instant) -> Result<(), SessionEnd> {
         let Some(session) = self.session.as_mut() else { return Ok(()) };
+        if std::mem::take(&mut self.afresh) {
+            return Err(SessionEnd::Afresh);
+        }
         match session.phase {
             Phase::AwaitingWelcome if now >= session.opened + WELCOME_TIMEOUT => {
                 return Err(SessionEnd::Silence("Hello"));
@@ -614,6 +629,8 @@ impl Beat {
     }
 }
 
+/// Characters of a fact about the agent; the control plane takes 1000 bytes.
+const MAX_FACT: usize = 250;
 /// What this version can do.
 const CAPABILITIES: &[&str] = &["connection_test", "command", "script"];
 /// Until Welcome says otherwise.

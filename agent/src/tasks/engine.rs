@@ -459,6 +459,10 @@ impl Engine {
         if self.draining {
             return self.refuse(&key, failure::draining()).await;
         }
+        let trouble = self.trouble.borrow().clone();
+        if let Some(why) = trouble {
+            return self.refuse(&key, failure::not_written_down(why.to_string())).await;
+        }
         for older in others {
             // The newer epoch says that the older one is stale.
             self.order(&older, |orders| {
@@ -589,6 +593,7 @@ impl Engine {
             Some(left) => left,
             None => self.broke_off(&key).await,
         };
+        let handed_back = matches!(left.phase, Some(Phase::HandedBack(..)));
         match (left.phase, self.held.get_mut(&key)) {
             (Some(phase), Some(held)) => {
                 held.phase = phase;
@@ -600,6 +605,10 @@ impl Engine {
                 }
             }
             _ => self.remove(&key),
+        }
+        if handed_back && self.trouble.borrow().is_none() {
+            // The job may have told of trouble that has passed meanwhile.
+            self.worker.tell(Event::Impaired(None)).await;
         }
         self.settle(1).await;
     }
@@ -767,7 +776,7 @@ async fn job(
             run.execute().await
         }
         Err(error) => {
-            let (reason, failure) = failure::unable("agent.journal", failure::chain(&error));
+            let (reason, failure) = worker.impaired(failure::chain(&error)).await;
             (Outcome::HandedBack(reason, failure), None)
         }
     };

@@ -31,7 +31,7 @@ use super::journal::{self, Journal, Start};
 use super::output::Log;
 use super::task::{Kind, Task, Work};
 use super::{Event, TaskKey};
-use crate::failure::{self, StopCause, Verdict};
+use crate::failure::{self, HandBack, StopCause, Verdict};
 use crate::sessions::Sessions;
 use crate::telemetry::Metrics;
 
@@ -333,7 +333,7 @@ impl Run<'_> {
         self.start = noted.then_some(start);
         match failed {
             // What is not journalled is not started: after a crash nobody would know of it.
-            Some(error) if !noted => Err(failure::unable("agent.journal", failure::chain(&error)).into()),
+            Some(error) if !noted => Err(self.worker.impaired(failure::chain(&error)).await.into()),
             Some(error) => Err(failure::not_journalled(&failure::chain(&error))),
             None => Ok((started, ordered)),
         }
@@ -385,7 +385,7 @@ impl Run<'_> {
             return Ok(());
         }
         let error = notes.failed.as_ref().map(|error| failure::chain(error)).unwrap_or_default();
-        Err(failure::unable("agent.journal", error).into())
+        Err(self.worker.impaired(error).await.into())
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -436,6 +436,12 @@ impl Worker {
         if self.events.send(event).await.is_err() {
             tracing::debug!("The link is gone, an event was dropped");
         }
+    }
+
+    /// The journal could not take a task. The link hears why before it hears of the task, so that no other comes.
+    pub(super) async fn impaired(&self, why: String) -> HandBack {
+        self.tell(Event::Impaired(Some(why.as_str().into()))).await;
+        failure::not_written_down(why)
     }
 
     /// Makes the result and the unacknowledged output safe, then gives the session back, then tells the link. False when the

@@ -7,6 +7,7 @@ mod admission;
 mod backup;
 mod deaths;
 mod direct;
+mod disks;
 mod exchanges;
 mod first_light;
 mod hostile;

@@ -79,7 +79,7 @@ impl Protocol {
 
     fn credit_event(&mut self) -> Option<agent_event::Event> {
         let session = self.session.as_mut()?;
-        if self.draining.is_some() || !self.room.open {
+        if self.draining.is_some() || self.impaired.is_some() || !self.room.open {
             return None;
         }
         let used = self.assigned.saturating_sub(self.settled);

@@ -696,3 +696,25 @@ fn short_of_room_it_grants_no_new_credit_and_takes_none_back() {
     bench.protocol.admit(Room { open: true, most: Some(1) });
     assert!(bench.events().is_empty());
 }
+
+#[test]
+fn an_agent_that_cannot_write_its_journal_says_so_in_a_new_session_and_takes_nothing() {
+    let mut bench = Bench::new(&[]);
+    bench.open(Vec::new());
+    assert!(names(&bench.events()).contains(&"credit 4".to_owned()));
+    bench.protocol.engine(&Event::Impaired(Some("full".into())));
+    assert_eq!(bench.pass(0).unwrap_err(), SessionEnd::Afresh);
+    bench.protocol.disconnected(bench.now);
+    assert_eq!(bench.hello().degraded, ["full"]);
+    bench.welcome(Vec::new());
+    assert!(!names(&bench.events()).iter().any(|name| name.starts_with("credit")));
+    // The same once more is no news.
+    bench.protocol.engine(&Event::Impaired(Some("still full".into())));
+    bench.pass(0).unwrap();
+    bench.protocol.engine(&Event::Impaired(None));
+    assert_eq!(bench.pass(0).unwrap_err(), SessionEnd::Afresh);
+    bench.protocol.disconnected(bench.now);
+    assert_eq!(bench.hello().degraded, [""; 0]);
+    bench.welcome(Vec::new());
+    assert!(names(&bench.events()).contains(&"credit 4".to_owned()));
+}
