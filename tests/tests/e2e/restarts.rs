@@ -158,6 +158,41 @@ fn after_kill_9_of_the_agent_a_task_is_unknown_when_its_host_or_its_agent_does_n
 }
 
 #[test]
+fn after_kill_9_while_input_is_sent_the_command_is_ended_and_its_task_unknown() -> Result<()> {
+    let stack = Stack::start(&[])?;
+    let mut agent = stack.agent("agent-1", &[])?;
+    let windows = ntlm_host(&stack)?;
+    let input = stack.directory().join("input").display().to_string();
+    std::fs::write(&input, vec![b'x'; 4 * 1024 * 1024])?;
+    // It reads nothing, so that the host does not take all of its input.
+    let task_id = stack.submit(&[
+        "--host",
+        "127.0.0.1",
+        "--credential",
+        "ntlm",
+        "--stdin",
+        &input,
+        "--",
+        "sim.exe",
+        "sleep",
+        "600000",
+    ])?;
+    started(&windows)?;
+    eventually("input is sent", PATIENCE, || {
+        anyhow::ensure!(windows.count("/operations/Send")? >= 1);
+        Ok(())
+    })?;
+    agent.process.kill()?;
+    agent.restart()?;
+    let task = stack.task_in(&task_id, FINAL, PATIENCE)?;
+    assert_eq!(task["state"], "unknown", "{task:#}");
+    assert_eq!(task["result"]["error"]["code"], "agent.input_cut", "{task:#}");
+    nothing_left(&windows)?;
+    assert_eq!(windows.count("/operations/Command")?, 1, "{:#}", windows.statistics()?);
+    Ok(())
+}
+
+#[test]
 fn a_task_that_is_followed_again_can_be_cancelled_and_drained() -> Result<()> {
     let mut stack = Stack::start(&[])?;
     let mut agent = stack.agent("agent-1", &[("LICTOR_AGENT_DRAIN_GRACE", "1s")])?;
