@@ -12,7 +12,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use lictor_proto::v1::{
@@ -106,6 +106,8 @@ pub(crate) struct Ledger {
     settings: Settings,
     started: Instant,
     agents: BTreeMap<String, AgentEntry>,
+    /// By agent: its processes before the one that spoke last, as far back as anything of theirs may still arrive.
+    former_processes: HashMap<String, VecDeque<String>>,
     tasks: HashMap<String, LiveTask>,
     /// Waiting tasks in order of submission.
     queue: BTreeSet<(i64, String)>,
@@ -130,6 +132,7 @@ impl Ledger {
             settings,
             started: now.instant,
             agents: agents.into_iter().map(|agent| (agent.agent_id.clone(), agent)).collect(),
+            former_processes: HashMap::new(),
             tasks: HashMap::new(),
             queue: BTreeSet::new(),
             deadlines: BTreeSet::new(),
