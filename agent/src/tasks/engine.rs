@@ -3,14 +3,17 @@
 //! One actor: commands of the link come in, jobs run beside it, events go out. It must never start an assignment twice,
 //! nor free a slot before what filled it is safe. Called by `app`; driven by the link.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod interrupted;
+mod jobs;
+mod trouble;
+
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lictor_proto::v1::{Assignment, Failure, HandBackReason, TaskResult, TaskState};
-use lictor_winrm::pool::Lease;
+use lictor_proto::v1::{Assignment, Failure, HandBackReason, TaskResult};
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
@@ -18,12 +21,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use self::jobs::{Left, job, removal};
+use self::trouble::{Chore, Owed};
 use super::clock::Stamp;
-use super::execute::{Orders, Outcome, Run, Worker};
+use super::execute::{Orders, Worker};
 use super::journal::{Journal, JournalError, Record, Start};
 use super::output::{Limits, Log, Shelf, prepare_directory};
-use super::task::{Kind, Task};
-use super::{Command, Event, Resumption, TaskKey};
+use super::task::Task;
+use super::{Command, Event, TaskKey};
 use crate::failure::{self, HandBack, StopCause};
 use crate::sessions::Sessions;
 use crate::telemetry::Metrics;
@@ -120,32 +125,6 @@ impl Held {
     fn result_bytes(&self) -> usize {
         if let Phase::Ended(result) = &self.phase { result.encoded_len() } else { 0 }
     }
-}
-
-/// How a job left.
-#[derive(Debug)]
-struct Left {
-    /// Nothing: nobody waits for it.
-    phase: Option<Phase>,
-    /// Its end is in the journal.
-    journalled: bool,
-}
-
-/// How something ended that was done to the journal.
-#[derive(Debug)]
-enum Chore {
-    Done,
-    NotRemoved(TaskKey),
-    NotJournalled(TaskKey),
-}
-
-/// What the journal could not take.
-#[derive(Debug, Default)]
-struct Owed {
-    /// Ends. They are told from memory.
-    ends: HashSet<TaskKey>,
-    /// Removals. What is left in the journal is told again after a restart, and forgotten again.
-    removals: Vec<TaskKey>,
 }
 
 impl Engine {
@@ -327,70 +306,6 @@ impl Engine {
         sessions
     }
 
-    /// The journal cannot be written any more, or can again.
-    async fn journal_news(&mut self) {
-        let why = self.trouble.borrow_and_update().clone();
-        self.worker.metrics.journal_broken(why.is_some());
-        match &why {
-            Some(why) => {
-                tracing::error!(error = %why, "The journal cannot be written: no new tasks are taken until it can");
-                self.probe = Some(Instant::now() + PROBE_INTERVAL);
-            }
-            None => {
-                tracing::info!("The journal can be written again");
-                self.probe = None;
-                self.make_good();
-            }
-        }
-        let words = why.map(|why| format!("the journal cannot be written, no new tasks are taken: {why}").into());
-        self.worker.tell(Event::Impaired(words)).await;
-        self.settle(0).await;
-    }
-
-    fn probe_journal(&mut self) {
-        self.probe = Some(Instant::now() + PROBE_INTERVAL);
-        let worker = Arc::clone(&self.worker);
-        self.chores.spawn(async move {
-            if let Err(error) = worker.journal.probe().await {
-                tracing::debug!(error = %failure::chain(&error), "The journal still cannot be written");
-            }
-            Chore::Done
-        });
-    }
-
-    /// Does what the journal could not take when it was due.
-    fn make_good(&mut self) {
-        let Owed { ends, removals } = std::mem::take(&mut self.owed);
-        for key in ends {
-            let Some(Held { phase: Phase::Ended(result), log, .. }) = self.held.get(&key) else { continue };
-            let (worker, log, result) = (Arc::clone(&self.worker), log.clone(), result.clone());
-            self.chores.spawn(async move {
-                if worker.journal_end(&key, &log, result).await { Chore::Done } else { Chore::NotJournalled(key) }
-            });
-        }
-        for key in removals {
-            // A later assignment of the same identity cannot be: epochs only grow.
-            self.chores.spawn(removal(Arc::clone(&self.worker), key));
-        }
-    }
-
-    fn chore_done(&mut self, chore: Result<Chore, tokio::task::JoinError>) {
-        match chore {
-            Ok(Chore::Done) => {}
-            Ok(Chore::NotRemoved(key)) => {
-                if self.owed.removals.len() < REMEMBERED {
-                    self.owed.removals.push(key);
-                }
-            }
-            Ok(Chore::NotJournalled(key)) => {
-                if self.held.contains_key(&key) {
-                    self.owed.ends.insert(key);
-                }
-            }
-            Err(error) => tracing::error!(error = %error, "Work on the journal broke off"),
-        }
-    }
-
     async fn command(&mut self, command: Command) {
         match command {
             Command::Assign(assignment) => self.assign(*assignment).await,
@@ -491,85 +406,6 @@ impl Engine {
         let handle = self.jobs.spawn(job.instrument(span));
         self.job_keys.insert(handle.id(), key.clone());
         self.held.insert(key, Held { log, orders, started, phase: Phase::Active, acknowledged: false });
-    }
-
-    /// The control plane has said how to go on with a task that an earlier process started.
-    async fn resume(&mut self, resumption: Resumption) {
-        let Resumption { key, assignment, output_acked, stale } = resumption;
-        let Some(held) = self.held.get_mut(&key) else { return };
-        let Phase::Interrupted(start) = &held.phase else { return };
-        let mut start = (**start).clone();
-        start.skipped = held.log.resume(output_acked);
-        if stale {
-            held.log.discard();
-            held.orders.send_modify(|orders| {
-                orders.forget = true;
-                orders.stop.get_or_insert(StopCause::Cancelled("the assignment is stale".into()));
-            });
-        }
-        let task = match assignment {
-            Some(assignment) => Task::resumed(key.clone(), *assignment, start.clone(), (self.born.0, &self.born.1)),
-            None => Err("the control plane did not give the assignment again".to_owned()),
-        };
-        // What may be reached is for the policy to say, also for what was begun under another one.
-        let task = task.and_then(|mut task| match self.worker.sessions.permit(&mut task.plan, task.job) {
-            Ok(()) => Ok(task),
-            Err(refusal) => Err(failure::chain(&refusal)),
-        });
-        let task = match task {
-            Ok(task) => task,
-            Err(why) if stale => {
-                tracing::warn!(task = %key, target = start.host, error = why, "A stale command cannot be ended on its host");
-                self.remove(&key);
-                return self.settle(0).await;
-            }
-            Err(why) => {
-                tracing::warn!(task = %key, target = start.host, error = why, "A task ran when the agent ended, its end is unknown");
-                let end = failure::not_followed(&start.host, &start.command_id, &why);
-                return self.give_up(&key, end).await;
-            }
-        };
-        let (worker, log, orders) = (Arc::clone(&self.worker), held.log.clone(), held.orders.subscribe());
-        held.phase = Phase::Active;
-        let span = tracing::info_span!("task", task_id = %key.task_id, attempt = key.epoch, target = task.plan.host());
-        let job = follow(worker, task, log, orders, Arc::clone(&held.started));
-        let handle = self.jobs.spawn(job.instrument(span));
-        self.job_keys.insert(handle.id(), key);
-    }
-
-    /// Ends a task that waited for its assignment, without having followed it.
-    async fn give_up(&mut self, key: &TaskKey, end: failure::End) {
-        let Some(log) = self.held.get(key).map(|held| held.log.clone()) else { return };
-        let result = self.end_unseen(key, &log, end).await;
-        self.worker.tell(Event::Ended { key: key.clone(), result: result.clone(), log }).await;
-        if let Some(held) = self.held.get_mut(key) {
-            let before = std::mem::replace(&mut held.phase, Phase::Ended(result));
-            self.let_go(&before);
-        }
-        self.settle(0).await;
-    }
-
-    /// A task that waited for its assignment waits no more: neither for its shell nor for its slot.
-    fn let_go(&mut self, phase: &Phase) {
-        if let Phase::Interrupted(start) = phase {
-            self.worker.sessions.spare_no_more(&start.shell_id);
-            self.withheld += 1;
-        }
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.held.values().any(|held| matches!(held.phase, Phase::Interrupted(_)))
-    }
-
-    /// The agent stops. What still waits for its assignment stays in the journal: nobody here can end it on its host.
-    async fn leave_interrupted(&mut self) {
-        let waiting = self.held.iter().filter(|(_, held)| matches!(held.phase, Phase::Interrupted(_)));
-        let waiting: Vec<TaskKey> = waiting.map(|(key, _)| key.clone()).collect();
-        for key in waiting {
-            tracing::warn!(task = %key, "A task that was to be followed again is left to the next start");
-            self.held.remove(&key);
-            self.worker.tell(Event::Left(key)).await;
-        }
     }
 
     /// Hands back what was never accepted.
@@ -713,119 +549,6 @@ impl Engine {
                 orders.drain = true;
                 orders.stop.get_or_insert(StopCause::Drained);
             });
-        }
-    }
-}
-
-/// Follows a task that an earlier process started.
-async fn follow(
-    worker: Arc<Worker>,
-    task: Task,
-    log: Log,
-    orders: watch::Receiver<Orders>,
-    started: Arc<AtomicBool>,
-) -> Left {
-    let accepted = Instant::now();
-    let _under_way = worker.metrics.task_under_way();
-    let key = task.key.clone();
-    let (start, shell_id) = match &task.kind {
-        Kind::Follow(followed) => (Some(followed.start.clone()), followed.start.shell_id.clone()),
-        Kind::ConnectionTest | Kind::Run(_) => (None, String::new()),
-    };
-    let accepted_at = start.as_ref().map(|start| start.accepted.clone()).unwrap_or_default();
-    let run = Run {
-        worker: &worker,
-        task: &task,
-        log: &log,
-        orders: orders.clone(),
-        started: &started,
-        accepted,
-        accepted_at,
-        start,
-    };
-    let (outcome, session) = run.execute().await;
-    drop(task);
-    let left = conclude(&worker, &key, &log, &orders, accepted, outcome, session).await;
-    // Its session, which is on its way out, deletes the shell; should it fail, the shell is one that was left behind.
-    worker.sessions.spare_no_more(&shell_id);
-    left
-}
-
-async fn job(
-    worker: Arc<Worker>,
-    task: Task,
-    log: Log,
-    orders: watch::Receiver<Orders>,
-    started: Arc<AtomicBool>,
-) -> Left {
-    let (accepted, accepted_at) = (Instant::now(), Stamp::now());
-    let key = task.key.clone();
-    let (outcome, session) = match worker.journal.put(&key, &Record::Accepted).await {
-        Ok(()) => {
-            worker.tell(Event::Accepted { key: key.clone(), log: log.clone() }).await;
-            let run = Run {
-                worker: &worker,
-                task: &task,
-                log: &log,
-                orders: orders.clone(),
-                started: &started,
-                accepted,
-                accepted_at,
-                start: None,
-            };
-            run.execute().await
-        }
-        Err(error) => {
-            let (reason, failure) = worker.impaired(failure::chain(&error)).await;
-            (Outcome::HandedBack(reason, failure), None)
-        }
-    };
-    // The sealed secret has served.
-    drop(task);
-    conclude(&worker, &key, &log, &orders, accepted, outcome, session).await
-}
-
-/// Makes the outcome safe and tells it, unless nobody wants it.
-async fn conclude(
-    worker: &Worker,
-    key: &TaskKey,
-    log: &Log,
-    orders: &watch::Receiver<Orders>,
-    accepted: Instant,
-    outcome: Outcome,
-    session: Option<Lease>,
-) -> Left {
-    if orders.borrow().forget {
-        return Left { phase: None, journalled: true };
-    }
-    let mut journalled = true;
-    let phase = match outcome {
-        Outcome::Ended(result) => {
-            let state = TaskState::try_from(result.outcome).unwrap_or(TaskState::Unknown);
-            worker.metrics.task_finished(state, accepted.elapsed());
-            tracing::debug!(outcome = ?state, exit_code = result.exit_code, "Task ended");
-            journalled = worker.finish(key, log, result.clone(), session).await;
-            Phase::Ended(result)
-        }
-        Outcome::HandedBack(reason, failure) => {
-            worker.metrics.task_handed_back(reason);
-            tracing::debug!(reason = ?reason, error = failure.message, "Task handed back");
-            let event = Event::HandedBack { key: key.clone(), reason, failure: failure.clone() };
-            worker.tell(event).await;
-            Phase::HandedBack(reason, failure)
-        }
-    };
-    Left { phase: Some(phase), journalled }
-}
-
-/// Takes an acknowledged task out of the journal.
-async fn removal(worker: Arc<Worker>, key: TaskKey) -> Chore {
-    match worker.journal.remove(&key).await {
-        Ok(()) => Chore::Done,
-        Err(error) => {
-            // Left in the journal it is sent again after a restart, and acknowledged again.
-            tracing::warn!(error = %failure::chain(&error), "An acknowledged task stays in the journal");
-            Chore::NotRemoved(key)
         }
     }
 }
