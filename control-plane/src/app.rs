@@ -24,7 +24,7 @@ use crate::api::{Api, Users, hash_token};
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::Now;
 use crate::config::Config;
-use crate::dispatch::Settings;
+use crate::dispatch::{Limits, Settings};
 use crate::engine::{Engine, Parts, Retention, load_ledger};
 use crate::listener::{Bounds, Door, Plain};
 use crate::metrics::Metrics;
@@ -110,6 +110,10 @@ impl ControlPlane {
             lost_wait: config.lost_wait,
             restart_grace: config.restart_grace,
             output_limit: config.output_limit,
+            limits: Limits {
+                tasks_per_host: config.limits_tasks_per_host,
+                tasks_per_credential: config.limits_tasks_per_credential,
+            },
         };
         let ledger = load_ledger(&mut writer, &vault, settings, Now::read()).await?;
         let tls = TlsAcceptor::from(Arc::new(authority.tls(&config.names)?));

@@ -12,8 +12,8 @@ use lictor_proto::v1::{
 
 use crate::clock::{Now, UnixMillis};
 use crate::dispatch::{
-    AgentEntry, Append, CredentialState, HeldFact, HeldFacts, Ledger, LiveTask, Outcome, Outgoing, Phase, Route,
-    SessionId, Settings,
+    AgentEntry, Append, Claim, CredentialState, HeldFact, HeldFacts, Ledger, Limits, LiveTask, Outcome, Outgoing,
+    Phase, Route, SessionId, Settings,
 };
 
 /// Waits and bounds.
@@ -146,6 +146,7 @@ impl ControlPlane {
             received: 0,
             handed_back: BTreeMap::new(),
             deadline: None,
+            claim: Claim { submitter: "someone".into(), host: "host".into(), batch: None },
         };
         transaction.live.insert(task.task_id.clone(), task.clone());
         self.ledger.submit(task, now);
@@ -375,6 +376,7 @@ fn start(waits: Waits, disk: &Disk, now: Now) -> Ledger {
         lost_wait: waits.lost_wait,
         restart_grace: waits.restart_grace,
         output_limit: waits.output_limit,
+        limits: Limits::default(),
     };
     // What the store does not keep is not there after a start.
     let tasks = disk.live.values().map(|task| LiveTask { received: 0, deadline: None, ..task.clone() }).collect();

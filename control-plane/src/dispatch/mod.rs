@@ -7,7 +7,9 @@
 mod agent;
 mod link;
 mod polling;
+mod queue;
 mod routing;
+mod schedule;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -24,11 +26,14 @@ use crate::clock::{Now, UnixMillis};
 use crate::failure::{self, Vanished};
 
 use polling::Polling;
+use queue::Queue;
+use schedule::Busy;
 
 pub(crate) use agent::{AgentEntry, SessionId};
 pub(crate) use link::{HeldFact, HeldFacts, ProtocolError, check_hello};
 pub(crate) use routing::Route;
-pub(crate) use task::{Append, Evidence, Finished, LiveTask, Phase};
+pub(crate) use schedule::{Backlog, Limits};
+pub(crate) use task::{Append, Claim, Evidence, Finished, LiveTask, Phase, host_key};
 
 /// Waits and bounds that the ledger goes by.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) lost_wait: Duration,
     pub(crate) restart_grace: Duration,
     pub(crate) output_limit: u64,
+    pub(crate) limits: Limits,
 }
 
 /// What the ledger knows of a credential.
@@ -105,8 +111,9 @@ pub(crate) struct Ledger {
     started: Instant,
     agents: BTreeMap<String, AgentEntry>,
     tasks: HashMap<String, LiveTask>,
-    /// Waiting tasks in order of submission.
-    queue: BTreeSet<(i64, String)>,
+    queue: Queue,
+    /// What the tasks that agents hold take up.
+    busy: Busy,
     deadlines: BTreeSet<(Instant, String)>,
     credentials: HashMap<String, CredentialState>,
     /// Output acknowledgements of this batch; the newest of a task is enough.
@@ -129,7 +136,8 @@ impl Ledger {
             started: now.instant,
             agents: agents.into_iter().map(|agent| (agent.agent_id.clone(), agent)).collect(),
             tasks: HashMap::new(),
-            queue: BTreeSet::new(),
+            queue: Queue::default(),
+            busy: Busy::default(),
             deadlines: BTreeSet::new(),
             credentials,
             acks: BTreeMap::new(),
@@ -146,8 +154,9 @@ impl Ledger {
                 Phase::Held => settings.lease,
                 Phase::Lost => settings.lost_wait,
             };
-            if task.phase == Phase::Queued {
-                ledger.queue.insert((task.seq, task.task_id.clone()));
+            match task.phase {
+                Phase::Queued => ledger.queue.insert(&task),
+                Phase::Held | Phase::Lost => ledger.busy.take(&task),
             }
             let (id, deadline) = (task.task_id.clone(), now.instant + wait.max(settings.restart_grace));
             ledger.tasks.insert(id.clone(), task);
@@ -190,9 +199,9 @@ impl Ledger {
         views
     }
 
-    /// Live tasks: waiting, and given to agents.
-    pub(crate) fn task_counts(&self) -> (usize, usize) {
-        (self.queue.len(), self.tasks.len() - self.queue.len())
+    /// How many tasks wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
     }
 
     pub(crate) fn connected_agents(&self) -> usize {
@@ -208,7 +217,8 @@ impl Ledger {
     }
 
     fn candidates_of(&self, task: &LiveTask) -> Vec<Candidate> {
-        let candidate = |agent| self.polling.candidate(routing::candidate(agent, task));
+        let held_back = self.held_back(task);
+        let candidate = |agent| self.polling.candidate(routing::candidate(agent, task, held_back.as_ref()));
         let mut all: Vec<Candidate> = self.agents.values().map(candidate).collect();
         all.sort_by(|a, b| a.agent_name.cmp(&b.agent_name));
         all.truncate(MAX_CANDIDATES);
@@ -339,13 +349,14 @@ impl Ledger {
     }
 
     fn reject_waiting_for(&mut self, credential: &str, now: Now) {
-        let waiting: Vec<String> = self
-            .queue
-            .iter()
-            .filter(|(_, id)| self.tasks.get(id).is_some_and(|task| task.credential == credential))
-            .map(|(_, id)| id.clone())
+        let mut waiting: Vec<(i64, String)> = self
+            .tasks
+            .values()
+            .filter(|task| task.phase == Phase::Queued && task.credential == credential)
+            .map(|task| (task.seq, task.task_id.clone()))
             .collect();
-        for task_id in waiting {
+        waiting.sort_unstable();
+        for (_, task_id) in waiting {
             self.reject_unless_credential_usable(&task_id, now);
         }
     }
@@ -392,59 +403,15 @@ impl Ledger {
         }
     }
 
-    /// Gives waiting tasks to agents, oldest first, each to the fitting agent with the most room.
-    pub(crate) fn schedule(&mut self, now: Now) {
-        let mut room: BTreeMap<&str, u64> = self
-            .agents
-            .values()
-            .filter(|agent| agent.revoked.is_none() && !agent.is_draining())
-            .filter_map(|agent| Some((agent.agent_id.as_str(), agent.link.as_ref()?.free())))
-            .filter(|(_, free)| *free > 0)
-            .collect();
-        // Routes that no agent with room fits; tasks with the same route need no second look.
-        let mut hopeless: HashSet<&Route> = HashSet::new();
-        let mut chosen: Vec<(String, String)> = Vec::new();
-        for (_, task_id) in &self.queue {
-            if room.is_empty() {
-                break;
-            }
-            let Some(task) = self.tasks.get(task_id) else { continue };
-            if hopeless.contains(&task.route) {
-                continue;
-            }
-            let best = room
-                .iter()
-                .filter(|(id, _)| self.agents.get(**id).is_some_and(|agent| routing::obstacle(agent, task).is_none()))
-                .max_by_key(|(_, free)| **free)
-                .map(|(id, _)| *id);
-            match best {
-                Some(agent_id) => {
-                    chosen.push((task_id.clone(), agent_id.to_owned()));
-                    let left = room.get(agent_id).map_or(0, |free| free - 1);
-                    if left == 0 {
-                        room.remove(agent_id);
-                    } else {
-                        room.insert(agent_id, left);
-                    }
-                }
-                None if task.handed_back.is_empty() => {
-                    hopeless.insert(&task.route);
-                }
-                None => {}
-            }
-        }
-        for (task_id, agent_id) in chosen {
-            self.assign(&task_id, &agent_id, now);
-        }
-    }
-
     fn assign(&mut self, task_id: &str, agent_id: &str, now: Now) {
         let deadline = self.lease_end(now);
         let (Some(task), Some(agent)) = (self.tasks.get_mut(task_id), self.agents.get_mut(agent_id)) else { return };
         let (Some(link), Some(credential)) = (agent.link.as_mut(), self.credentials.get(&task.credential)) else {
             return;
         };
-        self.queue.remove(&(task.seq, task_id.to_owned()));
+        self.queue.turn_taken(task);
+        self.queue.remove(task);
+        self.busy.take(task);
         task.phase = Phase::Held;
         task.epoch += 1;
         task.agent_id = Some(agent_id.to_owned());
@@ -482,10 +449,13 @@ impl Ledger {
     fn enqueue(&mut self, task_id: &str, now: Now) {
         let Some(task) = self.tasks.get_mut(task_id) else { return };
         let holder = task.agent_id.clone();
+        if task.phase != Phase::Queued {
+            self.busy.give_back(task, &self.settings.limits, &mut self.queue);
+        }
         task.phase = Phase::Queued;
         (task.accepted, task.started) = (false, false);
         task.queued_at = now.wall;
-        self.queue.insert((task.seq, task_id.to_owned()));
+        self.queue.insert(task);
         let deadline = now.instant + task.queue_timeout;
         self.outcome.changed_tasks.insert(task_id.to_owned());
         self.let_go(holder.as_deref(), task_id);
@@ -525,7 +495,10 @@ impl Ledger {
         let Some(task) = self.tasks.remove(task_id) else { return };
         // Decided without an agent, whose own report tells of its own assignment.
         let result = if task.may_have_run && !reported { failure::perhaps_done_before(result) } else { result };
-        self.queue.remove(&(task.seq, task_id.to_owned()));
+        match task.phase {
+            Phase::Queued => self.queue.remove(&task),
+            Phase::Held | Phase::Lost => self.busy.give_back(&task, &self.settings.limits, &mut self.queue),
+        }
         self.let_go(task.agent_id.as_deref(), task_id);
         self.outcome.changed_tasks.remove(task_id);
         self.outcome.finished.push(Finished { task, result, candidates, at: now.wall, reported });
@@ -538,11 +511,8 @@ impl Ledger {
     }
 
     fn held_by(&self, agent_id: &str) -> Vec<String> {
-        self.tasks
-            .values()
-            .filter(|task| task.phase != Phase::Queued && task.agent_id.as_deref() == Some(agent_id))
-            .map(|task| task.task_id.clone())
-            .collect()
+        let held = self.busy.tasks().filter_map(|task_id| self.tasks.get(task_id));
+        held.filter(|task| task.agent_id.as_deref() == Some(agent_id)).map(|task| task.task_id.clone()).collect()
     }
 
     fn session_of(&self, agent_id: &str) -> Option<SessionId> {

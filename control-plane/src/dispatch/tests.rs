@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use super::link::MAX_NAMED_TASKS;
 use super::*;
 
+mod fairness;
+
 const LEASE: Duration = Duration::from_secs(30);
 const LOST_WAIT: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(20);
@@ -36,6 +38,7 @@ impl World {
             lost_wait: LOST_WAIT,
             restart_grace: GRACE,
             output_limit: 1000,
+            limits: Limits::default(),
         };
         let now = Now { instant: Instant::now(), wall: UnixMillis(1_000_000) };
         let credentials = [("web".to_owned(), CredentialState { version: 1, rejected: false })].into();
@@ -76,12 +79,16 @@ impl World {
     }
 
     fn submit(&mut self, id: &str, idempotent: bool) {
-        let task = LiveTask {
+        self.submit_with(id, |task| task.idempotent = idempotent);
+    }
+
+    fn submit_with(&mut self, id: &str, change: impl FnOnce(&mut LiveTask)) {
+        let mut task = LiveTask {
             seq: i64::try_from(self.ledger.tasks.len() + self.finished.len()).unwrap(),
             task_id: id.into(),
             route: Route { tags: Vec::new(), scope: String::new(), capability: "command" },
             credential: "web".into(),
-            idempotent,
+            idempotent: false,
             queue_timeout: QUEUE,
             phase: Phase::Queued,
             epoch: 0,
@@ -99,7 +106,9 @@ impl World {
             received: 0,
             handed_back: BTreeMap::new(),
             deadline: None,
+            claim: Claim { submitter: "someone".into(), host: "host".into(), batch: None },
         };
+        change(&mut task);
         self.ledger.submit(task, self.now);
         self.turn();
     }

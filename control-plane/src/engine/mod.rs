@@ -396,7 +396,7 @@ impl Engine {
                 task.spec.credential
             ))));
         }
-        if self.parts.ledger.task_counts().0 >= MAX_QUEUED_TASKS {
+        if self.parts.ledger.waiting() >= MAX_QUEUED_TASKS {
             return Ok(Err(Refusal::Exhausted(format!("{MAX_QUEUED_TASKS} tasks are waiting; try again later"))));
         }
         let live = store::tasks::add(self.database().await?, &task, now.wall).await?;
@@ -573,8 +573,7 @@ impl Engine {
         for task_id in std::mem::take(&mut self.touched) {
             self.parts.watchers.wake(&task_id);
         }
-        let (queued, assigned) = self.parts.ledger.task_counts();
-        self.parts.metrics.state(queued, assigned, self.parts.ledger.connected_agents());
+        self.parts.metrics.state(&self.parts.ledger.backlog(), self.parts.ledger.connected_agents());
     }
 }
 

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::clock::UnixMillis;
 use crate::config::MasterKeySource;
-use crate::dispatch::{AgentEntry, Settings};
+use crate::dispatch::{AgentEntry, Limits, Settings};
 use crate::store::Readers;
 
 struct Bench {
@@ -36,6 +36,7 @@ const SETTINGS: Settings = Settings {
     lost_wait: Duration::from_secs(60),
     restart_grace: Duration::ZERO,
     output_limit: 1 << 30,
+    limits: Limits { tasks_per_host: 0, tasks_per_credential: 0 },
 };
 
 impl Bench {
@@ -111,7 +112,7 @@ impl Bench {
         };
         let events =
             vec![event(agent_event::Event::Hello(hello)), event(agent_event::Event::Credit(Credit { total: 1 }))];
-        let open = Command::Open { agent_id: "a".into(), session, outbox: Arc::clone(&outbox), events };
+        let open = Command::Open { agent_id: "a".into(), session, outbox: Arc::clone(&outbox), events, polling: false };
         self.engine.tell(open).await.unwrap();
         outbox
     }

@@ -13,7 +13,7 @@ use super::{Readers, StoreError, Writer, millis, signed, unsigned};
 use zeroize::Zeroizing;
 
 use crate::clock::UnixMillis;
-use crate::dispatch::{Append, Evidence, Finished, HeldFact, LiveTask, Phase, Route};
+use crate::dispatch::{Append, Claim, Evidence, Finished, HeldFact, LiveTask, Phase, Route, host_key};
 use crate::failure;
 use crate::vault::{Place, TaskKeys, VaultError};
 
@@ -68,7 +68,12 @@ pub(crate) async fn add(writer: &mut Writer, task: &NewTask, now: UnixMillis) ->
         received: 0,
         handed_back: Default::default(),
         deadline: None,
+        claim: claim(&task.spec, &task.submitted_by),
     })
+}
+
+fn claim(spec: &TaskSpec, submitter: &str) -> Claim {
+    Claim { submitter: submitter.into(), host: host_key(spec.target.as_ref()).into(), batch: None }
 }
 
 pub(crate) async fn find_by_key(writer: &mut Writer, user: &str, key: &str) -> Result<Option<String>, StoreError> {
@@ -110,6 +115,7 @@ fn live_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<LiveTask, StoreErro
         _ => Phase::Held,
     };
     let handed_back: Option<&[u8]> = row.try_get("handed_back")?;
+    let claim = claim(&spec, row.try_get("submitted_by")?);
     Ok(LiveTask {
         seq: row.try_get("seq")?,
         task_id: row.try_get("task_id")?,
@@ -133,6 +139,7 @@ fn live_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<LiveTask, StoreErro
         received: 0,
         handed_back: decode_candidates(handed_back)?.into_iter().map(|c| (c.agent_id, c.reason)).collect(),
         deadline: None,
+        claim,
     })
 }
 
