@@ -234,7 +234,7 @@ async fn list_tasks(
     let mut page_token = String::new();
     loop {
         let page_size = u32::try_from(limit.saturating_sub(tasks.len()).min(TASKS_PER_PAGE)).unwrap_or_default();
-        let request = v1::ListTasksRequest { page_size, page_token, states: states.clone() };
+        let request = v1::ListTasksRequest { page_size, page_token, states: states.clone(), ..v1::ListTasksRequest::default() };
         let page = unary(client.list_tasks(request)).await?;
         tasks.extend(page.tasks);
         page_token = page.next_page_token;

@@ -134,8 +134,8 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    pub(crate) fn submitted(&self) {
-        self.submitted.inc();
+    pub(crate) fn submitted(&self, tasks: u64) {
+        self.submitted.inc_by(tasks);
     }
 
     pub(crate) fn finished(&self, state: TaskState) {

@@ -146,7 +146,15 @@ impl ControlPlane {
             received: 0,
             handed_back: BTreeMap::new(),
             deadline: None,
-            claim: Claim { submitter: "someone".into(), host: "host".into(), batch: None },
+            claim: Claim {
+                submitter: "someone".into(),
+                host: "host".into(),
+                batch: None,
+                batch_ended: None,
+                retries_left: 0,
+                retry_at: None,
+                last_result: None,
+            },
         };
         transaction.live.insert(task.task_id.clone(), task.clone());
         self.ledger.submit(task, now);
@@ -313,8 +321,7 @@ impl ControlPlane {
         if outcome.is_empty() {
             return;
         }
-        let Outcome { changed_tasks, finished, changed_agents, appends, evidence, rejected_credentials: _, outgoing } =
-            outcome;
+        let Outcome { changed_tasks, finished, changed_agents, appends, evidence, outgoing, .. } = outcome;
         let agents: Vec<AgentEntry> =
             changed_agents.iter().filter_map(|id| self.ledger.agent(id)).map(offline).collect();
         let tasks: Vec<LiveTask> = changed_tasks.iter().filter_map(|id| self.ledger.task(id)).cloned().collect();
@@ -381,7 +388,7 @@ fn start(waits: Waits, disk: &Disk, now: Now) -> Ledger {
     // What the store does not keep is not there after a start.
     let tasks = disk.live.values().map(|task| LiveTask { received: 0, deadline: None, ..task.clone() }).collect();
     let credentials = [(CREDENTIAL.to_owned(), CredentialState { version: 1, rejected: false })].into();
-    Ledger::new(settings, disk.agents.values().cloned().collect(), tasks, credentials, now)
+    Ledger::new(settings, disk.agents.values().cloned().collect(), tasks, Vec::new(), credentials, now)
 }
 
 fn offline(agent: &AgentEntry) -> AgentEntry {

@@ -2,6 +2,8 @@
 //!
 //! Pure. What passes is complete: defaults that do not depend on the credential are filled in.
 
+mod batch;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use lictor_proto::v1::{
     AgentSelector, AuthKind, ConnectionSettings, CreateJoinTokenRequest, Credential, EnrollRequest, MessageEncryption,
     Scheme, ScriptLanguage, ShellSettings, StderrFormat, Target, TaskSpec, task_spec,
 };
+
+pub(crate) use batch::batch;
 
 /// What is wrong, field by field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

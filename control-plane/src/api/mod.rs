@@ -3,6 +3,7 @@
 //! No decision about tasks or agents is made here.
 
 mod agents;
+mod batches;
 mod credentials;
 mod fleet;
 mod gate;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lictor_proto::v1::agent_service_server::AgentServiceServer;
+use lictor_proto::v1::batch_service_server::BatchServiceServer;
 use lictor_proto::v1::credential_service_server::CredentialServiceServer;
 use lictor_proto::v1::fleet_service_server::FleetServiceServer;
 use lictor_proto::v1::task_service_server::TaskServiceServer;
@@ -65,10 +67,14 @@ impl Api {
         let tasks = TaskServiceServer::new(self.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let batches = BatchServiceServer::new(self.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let fleet = FleetServiceServer::new(self.clone()).max_decoding_message_size(MAX_REPORT_BYTES);
         let credentials = CredentialServiceServer::new(self).max_decoding_message_size(MAX_REPORT_BYTES);
         Routes::new(Gate::new(agents))
             .add_service(bearer.clone().named_layer(tasks))
+            .add_service(bearer.clone().named_layer(batches))
             .add_service(bearer.clone().named_layer(fleet))
             .add_service(bearer.named_layer(credentials))
     }

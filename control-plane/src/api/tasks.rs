@@ -36,6 +36,8 @@ impl Api {
             queue_timeout,
             submitted_by,
             idempotency_key: (!idempotency_key.is_empty()).then_some(idempotency_key),
+            batch: None,
+            retries: 0,
         });
         let task_id = self.engine.ask(|reply| Command::Submit { task, reply }).await?;
         Ok(self.view(&task_id).await?.task)
@@ -75,9 +77,10 @@ impl TaskService for Api {
         let states: Result<Vec<TaskState>, _> =
             request.states.iter().take(64).map(|state| TaskState::try_from(*state)).collect();
         let states = states.map_err(|_| Status::invalid_argument("states: not a state of a task"))?;
+        let batch_id = Some(request.batch_id.as_str()).filter(|batch_id| !batch_id.is_empty());
         let size = page_size(request.page_size, 50, 500);
         // One more than asked for tells whether there is another page.
-        let mut views = tasks::list(&self.readers, before, &states, size + 1).await?;
+        let mut views = tasks::list(&self.readers, before, &states, batch_id, size + 1).await?;
         let more = views.truncated || views.tasks.len() > size as usize;
         views.tasks.truncate(size as usize);
         let next_page_token = match views.tasks.last() {

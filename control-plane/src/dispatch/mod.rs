@@ -5,6 +5,7 @@
 //! transaction and only then lets anything leave: what an agent or a user was told is on disk.
 
 mod agent;
+mod batches;
 mod link;
 mod polling;
 mod queue;
@@ -15,11 +16,12 @@ mod task;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lictor_proto::v1::{
-    Agent, Cancel, Candidate, Drain, Failure, Goodbye, GoodbyeReason, OutputAck, ServerEvent, TaskResult, TaskState,
-    server_event,
+    Agent, Cancel, Candidate, Drain, Failure, Goodbye, GoodbyeReason, OutputAck, ServerEvent, TaskRef, TaskResult,
+    TaskState, server_event,
 };
 
 use crate::clock::{Now, UnixMillis};
@@ -30,6 +32,7 @@ use queue::Queue;
 use schedule::Busy;
 
 pub(crate) use agent::{AgentEntry, SessionId};
+pub(crate) use batches::{BatchEntry, BatchRecord, Stop, Threshold};
 pub(crate) use link::{HeldFact, HeldFacts, ProtocolError, check_hello};
 pub(crate) use routing::Route;
 pub(crate) use schedule::{Backlog, Limits};
@@ -60,6 +63,10 @@ pub(crate) struct Outcome {
     pub(crate) changed_tasks: HashSet<String>,
     /// Tasks that became final.
     pub(crate) finished: Vec<Finished>,
+    /// Tries that ended without ending their task.
+    pub(crate) tried: Vec<TaskRef>,
+    /// Batches whose record changed.
+    pub(crate) batches: Vec<BatchRecord>,
     /// Agents whose record changed.
     pub(crate) changed_agents: BTreeSet<String>,
     /// Output to be stored, in order.
@@ -97,6 +104,8 @@ impl Outcome {
     pub(crate) fn is_empty(&self) -> bool {
         self.changed_tasks.is_empty()
             && self.finished.is_empty()
+            && self.tried.is_empty()
+            && self.batches.is_empty()
             && self.changed_agents.is_empty()
             && self.appends.is_empty()
             && self.evidence.is_empty()
@@ -115,6 +124,10 @@ pub(crate) struct Ledger {
     /// What the tasks that agents hold take up.
     busy: Busy,
     deadlines: BTreeSet<(Instant, String)>,
+    batches: HashMap<Arc<str>, BatchEntry>,
+    /// Stopped batches that have waiting tasks still to be ended.
+    stopping: BTreeSet<Arc<str>>,
+    changed_batches: BTreeSet<Arc<str>>,
     credentials: HashMap<String, CredentialState>,
     /// Output acknowledgements of this batch; the newest of a task is enough.
     acks: BTreeMap<(SessionId, String, u64), OutputAck>,
@@ -128,6 +141,7 @@ impl Ledger {
         settings: Settings,
         agents: Vec<AgentEntry>,
         tasks: Vec<LiveTask>,
+        batches: Vec<BatchEntry>,
         credentials: HashMap<String, CredentialState>,
         now: Now,
     ) -> Self {
@@ -139,6 +153,9 @@ impl Ledger {
             queue: Queue::default(),
             busy: Busy::default(),
             deadlines: BTreeSet::new(),
+            stopping: batches.iter().filter(|b| b.stop.is_some()).map(|b| Arc::clone(&b.batch_id)).collect(),
+            batches: batches.into_iter().map(|batch| (Arc::clone(&batch.batch_id), batch)).collect(),
+            changed_batches: BTreeSet::new(),
             credentials,
             acks: BTreeMap::new(),
             polling: Polling::default(),
@@ -147,6 +164,11 @@ impl Ledger {
         for mut task in tasks {
             task.received = task.output_bytes.saturating_sub(task.output_base);
             let wait = match task.phase {
+                Phase::Queued if let Some(at) = task.claim.retry_at => {
+                    // The calendar may have stood still, or jumped.
+                    let left = Duration::from_millis(u64::try_from(at.0.saturating_sub(now.wall.0)).unwrap_or(0));
+                    left.min(batches::LONGEST_PAUSE)
+                }
                 Phase::Queued => {
                     let waited = u64::try_from(now.wall.0.saturating_sub(task.queued_at.0)).unwrap_or(0);
                     task.queue_timeout.saturating_sub(Duration::from_millis(waited))
@@ -155,6 +177,11 @@ impl Ledger {
                 Phase::Lost => settings.lost_wait,
             };
             match task.phase {
+                Phase::Queued if task.claim.retry_at.is_some() => {
+                    if let Some(batch) = task.claim.batch.as_ref().and_then(|id| ledger.batches.get_mut(id)) {
+                        batch.paused.insert(task.task_id.clone());
+                    }
+                }
                 Phase::Queued => ledger.queue.insert(&task),
                 Phase::Held | Phase::Lost => ledger.busy.take(&task),
             }
@@ -167,8 +194,10 @@ impl Ledger {
 
     /// When [`Ledger::tick`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        // What is to be worked off is due at once.
+        let at_once = self.has_ends_to_work_off().then_some(self.started);
         let task = self.deadlines.first().map(|(deadline, _)| *deadline);
-        task.into_iter().chain(self.polling.next_deadline()).min()
+        at_once.into_iter().chain(task).chain(self.polling.next_deadline()).min()
     }
 
     /// Hands over what must be stored and sent since the last call.
@@ -176,6 +205,7 @@ impl Ledger {
         for ((session, ..), ack) in std::mem::take(&mut self.acks) {
             self.outcome.outgoing.push((session, Outgoing::Event(event(server_event::Event::OutputAck(ack)))));
         }
+        self.outcome.batches = self.take_batch_records();
         std::mem::take(&mut self.outcome)
     }
 
@@ -201,7 +231,7 @@ impl Ledger {
 
     /// How many tasks wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.queue.len()
+        self.tasks.len() - self.busy.len()
     }
 
     pub(crate) fn connected_agents(&self) -> usize {
@@ -386,6 +416,7 @@ impl Ledger {
             self.set_deadline(&task_id, None);
             let Some(task) = self.tasks.get_mut(&task_id) else { continue };
             match task.phase {
+                Phase::Queued if task.claim.retry_at.is_some() => self.enqueue(&task_id, now),
                 Phase::Queued => {
                     let waited = task.queue_timeout;
                     let candidates = self.candidates(&task_id);
@@ -401,6 +432,7 @@ impl Ledger {
                 Phase::Lost => self.vanish(&task_id, Vanished::LeaseExpired, now),
             }
         }
+        self.work_off_stopped(now);
     }
 
     fn assign(&mut self, task_id: &str, agent_id: &str, now: Now) {
@@ -412,6 +444,7 @@ impl Ledger {
         self.queue.turn_taken(task);
         self.queue.remove(task);
         self.busy.take(task);
+        let batch_id = task.claim.batch.clone();
         task.phase = Phase::Held;
         task.epoch += 1;
         task.agent_id = Some(agent_id.to_owned());
@@ -435,6 +468,7 @@ impl Ledger {
             }),
         ));
         self.set_deadline(task_id, Some(deadline));
+        self.batch_runs_one(batch_id.as_ref());
     }
 
     /// An assignment could not be made ready and was not sent: its credit is unspent, its task rejected.
@@ -447,8 +481,10 @@ impl Ledger {
 
     /// Puts a task (back) into the queue, at its place by age.
     fn enqueue(&mut self, task_id: &str, now: Now) {
+        self.leave_pause(task_id);
         let Some(task) = self.tasks.get_mut(task_id) else { return };
         let holder = task.agent_id.clone();
+        let given_back = (task.phase != Phase::Queued).then(|| task.claim.batch.clone()).flatten();
         if task.phase != Phase::Queued {
             self.busy.give_back(task, &self.settings.limits, &mut self.queue);
         }
@@ -460,6 +496,7 @@ impl Ledger {
         self.outcome.changed_tasks.insert(task_id.to_owned());
         self.let_go(holder.as_deref(), task_id);
         self.set_deadline(task_id, Some(deadline));
+        self.batch_waits_one(given_back.as_ref());
         if self.tasks.get(task_id).is_some_and(|task| task.epoch >= MAX_DELIVERIES) {
             self.reject(task_id, failure::too_many_assignments(MAX_DELIVERIES), now);
         }
@@ -492,9 +529,16 @@ impl Ledger {
 
     fn finish(&mut self, task_id: &str, result: TaskResult, candidates: Vec<Candidate>, reported: bool, now: Now) {
         self.set_deadline(task_id, None);
-        let Some(task) = self.tasks.remove(task_id) else { return };
-        // Decided without an agent, whose own report tells of its own assignment.
-        let result = if task.may_have_run && !reported { failure::perhaps_done_before(result) } else { result };
+        let Some(mut task) = self.tasks.remove(task_id) else { return };
+        let waited = task.phase == Phase::Queued;
+        let result = match task.claim.last_result.take() {
+            // Decided without an agent, whose own report tells of its own assignment.
+            _ if task.may_have_run && !reported => failure::perhaps_done_before(result),
+            // It was not tried again: how the last try ended is how it ended.
+            Some(last) if waited => *last,
+            _ => result,
+        };
+        self.batch_ends_one(&mut task, result.outcome(), now);
         match task.phase {
             Phase::Queued => self.queue.remove(&task),
             Phase::Held | Phase::Lost => self.busy.give_back(&task, &self.settings.limits, &mut self.queue),

@@ -69,10 +69,6 @@ pub(super) enum Pick<A> {
 }
 
 impl Queue {
-    pub(super) fn len(&self) -> usize {
-        self.since.len()
-    }
-
     /// Since when the task waits that has waited longest.
     pub(super) fn oldest(&self) -> Option<UnixMillis> {
         self.since.first().map(|(since, _)| *since)
@@ -210,6 +206,13 @@ impl Queue {
                 }
             });
         }
+    }
+
+    /// Some of the waiting tasks of a batch.
+    pub(super) fn some_of_batch(&self, batch_id: &Arc<str>, most: usize) -> Vec<String> {
+        let Some(entry) = self.lanes.get(&Lane::Batch(Arc::clone(batch_id))) else { return Vec::new() };
+        let lines = entry.shelves.values().flat_map(|shelf| shelf.lines.values());
+        lines.flat_map(BTreeMap::values).take(most).map(|id| id.to_string()).collect()
     }
 
     /// Every line's place in its shelf, for tests: the indexes agree with each other.

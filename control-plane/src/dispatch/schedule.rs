@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::queue::{Pick, Queue, Shape};
+use super::queue::{Lane, Pick, Queue, Shape};
 use super::task::{LiveTask, Phase};
 use super::{Ledger, routing};
 use crate::clock::{Now, UnixMillis};
@@ -70,6 +70,10 @@ impl Busy {
         self.tasks.iter()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
     fn host_is_full(&self, host: &str, limits: &Limits) -> bool {
         is_full(self.hosts.get(host), limits.tasks_per_host)
     }
@@ -100,6 +104,11 @@ impl Ledger {
             // A lane that gets nothing keeps its place; one that gets something comes again behind all others.
             let Some((turn, lane)) = self.queue.lane_from(from) else { break };
             from = turn + 1;
+            if let Lane::Batch(batch_id) = &lane
+                && self.batch_is_held_back(batch_id)
+            {
+                continue;
+            }
             let Self { agents, tasks, busy, queue, settings, .. } = self;
             let limits = &settings.limits;
             let pick = queue.pick(
@@ -131,6 +140,12 @@ impl Ledger {
 
     /// What beside the agents holds a waiting task back: stable code and words.
     pub(super) fn held_back(&self, task: &LiveTask) -> Option<(&'static str, String)> {
+        if task.claim.retry_at.is_some() {
+            return Some(("retry_pause", "it failed and waits to be tried again".to_owned()));
+        }
+        if let Some(held_back) = task.claim.batch.as_ref().and_then(|batch_id| self.batch_holds_back(batch_id)) {
+            return Some(held_back);
+        }
         let limits = &self.settings.limits;
         if self.busy.host_is_full(&task.claim.host, limits) {
             let most = limits.tasks_per_host;
@@ -151,7 +166,7 @@ impl Ledger {
 
     /// What waits and what runs.
     pub(crate) fn backlog(&self) -> Backlog {
-        let mut backlog = Backlog { queued: self.queue.len(), oldest: self.queue.oldest(), ..Backlog::default() };
+        let mut backlog = Backlog { queued: self.waiting(), oldest: self.queue.oldest(), ..Backlog::default() };
         for task in self.busy.tasks().filter_map(|task_id| self.tasks.get(task_id)) {
             match (task.phase, task.started) {
                 (Phase::Lost, _) => backlog.lost += 1,

@@ -61,6 +61,14 @@ pub(crate) struct Claim {
     pub(crate) host: Arc<str>,
     /// The batch it belongs to.
     pub(crate) batch: Option<Arc<str>>,
+    /// Which end of its batch this was, from 1, once it is final.
+    pub(crate) batch_ended: Option<u32>,
+    /// How often it may be tried again after the present try.
+    pub(crate) retries_left: u32,
+    /// Present while it waits to be tried again: until when.
+    pub(crate) retry_at: Option<UnixMillis>,
+    /// How the try before ended.
+    pub(crate) last_result: Option<Box<TaskResult>>,
 }
 
 /// What counts as one host: its name in lower case without a final dot, and the port when the task names one.

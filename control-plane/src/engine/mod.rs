@@ -5,6 +5,7 @@
 //! database that cannot be used for another reason stops the control plane; agents and their commands go on and
 //! reconnect.
 
+mod batches;
 mod fleet;
 mod housekeeping;
 mod secrets;
@@ -32,6 +33,7 @@ use crate::dispatch::{HeldFacts, Ledger, Outcome, Outgoing, ProtocolError, Sessi
 use crate::failure;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::store::batches::NewBatch;
 use crate::store::tasks::NewTask;
 use crate::store::{self, StoreError, Writer};
 use crate::vault::Vault;
@@ -75,6 +77,15 @@ pub(crate) enum Command {
     },
     Cancel {
         task_id: String,
+        reason: String,
+        reply: Reply<()>,
+    },
+    SubmitBatch {
+        batch: Box<NewBatch>,
+        reply: Reply<String>,
+    },
+    CancelBatch {
+        batch_id: String,
         reason: String,
         reply: Reply<()>,
     },
@@ -321,6 +332,15 @@ impl Engine {
                 self.parts.ledger.cancel(&task_id, &reason, now);
                 self.reply(reply, Ok(()));
             }
+            Command::SubmitBatch { batch, reply } => {
+                let answer = self.submit_batch(*batch, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::CancelBatch { batch_id, reason, reply } => {
+                self.parts.ledger.cancel_batch(&batch_id, &reason, now);
+                info!(batch_id, "Batch cancelled");
+                self.reply(reply, Ok(()));
+            }
             Command::Candidates { task_id, reply } => {
                 let candidates = self.parts.ledger.candidates(&task_id);
                 self.reply(reply, Ok(candidates));
@@ -390,20 +410,32 @@ impl Engine {
         {
             return Ok(Ok(first));
         }
-        if self.parts.ledger.credential(&task.spec.credential).is_none() {
-            return Ok(Err(Refusal::NotFound(format!(
-                "there is no credential named {:?}; store it with `lictor credential put`",
-                task.spec.credential
-            ))));
+        if let Err(refusal) = self.has_room(&task.spec.credential, 1) {
+            return Ok(Err(refusal));
         }
-        if self.parts.ledger.waiting() >= MAX_QUEUED_TASKS {
-            return Ok(Err(Refusal::Exhausted(format!("{MAX_QUEUED_TASKS} tasks are waiting; try again later"))));
+        let task_id = task.task_id.clone();
+        for live in store::tasks::add(self.database().await?, vec![task], now.wall).await? {
+            self.parts.ledger.submit(live, now);
         }
-        let live = store::tasks::add(self.database().await?, &task, now.wall).await?;
-        self.parts.ledger.submit(live, now);
-        self.parts.metrics.submitted();
-        info!(task_id = task.task_id, "Task submitted");
-        Ok(Ok(task.task_id))
+        self.parts.metrics.submitted(1);
+        info!(task_id, "Task submitted");
+        Ok(Ok(task_id))
+    }
+
+    /// Whether so many new tasks with this credential may wait.
+    fn has_room(&self, credential: &str, tasks: usize) -> Result<(), Refusal> {
+        if self.parts.ledger.credential(credential).is_none() {
+            return Err(Refusal::NotFound(format!(
+                "there is no credential named {credential:?}; store it with `lictor credential put`"
+            )));
+        }
+        let waiting = self.parts.ledger.waiting();
+        if waiting.saturating_add(tasks) > MAX_QUEUED_TASKS {
+            return Err(Refusal::Exhausted(format!(
+                "{waiting} tasks are waiting, and {MAX_QUEUED_TASKS} are the most; try again later"
+            )));
+        }
+        Ok(())
     }
 
     async fn open(
@@ -516,6 +548,7 @@ impl Engine {
             );
             self.touched.insert(finished.task.task_id.clone());
         }
+        self.persist_batches(&outcome.tried, &outcome.batches, now).await?;
         for evidence in &outcome.evidence {
             if store::tasks::add_evidence(self.database().await?, evidence).await? {
                 warn!(

@@ -95,6 +95,8 @@ impl Bench {
             queue_timeout: Duration::from_secs(3600),
             submitted_by: "u".into(),
             idempotency_key: None,
+            batch: None,
+            retries: 0,
         };
         self.engine.ask(|reply| Command::Submit { task: Box::new(task), reply }).await
     }

@@ -4,6 +4,7 @@
 //! nobody. So no statement ever meets a locked database. Statements are portable to PostgreSQL except where a comment
 //! says otherwise. Nothing here decides anything.
 
+pub(crate) mod batches;
 pub(crate) mod fleet;
 pub(crate) mod late;
 pub(crate) mod retention;

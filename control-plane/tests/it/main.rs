@@ -7,6 +7,7 @@
     reason = "tests, helpers included, fail by panicking"
 )]
 
+mod batches;
 mod delivery;
 mod enrolment;
 mod keeping;

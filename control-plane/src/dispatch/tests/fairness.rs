@@ -21,10 +21,6 @@ impl World {
     fn given(&self) -> Vec<&str> {
         self.assigned.iter().map(|assign| assign.task_id.as_str()).collect()
     }
-
-    fn code(&self, id: &str) -> String {
-        self.ledger.candidates(id)[0].code.clone()
-    }
 }
 
 #[test]

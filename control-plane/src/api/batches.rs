@@ -1,0 +1,175 @@
+//! `BatchService`.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::Stream;
+use lictor_proto::v1::batch_service_server::BatchService;
+use lictor_proto::v1::{
+    Batch, CancelBatchRequest, CancelBatchResponse, EndedTask, GetBatchRequest, GetBatchResponse, ListBatchesRequest,
+    ListBatchesResponse, SubmitBatchRequest, SubmitBatchResponse, WatchBatchRequest, WatchBatchResponse,
+    watch_batch_response,
+};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::users::caller;
+use super::{Api, page_size, parse_page_token};
+use crate::engine::Command;
+use crate::store::batches;
+use crate::validate;
+
+impl Api {
+    async fn batch(&self, batch_id: &str) -> Result<Batch, Status> {
+        match batches::view(&self.readers, batch_id).await? {
+            Some(view) => Ok(view.batch),
+            None => Err(Status::not_found(format!("there is no batch with the id {batch_id:?}"))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl BatchService for Api {
+    async fn submit_batch(
+        &self,
+        request: Request<SubmitBatchRequest>,
+    ) -> Result<Response<SubmitBatchResponse>, Status> {
+        let user = caller(&request)?;
+        let request = request.into_inner();
+        // Ten thousand hosts take some milliseconds to check: not on a thread that others wait for.
+        let batch = tokio::task::spawn_blocking(move || validate::batch(request, user))
+            .await
+            .map_err(|_| Status::internal("the batch could not be checked"))??;
+        let batch = Box::new(batch);
+        let batch_id = self.engine.ask(|reply| Command::SubmitBatch { batch, reply }).await?;
+        Ok(Response::new(SubmitBatchResponse { batch: Some(self.batch(&batch_id).await?) }))
+    }
+
+    async fn get_batch(&self, request: Request<GetBatchRequest>) -> Result<Response<GetBatchResponse>, Status> {
+        let batch = self.batch(&request.into_inner().batch_id).await?;
+        Ok(Response::new(GetBatchResponse { batch: Some(batch) }))
+    }
+
+    async fn list_batches(
+        &self,
+        request: Request<ListBatchesRequest>,
+    ) -> Result<Response<ListBatchesResponse>, Status> {
+        let request = request.into_inner();
+        let before = parse_page_token(&request.page_token)?;
+        let size = page_size(request.page_size, 50, 500);
+        let mut views = batches::list(&self.readers, before, size + 1).await?;
+        let more = views.len() > size as usize;
+        views.truncate(size as usize);
+        let next_page_token = views.last().filter(|_| more).map(|last| last.seq.to_string()).unwrap_or_default();
+        let batches = views.into_iter().map(|view| view.batch).collect();
+        Ok(Response::new(ListBatchesResponse { batches, next_page_token }))
+    }
+
+    type WatchBatchStream = Pin<Box<dyn Stream<Item = Result<WatchBatchResponse, Status>> + Send>>;
+
+    async fn watch_batch(
+        &self,
+        request: Request<WatchBatchRequest>,
+    ) -> Result<Response<Self::WatchBatchStream>, Status> {
+        let WatchBatchRequest { batch_id, from_ended } = request.into_inner();
+        // Subscribed before the first look, so that no change falls between.
+        let wake = self.watchers.subscribe(&batch_id);
+        self.batch(&batch_id).await?;
+        let watch = Watch {
+            api: self.clone(),
+            batch_id,
+            wake,
+            seen: from_ended,
+            shown: None,
+            ready: VecDeque::new(),
+            over: false,
+        };
+        let stream = futures::stream::unfold(watch, |mut watch| async move {
+            let next = watch.next().await.transpose()?;
+            watch.over |= next.is_err();
+            Some((next, watch))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn cancel_batch(
+        &self,
+        request: Request<CancelBatchRequest>,
+    ) -> Result<Response<CancelBatchResponse>, Status> {
+        let CancelBatchRequest { batch_id, reason } = request.into_inner();
+        self.batch(&batch_id).await?;
+        let reason = validate::reason(&reason);
+        let id = batch_id.clone();
+        self.engine.ask(|reply| Command::CancelBatch { batch_id: id, reason, reply }).await?;
+        Ok(Response::new(CancelBatchResponse { batch: Some(self.batch(&batch_id).await?) }))
+    }
+}
+
+/// One follower of one batch. It reads the database when it has sent what it read before: a slow one is only slow
+/// itself.
+struct Watch {
+    api: Api,
+    batch_id: String,
+    wake: watch::Receiver<()>,
+    /// Number of the last end that was sent.
+    seen: u32,
+    /// What was sent last of the batch itself.
+    shown: Option<Batch>,
+    ready: VecDeque<watch_batch_response::Event>,
+    over: bool,
+}
+
+impl Watch {
+    async fn next(&mut self) -> Result<Option<WatchBatchResponse>, Status> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Some(WatchBatchResponse { event: Some(event) }));
+            }
+            if self.over {
+                return Ok(None);
+            }
+            self.wake.borrow_and_update();
+            if self.look().await? {
+                continue;
+            }
+            tokio::select! {
+                // The sender lives as long as there are receivers.
+                _ = self.wake.changed() => {
+                    // Batches change many times a second; nobody reads as fast.
+                    tokio::time::sleep(BREATH).await;
+                }
+                () = self.api.stop.cancelled() => {
+                    return Err(Status::unavailable("the control plane is stopping; watch again from the last end"));
+                }
+            }
+        }
+    }
+
+    /// Reads what is new. True when there may be more to do at once.
+    async fn look(&mut self) -> Result<bool, Status> {
+        let batch = self.api.batch(&self.batch_id).await?;
+        let is_final = batch.finished_at.is_some();
+        let ended = batches::ended(&self.api.readers, &self.batch_id, self.seen).await?;
+        let complete = ended.is_empty();
+        // The finished batch comes behind all of its tasks.
+        if self.shown.as_ref() != Some(&batch) && (!is_final || complete || self.shown.is_none()) {
+            self.shown = Some(batch.clone());
+            self.ready.push_back(watch_batch_response::Event::Batch(batch));
+        }
+        for (number, view) in ended {
+            self.seen = number;
+            let ended = EndedTask { number, task: Some(view.task) };
+            self.ready.push_back(watch_batch_response::Event::Ended(ended));
+        }
+        if is_final && complete {
+            self.over = true;
+        } else if is_final {
+            // Said once more at the end.
+            self.shown = None;
+        }
+        Ok(!self.ready.is_empty() || self.over)
+    }
+}
+
+const BREATH: Duration = Duration::from_millis(100);
