@@ -3,12 +3,14 @@
 //! The JSON is ours and stable: names of the wire contract, states as words, times in RFC 3339, durations in
 //! milliseconds. It is not the contract's own JSON mapping, which changes with the contract.
 
+mod batch;
 mod fleet;
 mod task;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub(super) use batch::{BatchView, batch_page, batch_table};
 pub(super) use fleet::{AgentView, CredentialView, TokenView, agent_table, credential_table, token_table};
 pub(super) use task::{TaskView, rung_table, state_name, task_page, task_table};
 
@@ -31,7 +33,7 @@ fn milliseconds(duration: prost_types::Duration) -> f64 {
 }
 
 /// A text cut to what a table can take.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     const LONGEST: usize = 60;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
