@@ -3,6 +3,7 @@
 //! One binary with a module per subject.
 
 mod access;
+mod batches;
 mod direct;
 mod exchanges;
 mod first_light;
