@@ -233,3 +233,22 @@ async fn ten_thousand_hosts_are_taken_whole_and_cancelled() {
     assert_eq!(last.progress.unwrap().cancelled, 10_000);
     assert_eq!(last.stop.unwrap().message, "enough");
 }
+
+#[tokio::test]
+async fn a_batch_is_kept_as_long_as_its_tasks() {
+    let (_server, mut user, _) = scene(&[("RETENTION__TASKS", "1s"), ("RETENTION__OUTPUTS", "1s")]).await;
+    let going = submit(&mut user, request(hosts(2))).await;
+    let batch = submit(&mut user, request(hosts(2))).await;
+    let cancel = CancelBatchRequest { batch_id: batch.batch_id.clone(), reason: String::new() };
+    user.batches.cancel_batch(cancel).await.unwrap();
+    within(async {
+        let get = GetBatchRequest { batch_id: batch.batch_id.clone() };
+        while user.batches.get_batch(get.clone()).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(list(&mut user, &batch.batch_id, &[]).await.is_empty());
+    let left = user.batches.list_batches(ListBatchesRequest::default()).await.unwrap().into_inner().batches;
+    assert_eq!(left.iter().map(|batch| &batch.batch_id).collect::<Vec<_>>(), [&going.batch_id]);
+}
