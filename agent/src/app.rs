@@ -11,7 +11,10 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::admission::{Admission, Thresholds};
 use crate::config::{Config, Loaded};
+use crate::enrol::proxy::Way;
+use crate::enrol::tls::Route;
 use crate::enrol::{EnrolError, Store, TokenSource};
 use crate::failure::ExitCode;
 use crate::link::{Link, LinkError, Parts, ReadyFile};
@@ -63,7 +66,7 @@ impl AppError {
 /// # Errors
 /// [`AppError`], which knows its exit code.
 pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown) -> Result<(), AppError> {
-    let Loaded { config, join_token } = loaded;
+    let Loaded { config, join_token, proxy_password } = loaded;
     let config = Arc::new(config);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), name = config.name, control_plane = %config.control_plane, "Starting");
     let policies = Policies::open(config.policy_file.clone()).map_err(Kind::Policy)?;
@@ -83,17 +86,32 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
     let served = CancellationToken::new();
     let server = tokio::spawn(endpoints.serve(Arc::clone(&metrics), pool, served.clone()));
     let server = AbortOnDropHandle::new(server);
+    let thresholds = Thresholds {
+        memory: config.admission.memory_percent,
+        cpu: config.admission.cpu_percent,
+        stall: config.admission.memory_stall_percent,
+    };
+    let root = config.admission.cgroup_root.clone();
+    let admission = Admission::new(root, thresholds, Arc::clone(&policies), Arc::clone(&metrics));
+    let room = admission.room();
+    let admission = AbortOnDropHandle::new(tokio::spawn(admission.follow(served.clone())));
     let following = policies.follow(Arc::clone(&metrics), served.clone());
     let following = AbortOnDropHandle::new(tokio::spawn(following));
     let engine = AbortOnDropHandle::new(tokio::spawn(engine.run(shutdown.stop().clone())));
 
+    let route = Route {
+        address: config.control_plane.clone(),
+        proxy: config.proxy.clone().map(|proxy| Way::new(proxy, proxy_password)),
+    };
     let link = Link::new(Parts {
+        route,
         tokens: TokenSource { value: join_token, file: config.join_token_file.clone() },
         config,
         store,
         keyring,
         metrics,
         shutdown: shutdown.clone(),
+        room,
         engine: handle,
         ready: ready_file.map(|path| ReadyFile { path, http_address }),
     });
@@ -120,6 +138,9 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
     // A scrape that hangs must not keep the process.
     if !matches!(timeout(SERVER_CLOSE, server).await, Ok(Ok(Ok(())))) {
         tracing::debug!("The HTTP endpoints were not closed in order");
+    }
+    if !matches!(timeout(SERVER_CLOSE, admission).await, Ok(Ok(()))) {
+        tracing::debug!("The control group was not watched to the end");
     }
     if !matches!(timeout(SERVER_CLOSE, following).await, Ok(Ok(Ok(())))) {
         tracing::debug!("The policy was not followed to the end");

@@ -5,6 +5,7 @@
 //! It must never keep a secret: the join token is handed on in a type that zeroes itself. Called by `app` and `cli`.
 
 mod delegate;
+mod proxy;
 pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
@@ -18,9 +19,12 @@ use std::time::Duration;
 use config::{Environment, File};
 use lictor_proto::token::JoinToken;
 use lictor_winrm::pool::PoolSettings;
+use lictor_winrm::target::Secret;
 use zeroize::Zeroizing;
 
 use delegate::Delegate;
+pub use proxy::Proxy;
+pub(crate) use proxy::ProxyAddress;
 use reader::Reader;
 
 /// Everything that can be set. `docs/agent-settings.md` lists the same keys; a test compares the two.
@@ -30,6 +34,8 @@ pub struct Config {
     pub control_plane: ControlPlaneAddress,
     /// How to talk to it: `auto`, `stream` or `poll`. Default: `auto`, which is a stream, and polls where streams are cut.
     pub transport: Transport,
+    /// The HTTP proxy on the way to it. Default: none, or what the environment names.
+    pub proxy: Option<Proxy>,
     /// File that holds the join token. Read when there is no valid identity in `state_dir`, each time anew.
     pub join_token_file: Option<PathBuf>,
     /// Name shown to people; unique among agents. Default: the machine's host name. 1 to 128 characters.
@@ -48,10 +54,25 @@ pub struct Config {
     pub drain_grace: Duration,
     /// File with the agent's own policy, TOML or YAML; see docs/policy.md. Default: none, which allows everything.
     pub policy_file: Option<PathBuf>,
+    /// When not to ask for more work.
+    pub admission: Admission,
     /// Bounds of the session pool.
     pub pool: Pool,
     /// Logging.
     pub log: Log,
+}
+
+/// When not to ask for more work. Each share may be `off`.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// Share of the control group's memory limit. Default: 90. Range: 1 to 100.
+    pub memory_percent: Option<u32>,
+    /// Share of the control group's processor limit. Default: off. Range: 1 to 100.
+    pub cpu_percent: Option<u32>,
+    /// Share of time in which everything waited for memory. Default: off. Range: 1 to 100.
+    pub memory_stall_percent: Option<u32>,
+    /// Where control groups are mounted. Default: `/sys/fs/cgroup`.
+    pub cgroup_root: PathBuf,
 }
 
 /// Bounds of the session pool.
@@ -172,6 +193,8 @@ pub struct Loaded {
     pub config: Config,
     /// The token of `LICTOR_AGENT_JOIN_TOKEN`, when it was set.
     pub join_token: Option<JoinToken>,
+    /// The proxy's password, when it came from the environment.
+    pub proxy_password: Option<Secret>,
 }
 
 /// Every mistake of a configuration. Holds no values of secrets.
@@ -235,15 +258,16 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
 
     let mut reader = Reader::new(tree, mistakes);
     delegate.apply(&mut reader);
-    let config = read(&mut reader, Path::new("/proc/sys/kernel/hostname"));
+    let (proxy, proxy_password) = proxy::read(&mut reader, delegate.proxy);
+    let config = read(&mut reader, Path::new("/proc/sys/kernel/hostname"), proxy);
     let mistakes = reader.finish();
     match config {
-        Some(config) if mistakes.is_empty() => Ok(Loaded { config, join_token }),
+        Some(config) if mistakes.is_empty() => Ok(Loaded { config, join_token, proxy_password }),
         _ => Err(Mistakes(mistakes)),
     }
 }
 
-fn read(reader: &mut Reader, hostname_file: &Path) -> Option<Config> {
+fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Option<Config> {
     if reader.take("join_token").is_some() {
         reader.mistake("join_token", &format!("may only come from the environment ({JOIN_TOKEN_VARIABLE}), so that it is not left lying in a file; use join_token_file"));
     }
@@ -265,6 +289,7 @@ fn read(reader: &mut Reader, hostname_file: &Path) -> Option<Config> {
             "poll" => Ok(Transport::Poll),
             _ => Err("must be auto, stream or poll".into()),
         }),
+        proxy,
         join_token_file,
         name: name.unwrap_or_default(),
         tags: reader.list("tags", MAX_TAGS, |text| limited(text, MAX_NAME_CHARACTERS)),
@@ -282,6 +307,14 @@ fn read(reader: &mut Reader, hostname_file: &Path) -> Option<Config> {
         }),
         drain_grace: reader.duration("drain_grace", DEFAULT_DRAIN_GRACE, Duration::ZERO, DAY),
         policy_file: reader.optional("policy_file", |text| non_empty(text).map(PathBuf::from)),
+        admission: Admission {
+            memory_percent: percent(reader, "admission.memory_percent", DEFAULT_MEMORY_PERCENT),
+            cpu_percent: percent(reader, "admission.cpu_percent", None),
+            memory_stall_percent: percent(reader, "admission.memory_stall_percent", None),
+            cgroup_root: reader.or("admission.cgroup_root", PathBuf::from(DEFAULT_CGROUP_ROOT), |text| {
+                non_empty(text).map(PathBuf::from)
+            }),
+        },
         pool: pool(reader),
         log: Log {
             format: reader.or("log.format", LogFormat::Text, |text| match text {
@@ -316,6 +349,16 @@ fn pool(reader: &mut Reader) -> Pool {
         commands_per_shell: reader.number("pool.commands_per_shell", default.commands_per_shell, 1, 1400),
         commands_per_user: reader.number("pool.commands_per_user", default.commands_per_user, 1, 1_000_000),
     }
+}
+
+fn percent(reader: &mut Reader, key: &'static str, default: Option<u32>) -> Option<u32> {
+    reader.or(key, default, |text| match text {
+        "off" | "false" => Ok(None),
+        text => match text.parse() {
+            Ok(percent @ 1..=100) => Ok(Some(percent)),
+            _ => Err("must be a whole number from 1 to 100, or off".into()),
+        },
+    })
 }
 
 fn non_empty(text: &str) -> Result<&str, String> {
@@ -356,6 +399,9 @@ const DEFAULT_SLOTS: u32 = 16;
 const DEFAULT_HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3460);
 /// Kubernetes kills after 30 s unless told otherwise; the chart raises that above this value.
 const DEFAULT_DRAIN_GRACE: Duration = Duration::from_secs(60);
+/// What is left is for the tasks that run: their output may grow by 64 KiB windows and the pool by connections.
+const DEFAULT_MEMORY_PERCENT: Option<u32> = Some(90);
+const DEFAULT_CGROUP_ROOT: &str = "/sys/fs/cgroup";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_NAME_CHARACTERS: usize = 128;
 const MAX_TAGS: usize = 64;

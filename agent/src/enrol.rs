@@ -4,6 +4,7 @@
 //! authority that enrolment returned. Private keys never leave this machine; they are written with mode 0600 and never
 //! logged. Called by `app` and `link`.
 
+pub(crate) mod proxy;
 mod store;
 pub(crate) mod tls;
 
@@ -173,14 +174,32 @@ impl TokenSource {
     }
 }
 
+/// The keys of an identity to be. Kept until the control plane has answered: the same keys with the same token are the same
+/// enrolment, so a lost answer does not spend the token.
+pub(crate) struct Keys {
+    key: KeyPair,
+    sealing_key: SealingKey,
+}
+
+impl Keys {
+    /// New ones.
+    pub(crate) fn generate() -> Result<Self, EnrolError> {
+        Ok(Self { key: KeyPair::generate()?, sealing_key: SealingKey::generate() })
+    }
+}
+
 /// Trades a join token for an identity. Nothing is stored yet.
-pub(crate) async fn enrol(config: &Config, token: &JoinToken) -> Result<Identity, EnrolError> {
-    let key = KeyPair::generate()?;
-    let sealing_key = SealingKey::generate();
-    let channel = tls::connect(&config.control_plane, tls::pinned(token.pin)?).await?;
+pub(crate) async fn enrol(
+    config: &Config,
+    route: &tls::Route,
+    token: &JoinToken,
+    keys: &Keys,
+) -> Result<Identity, EnrolError> {
+    let Keys { key, sealing_key } = keys;
+    let channel = tls::connect(route, tls::pinned(token.pin)?).await?;
     let mut request = tonic::Request::new(EnrollRequest {
         join_token: token.to_text().to_string(),
-        csr_der: request_der(&key)?,
+        csr_der: request_der(key)?,
         sealing_key: sealing_key.public_bytes().to_vec(),
         name: config.name.clone(),
         tags: config.tags.clone(),
@@ -203,7 +222,8 @@ pub(crate) async fn enrol(config: &Config, token: &JoinToken) -> Result<Identity
         return Err(EnrolError::Answer { call: "Enroll", missing: "an agent id" });
     }
     let certificate = Certificate::check("Enroll", answer.certificate_pem, answer.ca_pem, answer.not_after)?;
-    Ok(certificate.identity(answer.agent_id, &key, sealing_key, issued))
+    let sealing_key = SealingKey::from_private_bytes(sealing_key.private_bytes()).map_err(EnrolError::SealingKey)?;
+    Ok(certificate.identity(answer.agent_id, key, sealing_key, issued))
 }
 
 /// Trades the current certificate for a new one with a new key.

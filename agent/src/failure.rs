@@ -10,6 +10,7 @@ use lictor_winrm::Error as WinrmError;
 use lictor_winrm::error::{ErrorKind, Report};
 
 use crate::enrol::EnrolError;
+use crate::enrol::proxy::Advice;
 use crate::enrol::tls::ConnectError;
 use crate::policy::Refusal;
 use crate::secrets::SecretError;
@@ -81,6 +82,13 @@ pub(crate) fn starting(error: &WinrmError) -> Verdict {
     // A request whose answer was lost may have been carried out: only the host knows, and asking again could run it twice.
     let state = if error.may_have_started() { TaskState::Unknown } else { TaskState::Failed };
     Verdict::end(state, winrm(error))
+}
+
+/// The command was to go to another shell, because the first one is gone, and that could not be journalled.
+pub(crate) fn not_journalled(message: &str) -> Verdict {
+    // Not handed back: the start is journalled, and told. The command itself surely was not sent.
+    let failure = Failure { may_have_started: false, ..internal("agent.journal", message.to_owned()) };
+    Verdict::end(TaskState::Failed, failure)
 }
 
 /// Receiving broke for good.
@@ -211,6 +219,34 @@ pub(crate) fn restarted_after_start(host: &str, command_id: &str) -> End {
     (TaskState::Unknown, Box::new(failure))
 }
 
+/// The agent restarted after the start was journalled, and the command could not be followed any further.
+pub(crate) fn not_followed(host: &str, command_id: &str, why: &str) -> End {
+    let (state, mut failure) = restarted_after_start(host, command_id);
+    failure.message = format!("{}, and could not follow it again: {why}", failure.message);
+    (state, failure)
+}
+
+/// The same, with what a host or the way to it had to say.
+pub(crate) fn not_followed_on_host(host: &str, error: &WinrmError) -> Verdict {
+    let (state, restarted) = restarted_after_start(host, "");
+    let mut failure = Failure { may_have_started: true, ..winrm(error) };
+    failure.message = format!("{}, and could not follow it again: {}", restarted.message, failure.message);
+    failure.remedy = format!("{}. {}", restarted.remedy, failure.remedy);
+    Verdict::End(state, Box::new(failure))
+}
+
+/// The agent was killed while it sent the command's input. What the command made of a part of it is not known.
+pub(crate) fn input_cut(host: &str, stopped: Result<(), &WinrmError>) -> Verdict {
+    let (state, mut failure) = restarted_after_start(host, "");
+    let end = match stopped {
+        Ok(()) => "the command was ended on its host".to_owned(),
+        Err(error) => format!("the host did not confirm that the command ended: {}", error.report()),
+    };
+    failure.code = "agent.input_cut".into();
+    failure.message = format!("the agent restarted while it sent the command's input; {end}");
+    Verdict::End(state, failure)
+}
+
 fn restart() -> Failure {
     Failure {
         stage: "agent".into(),
@@ -288,6 +324,13 @@ pub(crate) fn unable(code: &str, message: String) -> HandBack {
     (HandBackReason::Unable, Box::new(failure))
 }
 
+/// The task could not be written down, and was not started.
+pub(crate) fn not_written_down(message: String) -> HandBack {
+    let failure = Failure { may_have_started: false, ..internal("agent.journal", message) };
+    // Nothing is wrong with it: whoever has room takes it, perhaps this agent once its disk works again.
+    (HandBackReason::Restarted, Box::new(failure))
+}
+
 /// The agent itself is in trouble, and the task may have started.
 pub(crate) fn broke_off(code: &str, message: String) -> End {
     (TaskState::Unknown, Box::new(Failure { may_have_started: true, ..internal(code, message) }))
@@ -341,6 +384,14 @@ pub enum ExitCode {
     State = 68,
     /// Stopped at once by a second signal.
     Interrupted = 69,
+}
+
+/// What to tell people about a connection that did not come about.
+pub(crate) fn connecting(error: &EnrolError) -> Option<Advice> {
+    match error {
+        EnrolError::Connect(ConnectError::Proxy { source, .. }) => Some(source.advice()),
+        _ => None,
+    }
 }
 
 /// What follows from an enrolment, renewal or connection that failed.

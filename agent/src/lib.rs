@@ -3,6 +3,7 @@
 //! `app` wires everything; inside, `app -> link -> tasks -> sessions -> secrets`, and nothing points back. This library
 //! exists for the `lictor-agent` program and for tests.
 
+mod admission;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -17,12 +17,13 @@ use std::time::{Duration, SystemTime};
 use futures::future::BoxFuture;
 use lictor_proto::v1::agent_service_client::AgentServiceClient;
 use lictor_proto::v1::{AgentEvent, GoodbyeReason, SessionRequest, SessionResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+use crate::admission::Room;
 use crate::config::Config;
 use crate::enrol::{self, EnrolError, Identity, Store, TokenSource, tls};
 use crate::failure::{self, ExitCode, Recovery};
@@ -38,12 +39,14 @@ use transport::{Choice, Mode, Pace, StreamEnd};
 /// The link.
 pub(crate) struct Link {
     config: Arc<Config>,
+    route: tls::Route,
     store: Store,
     tokens: TokenSource,
     identity: Option<Arc<Identity>>,
     keyring: Arc<Keyring>,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
+    room: watch::Receiver<Room>,
     engine: Handle,
     protocol: Protocol,
     logs: HashMap<TaskKey, Log>,
@@ -58,12 +61,16 @@ pub(crate) struct Link {
     polled: Option<Instant>,
     /// The control plane ended the session in order.
     dismissed: bool,
+    /// Of an enrolment whose answer has not come.
+    enrolment_keys: Option<Arc<enrol::Keys>>,
 }
 
 /// What [`Link::new`] needs.
 pub(crate) struct Parts {
     /// Settings.
     pub(crate) config: Arc<Config>,
+    /// How to get to the control plane.
+    pub(crate) route: tls::Route,
     /// The identity's file.
     pub(crate) store: Store,
     /// Where join tokens come from.
@@ -74,6 +81,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     /// When to end.
     pub(crate) shutdown: Shutdown,
+    /// Whether to ask for more work.
+    pub(crate) room: watch::Receiver<Room>,
     /// The engine.
     pub(crate) engine: Handle,
     /// Written when first connected.
@@ -142,14 +151,15 @@ enum Step {
 
 impl Link {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, store, tokens, keyring, metrics, shutdown, engine, ready } = parts;
+        let Parts { config, route, store, tokens, keyring, metrics, shutdown, mut room, engine, ready } = parts;
         let about = About {
             instance_id: uuid::Uuid::new_v4().to_string(),
             tags: config.tags.clone(),
             slots: config.slots,
             degraded: engine.degraded.clone(),
         };
-        let protocol = Protocol::new(about, &engine.restored);
+        let mut protocol = Protocol::new(about, &engine.restored);
+        protocol.admit(*room.borrow_and_update());
         let mut link = Self {
             backoff: Backoff::new(),
             choice: Choice::new(config.transport),
@@ -157,18 +167,21 @@ impl Link {
             polled: None,
             dismissed: false,
             config,
+            route,
             store,
             tokens,
             identity: None,
             keyring,
             metrics,
             shutdown,
+            room,
             engine,
             protocol,
             logs: HashMap::new(),
             finish_by: None,
             ready,
             enrol_again: false,
+            enrolment_keys: None,
         };
         for event in std::mem::take(&mut link.engine.restored) {
             link.keep_log(&event);
@@ -205,7 +218,16 @@ impl Link {
             let wait = if soon { self.backoff.next() } else { self.backoff.longest() };
             if let Some(error) = error {
                 self.metrics.link_failed();
-                tracing::warn!(error = %failure::chain(&error), retry_in = ?wait, "The control plane is not available");
+                let advice = failure::connecting(&error);
+                tracing::warn!(
+                    error = %failure::chain(&error),
+                    stage = advice.map(|_| "proxy"),
+                    code = advice.map(|advice| advice.code),
+                    cause = advice.map(|advice| advice.cause),
+                    remedy = advice.map(|advice| advice.remedy),
+                    retry_in = ?wait,
+                    "The control plane is not available"
+                );
             }
             if self.alongside(sleep(wait)).await.is_none() {
                 return Ok(());
@@ -216,9 +238,9 @@ impl Link {
     /// Gets an identity if need be, connects, and holds a session until it ends.
     async fn attempt(&mut self) -> Result<(Closed, Duration), LinkError> {
         let Some(identity) = self.identity().await? else { return Ok((Closed::Finished, Duration::ZERO)) };
-        let address = self.config.control_plane.clone();
+        let route = self.route.clone();
         let tls = tls::identified(&identity).map_err(EnrolError::from)?;
-        let Some(channel) = self.alongside(async move { tls::connect(&address, tls).await }).await else {
+        let Some(channel) = self.alongside(async move { tls::connect(&route, tls).await }).await else {
             return Ok((Closed::Finished, Duration::ZERO));
         };
         let now = std::time::Instant::now();
@@ -260,10 +282,15 @@ impl Link {
             tracing::warn!(agent_id = identity.agent_id, "The certificate is of no use any more, enrolling again");
         }
         let token = self.tokens.read()?;
-        let config = Arc::clone(&self.config);
-        let enrolled = self.alongside(async move { enrol::enrol(&config, &token).await }).await;
+        let (config, route) = (Arc::clone(&self.config), self.route.clone());
+        let keys = match &self.enrolment_keys {
+            Some(keys) => Arc::clone(keys),
+            None => Arc::clone(self.enrolment_keys.insert(Arc::new(enrol::Keys::generate()?))),
+        };
+        let enrolled = self.alongside(async move { enrol::enrol(&config, &route, &token, &keys).await }).await;
         let Some(enrolled) = enrolled else { return Ok(None) };
         let identity = self.adopt(enrolled?).await?;
+        self.enrolment_keys = None;
         self.enrol_again = false;
         tracing::info!(agent_id = identity.agent_id, name = self.config.name, "Enrolled");
         Ok(Some(identity))
@@ -413,6 +440,10 @@ impl Link {
                 self.dismissed = true;
                 (reason, detail)
             }
+            SessionEnd::Afresh => {
+                tracing::info!("Connecting again, to say what has changed");
+                return Ok(Closed::Again { soon: true });
+            }
             SessionEnd::Violation(_) | SessionEnd::Silence(_) => {
                 self.metrics.link_failed();
                 tracing::warn!(error = %end, "The session is over");
@@ -526,6 +557,7 @@ impl Link {
             Drain,
             Event(Event),
             Grown(BTreeSet<TaskKey>),
+            Room(Room),
             Nothing,
         }
         let (engine, protocol, logs) = (&mut self.engine, &mut self.protocol, &mut self.logs);
@@ -545,6 +577,7 @@ impl Link {
                 Chore::Nothing
             }
             grown = engine.shelf.grown() => Chore::Grown(grown),
+            Ok(()) = self.room.changed() => Chore::Room(*self.room.borrow_and_update()),
         };
         match chore {
             Chore::GiveUp => {
@@ -562,7 +595,7 @@ impl Link {
                     let wait = if self.shutdown.stop().is_cancelled() { SHORT_FLUSH } else { FLUSH };
                     self.finish_by = Some(Instant::now() + wait);
                 }
-                if let Event::HandedBack { key, .. } = &event {
+                if let Event::HandedBack { key, .. } | Event::Left(key) = &event {
                     self.logs.remove(key);
                 }
             }
@@ -573,13 +606,14 @@ impl Link {
                     }
                 }
             }
+            Chore::Room(room) => self.protocol.admit(room),
             Chore::Nothing => {}
         }
         true
     }
 
     fn keep_log(&mut self, event: &Event) {
-        if let Event::Accepted { key, log } | Event::Ended { key, log, .. } = event {
+        if let Event::Accepted { key, log } | Event::Interrupted { key, log } | Event::Ended { key, log, .. } = event {
             self.logs.insert(key.clone(), log.clone());
         }
     }

@@ -12,11 +12,12 @@ use lictor_proto::v1::{
 };
 use lictor_winrm::Error as WinrmError;
 use lictor_winrm::pool::{Lease, Pool};
-use lictor_winrm::probe::{Report, probe};
+use lictor_winrm::probe::{Report, Rung};
 use lictor_winrm::target::{
     self, Credential, Endpoint, EndpointError, Secret, ShellProperties, Target, Timeouts, TlsPolicy,
 };
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::policy::{Approach, Job, Policies, Refusal, Turn};
 use crate::secrets::{Keyring, Purpose, SecretError};
@@ -172,12 +173,30 @@ impl Sessions {
         self.pool.lease(&target, deadline).await
     }
 
+    /// A session on a shell of an earlier process, for following a command in it.
+    pub(crate) async fn attach(
+        &self,
+        target: Target,
+        (shell_id, command_id): (&str, Uuid),
+        deadline: Instant,
+    ) -> Result<Lease, WinrmError> {
+        self.pool.attach(&target, shell_id, command_id, deadline).await
+    }
+
+    /// A shell of an earlier process is waited for: it is not deleted as one that was left behind.
+    pub(crate) fn spare(&self, shell_id: &str) {
+        self.pool.spare(shell_id);
+    }
+
+    /// Nobody waits for the shell any more.
+    pub(crate) fn spare_no_more(&self, shell_id: &str) {
+        self.pool.spare_no_more(shell_id);
+    }
+
     /// Climbs the connection ladder.
     pub(crate) async fn test(&self, target: Target, deadline: Instant) -> Report {
-        probe(&target, deadline, |rung| {
-            tracing::debug!(stage = %rung.stage, elapsed = ?rung.elapsed, "Rung climbed");
-        })
-        .await
+        let rung = |rung: &Rung| tracing::debug!(stage = %rung.stage, elapsed = ?rung.elapsed, "Rung climbed");
+        self.pool.probe(&target, deadline, rung).await
     }
 
     /// Ends all sessions; returns how many shells could not be deleted by `deadline`.

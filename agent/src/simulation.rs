@@ -11,7 +11,7 @@ use lictor_proto::v1::{AgentEvent, HandBackReason, OutputStream, ServerEvent, Ta
 
 use crate::link::protocol::{About, OutputWanted, Protocol, SessionEnd};
 use crate::tasks::output::{Limits, Piece, Shelf};
-use crate::tasks::{Command, Event, TaskKey};
+use crate::tasks::{Command, Event, Resumption, TaskKey};
 
 /// The agent's side of the contract.
 #[derive(Debug)]
@@ -27,6 +27,17 @@ pub enum Order {
     Assign(TaskRef),
     /// Stop it.
     Cancel(TaskRef),
+    /// What the control plane decided about an assignment that an earlier process started.
+    Resume {
+        /// Which.
+        task: TaskRef,
+        /// The assignment came along, so that its command can be followed.
+        given: bool,
+        /// Output before this offset is stored.
+        output_acked: u64,
+        /// End it on its host.
+        stale: bool,
+    },
     /// Stop it and forget it.
     Stale(TaskRef),
     /// Let it end and forget it.
@@ -46,6 +57,8 @@ pub enum Order {
 pub enum News {
     /// It is journalled.
     Accepted(TaskRef),
+    /// An earlier process started it.
+    Interrupted(TaskRef),
     /// Its start is journalled.
     Started(TaskRef),
     /// Its end is journalled.
@@ -143,6 +156,10 @@ impl Link {
         Some(match self.protocol.next_command()? {
             Command::Assign(assignment) => Order::Assign(assignment.task.unwrap_or_default()),
             Command::Cancel { key, .. } => Order::Cancel(key.to_wire()),
+            Command::Resume(resumption) => {
+                let Resumption { key, assignment, output_acked, stale } = *resumption;
+                Order::Resume { task: key.to_wire(), given: assignment.is_some(), output_acked, stale }
+            }
             Command::Stale(key) => Order::Stale(key.to_wire()),
             Command::Forget(key) => Order::Forget(key.to_wire()),
             Command::OutputAcked { key, offset, full } => Order::OutputAcked(key.to_wire(), offset, full),
@@ -176,6 +193,7 @@ fn event(shelf: &Arc<Shelf>, news: &News) -> Option<Event> {
     let key = |task: &TaskRef| TaskKey::parse(Some(task.clone()));
     Some(match news {
         News::Accepted(task) => Event::Accepted { key: key(task)?, log: shelf.log(&key(task)?) },
+        News::Interrupted(task) => Event::Interrupted { key: key(task)?, log: shelf.log(&key(task)?) },
         News::Started(task) => Event::Started(key(task)?),
         News::Ended(task, result) => {
             Event::Ended { key: key(task)?, result: result.clone(), log: shelf.log(&key(task)?) }
@@ -193,6 +211,6 @@ fn over(end: SessionEnd) -> Over {
     match end {
         SessionEnd::Goodbye { .. } => Over::Goodbye,
         SessionEnd::Violation(what) => Over::Violation(what.to_owned()),
-        SessionEnd::Silence(_) => Over::Silence,
+        SessionEnd::Silence(_) | SessionEnd::Afresh => Over::Silence,
     }
 }

@@ -4,8 +4,10 @@
 //! keeps what the control plane has not stored yet, `execute` runs one of them. A command that may have started is
 //! never started again. Knows nothing of the link, which drives the engine by [`Command`] and follows it by [`Event`].
 
+mod clock;
 pub(crate) mod engine;
 mod execute;
+mod follow;
 pub(crate) mod journal;
 pub(crate) mod output;
 mod task;
@@ -60,6 +62,8 @@ pub(crate) enum Command {
         /// Why, in words.
         reason: String,
     },
+    /// What the control plane decided about an assignment of [`Event::Interrupted`].
+    Resume(Box<Resumption>),
     /// Its epoch is stale: stop it on the host and forget it.
     Stale(TaskKey),
     /// Nobody waits for it any more: let it end and forget it.
@@ -81,6 +85,19 @@ pub(crate) enum Command {
     Drain(String),
 }
 
+/// How to go on with a task that ran when the agent's last process ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Resumption {
+    /// Which.
+    pub(crate) key: TaskKey,
+    /// The assignment, its secret sealed anew. Nothing: the command cannot be followed.
+    pub(crate) assignment: Option<Box<Assignment>>,
+    /// Output before this offset is stored.
+    pub(crate) output_acked: u64,
+    /// Its epoch is stale: end it on the host and forget it.
+    pub(crate) stale: bool,
+}
+
 /// What the engine tells the link, in order.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
@@ -91,6 +108,15 @@ pub(crate) enum Event {
         /// Its output to be.
         log: Log,
     },
+    /// It ran when the agent's last process ended. It goes on with [`Command::Resume`].
+    Interrupted {
+        /// Which.
+        key: TaskKey,
+        /// Its output, once it goes on.
+        log: Log,
+    },
+    /// The agent stops, and leaves it as it is to its next process.
+    Left(TaskKey),
     /// Its start is journalled.
     Started(TaskKey),
     /// It ended; the end is journalled.
@@ -113,6 +139,8 @@ pub(crate) enum Event {
     },
     /// This many assignments have freed their slots since the engine started.
     Settled(u64),
+    /// Why the journal cannot be written, in words; nothing when it can again.
+    Impaired(Option<Arc<str>>),
     /// The engine takes nothing new from now on.
     Draining(String),
     /// Draining, and nothing runs any more.

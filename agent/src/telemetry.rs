@@ -3,14 +3,16 @@
 //! Every metric is defined here and listed in `docs/metrics.md`. Labels come from small fixed sets; no host, user, task
 //! or secret ever becomes one. Called by every module that counts something; set up by `app` and `cli`.
 
+mod bounded;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -32,7 +34,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::admission::Closed;
 use crate::config::{Log, LogFormat};
+use bounded::Bounded;
 
 /// Figures about the agent.
 #[derive(Debug)]
@@ -48,7 +52,12 @@ pub(crate) struct Metrics {
     journal_commits: Counter,
     journal_commit_duration: Histogram,
     spilled: Gauge<u64, AtomicU64>,
+    admission_closed: Family<Reason, Gauge<u64, AtomicU64>>,
+    /// When the tasks under way were accepted.
+    under_way: Mutex<(u64, BTreeMap<u64, Instant>)>,
     policy_outdated: AtomicBool,
+    journal_failures: Counter,
+    journal_broken: AtomicBool,
     connected: AtomicBool,
     draining: AtomicBool,
 }
@@ -77,7 +86,11 @@ impl Default for Metrics {
             journal_commits: Counter::default(),
             journal_commit_duration: Histogram::new(COMMIT_SECONDS),
             spilled: Gauge::default(),
+            admission_closed: Family::default(),
+            under_way: Mutex::default(),
             policy_outdated: AtomicBool::new(false),
+            journal_failures: Counter::default(),
+            journal_broken: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
@@ -87,7 +100,19 @@ impl Default for Metrics {
 impl Metrics {
     /// Whether the agent may receive work.
     pub(crate) fn is_ready(&self) -> bool {
-        self.connected.load(Ordering::Relaxed) && !self.draining.load(Ordering::Relaxed)
+        self.connected.load(Ordering::Relaxed)
+            && !self.draining.load(Ordering::Relaxed)
+            && !self.journal_broken.load(Ordering::Relaxed)
+    }
+
+    /// The journal cannot be written, or can again.
+    pub(crate) fn journal_broken(&self, broken: bool) {
+        self.journal_broken.store(broken, Ordering::Relaxed);
+    }
+
+    /// A commit failed.
+    pub(crate) fn journal_failed(&self) {
+        self.journal_failures.inc();
     }
 
     /// The link has its Welcome, or lost its session.
@@ -111,6 +136,37 @@ impl Metrics {
     /// The agent takes nothing new.
     pub(crate) fn draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// What keeps the agent from asking for more work.
+    pub(crate) fn admission_closed(&self, closed: Closed) {
+        for (reason, closed) in [("memory", closed.memory), ("cpu", closed.cpu), ("memory_stall", closed.stall)] {
+            self.admission_closed.get_or_create(&Reason { reason }).set(u64::from(closed));
+        }
+    }
+
+    /// A task was accepted; it is under way until what is returned is dropped.
+    pub(crate) fn task_under_way(self: &Arc<Self>) -> UnderWay {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.0 += 1;
+        let number = under_way.0;
+        under_way.1.insert(number, Instant::now());
+        UnderWay { metrics: Arc::clone(self), number }
+    }
+
+    fn oldest_task_age(&self) -> Duration {
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.1.values().next().map(Instant::elapsed).unwrap_or_default()
+    }
+
+    /// Slots that are asked for tasks now.
+    fn slots_free(&self) -> u64 {
+        let closed = ["memory", "cpu", "memory_stall"].into_iter();
+        let closed = closed.map(|reason| self.admission_closed.get_or_create(&Reason { reason }).get()).max();
+        if closed.unwrap_or(0) > 0 || !self.is_ready() {
+            return 0;
+        }
+        self.slots.get().saturating_sub(self.slots_used.get())
     }
 
     /// Whether the policy in force is older than its file, because the file cannot be used.
@@ -212,6 +268,11 @@ impl Metrics {
             Unit::Bytes,
             self.spilled.clone(),
         );
+        registry.register(
+            "agent_journal_failures",
+            "Commits of the journal that failed",
+            self.journal_failures.clone(),
+        );
         registry.register("agent_journal_commits", "Commits of the journal", self.journal_commits.clone());
         registry.register_with_unit(
             "agent_journal_commit_duration",
@@ -219,8 +280,27 @@ impl Metrics {
             Unit::Seconds,
             self.journal_commit_duration.clone(),
         );
+        registry.register(
+            "agent_admission_closed",
+            "1 while the agent asks for no more work, by reason",
+            self.admission_closed.clone(),
+        );
         registry.register_collector(Box::new(OnScrape { metrics: Arc::clone(self), pool }));
         registry
+    }
+}
+
+/// A task under way.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    metrics: Arc<Metrics>,
+    number: u64,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut under_way = self.metrics.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.1.remove(&self.number);
     }
 }
 
@@ -238,6 +318,18 @@ impl Collector for OnScrape {
             "agent_ready_state",
             "1 while the agent may receive work",
             u64::from(self.metrics.is_ready()),
+        )?;
+        encode_gauge(
+            &mut encoder,
+            "agent_slots_free",
+            "Slots that tasks are asked for now: none while draining, not connected, or admission is closed",
+            self.metrics.slots_free(),
+        )?;
+        encode_gauge(
+            &mut encoder,
+            "agent_oldest_task_age_seconds",
+            "Since the oldest task under way was accepted; 0 without one",
+            self.metrics.oldest_task_age().as_secs(),
         )?;
         encode_gauge(
             &mut encoder,
@@ -324,7 +416,8 @@ impl Endpoints {
             .route("/ready", get(ready))
             .route("/metrics", get(exposition))
             .with_state((metrics, registry));
-        axum::serve(self.listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+        let listener = Bounded::new(self.listener);
+        axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 }
 
@@ -335,6 +428,8 @@ async fn ready(State((metrics, _)): Shared) -> impl IntoResponse {
         (StatusCode::OK, "ready\n")
     } else if metrics.draining.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else if metrics.journal_broken.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "the journal cannot be written\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not connected to the control plane\n")
     }

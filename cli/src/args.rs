@@ -3,6 +3,7 @@
 //! Nothing here does anything; values are checked where they are used, by the types that cannot be wrong. There is no
 //! flag that takes a password or a token: those come from files or from the environment.
 
+pub(crate) mod access;
 pub(crate) mod control;
 pub(crate) mod winrm;
 
@@ -55,6 +56,13 @@ pub(crate) enum Command {
     Token(control::TokenArgs),
     /// Store, list, delete and test WinRM credentials.
     Credential(control::CredentialArgs),
+    /// Make, list and disable users; issue and revoke their tokens.
+    User(access::UserArgs),
+    /// Tell who we are to the control plane, and what we may do.
+    #[command(name = "whoami")]
+    WhoAmI(access::WhoAmIArgs),
+    /// Export the audit log, check an export.
+    Audit(access::AuditArgs),
     /// Print the completion script of a shell.
     Completion {
         /// Which shell.

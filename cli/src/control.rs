@@ -1,5 +1,7 @@
-//! The commands that go through the control plane: tasks, agents, join tokens, credentials.
+//! The commands that go through the control plane: tasks, agents, join tokens, credentials, users, the audit log.
 
+mod access;
+mod audit;
 mod batch;
 mod connect;
 mod settings;
@@ -22,6 +24,8 @@ use crate::direct::PASSWORD_VARIABLE;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::input;
+pub(crate) use access::{user, whoami};
+pub(crate) use audit::audit;
 pub(crate) use batch::batch;
 use connect::{ControlPlane, unary};
 use view::{AgentView, CredentialView, TaskView, TokenView};
@@ -213,6 +217,7 @@ fn credential_to_put(put: PutArgs) -> Result<(v1::Credential, Option<Secret>), F
         connection: Some(connection),
         no_profile: put.no_profile,
         description: put.description,
+        scope: put.scope,
         ..v1::Credential::default()
     };
     Ok((credential, password))

@@ -94,7 +94,8 @@ impl Failure {
         if let Some(legacy) = &self.legacy_text {
             let _ = writeln!(text, "lictor: {}", clean_lines(legacy));
         }
-        let _ = writeln!(text, "lictor: {} [{}]: {}", self.stage, self.code, clean_lines(&self.message));
+        let _ =
+            writeln!(text, "lictor: {} [{}]: {}", clean(&self.stage), clean(&self.code), clean_lines(&self.message));
         if !self.cause.is_empty() {
             let _ = writeln!(text, "  cause:  {}", clean_lines(&self.cause));
         }
@@ -208,9 +209,15 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// Text from outside for a terminal: on one line, without control characters.
+/// Text from outside for a terminal: on one line, without characters that move the cursor, change colours, or make a
+/// text read in another order than it was written.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || is_unseen(c) { ' ' } else { c }).collect()
+}
+
+/// Separators of lines and paragraphs, marks of direction, overrides and isolates of it, and what takes no place.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Text from outside for a terminal: without control characters, further lines indented.
@@ -221,6 +228,25 @@ fn clean_lines(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_from_outside_steers_the_terminal() {
+        let nasty = "a\u{1b}[2J\u{9b}31m\u{202e}b\u{2066}\r\u{7}\0\u{7f}c\u{2028}d";
+        let steers = |c: char| c != '\n' && (c.is_control() || is_unseen(c));
+        assert_eq!(clean(nasty), "a [2J 31m b     c d");
+        let failure = Failure {
+            stage: nasty.into(),
+            code: nasty.into(),
+            cause: nasty.into(),
+            remedy: nasty.into(),
+            legacy_text: Some(nasty.into()),
+            ..Failure::local(nasty)
+        };
+        assert!(!failure.to_text().contains(steers), "{:?}", failure.to_text());
+        let table = crate::console::table(&["x"], [vec![nasty.to_owned()]]);
+        assert!(!table.contains(steers), "{table:?}");
+        assert_eq!(clean("grün ∑ 日本 🙂"), "grün ∑ 日本 🙂");
+    }
 
     #[test]
     fn text_starts_with_the_words_people_know() {

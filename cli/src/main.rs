@@ -57,6 +57,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             Command::Agent(args) => control::agent(args, cli.output).await,
             Command::Token(args) => control::token(args, cli.output).await,
             Command::Credential(args) => control::credential(args, cli.output).await,
+            Command::User(args) => control::user(args, cli.output).await,
+            Command::WhoAmI(args) => control::whoami(args, cli.output).await,
+            Command::Audit(args) => control::audit(args, cli.output).await,
             Command::Completion { shell } => completion(shell.into()),
         }
     });

@@ -7,29 +7,31 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
+use sqlx::SqliteConnection;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::{info, warn};
-use zeroize::Zeroizing;
 
-use crate::api::{Api, Users, hash_token};
+use crate::access::{Directory, Guard, Role, hash_token, new_token, token_id};
+use crate::api::{Api, Calls};
+use crate::audit::{Action, Actor, Chain, Event};
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::dispatch::{Limits, Settings};
-use crate::engine::{Engine, Parts, Retention, load_ledger};
+use crate::engine::{Command, Engine, EngineHandle, Parts, Retention, load_ledger, open_chain};
 use crate::listener::{Bounds, Door, Plain};
 use crate::metrics::Metrics;
-use crate::store::fleet::User;
-use crate::store::{self, StoreError, Writer};
+use crate::store::access::{TokenRecord, UserRecord};
+use crate::store::{self, StoreError};
 use crate::vault::{Vault, VaultError};
 use crate::watchers::Watchers;
 use crate::{files, http, listener, process};
@@ -97,13 +99,12 @@ impl ControlPlane {
     async fn open(config: &Config) -> Result<Self, Cause> {
         let state_dir = config.state_dir.as_path();
         prepare_directory(state_dir)?;
-        let lock = files::lock(&state_dir.join("lock"))
-            .map_err(|source| Cause::State { path: state_dir.join("lock"), source })?
-            .ok_or_else(|| Cause::InUse(state_dir.to_owned()))?;
+        let lock = lock(state_dir)?;
         let authority = Arc::new(Authority::open(state_dir)?);
         let vault = Vault::open(&config.master_key, state_dir)?;
         let (mut writer, readers) = store::open(state_dir, vault.task_keys()).await?;
-        let users = open_users(&mut writer, state_dir).await?;
+        let (users, chain) = open_users(&mut writer, state_dir).await?;
+        let users = Arc::new(users);
         let settings = Settings {
             lease: config.lease,
             heartbeat_interval: config.heartbeat_interval,
@@ -127,6 +128,8 @@ impl ControlPlane {
         };
         let watchers = Arc::new(Watchers::default());
         let stop = CancellationToken::new();
+        let audited = watch::Sender::new(0);
+        let audited_seen = audited.subscribe();
         let (engine, handle) = Engine::new(Parts {
             writer,
             ledger,
@@ -141,14 +144,21 @@ impl ControlPlane {
                 outputs: config.retention_outputs,
                 output_bytes: config.retention_output_bytes,
             },
+            users: Arc::clone(&users),
+            chain,
+            audited,
         });
         let api = Api {
             engine: handle,
             readers,
             watchers,
             authority,
-            users: Arc::new(Users::new(users)),
+            users,
+            guard: Arc::default(),
+            metrics: Arc::clone(&metrics),
+            audited: audited_seen,
             sessions: Arc::new(AtomicU64::new(1)),
+            calls: Calls::new(),
             tracker: TaskTracker::new(),
             stop: stop.clone(),
             silence: config.lease * LEASES_OF_SILENCE,
@@ -197,6 +207,7 @@ impl ControlPlane {
     async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Cause> {
         let Self { engine, api, tls, bounds, grpc, http, metrics, stop, address, http_address, lock } = self;
         let (tracker, readers) = (api.tracker.clone(), api.readers.clone());
+        let notes = (api.engine.clone(), Arc::clone(&api.guard), Arc::clone(&api.users));
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_WAIT))
@@ -207,6 +218,7 @@ impl ControlPlane {
             .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
             .http2_max_local_error_reset_streams(Some(MAX_RESETS))
             .add_routes(api.routes());
+        let notes = note_access(notes.0, notes.1, notes.2, stop.clone());
         // Full: handshakes wait.
         let (ready, incoming) = mpsc::channel(READY_CONNECTIONS);
         let incoming = ReceiverStream::new(incoming);
@@ -217,6 +229,10 @@ impl ControlPlane {
         let accept_stop = stop.clone();
         parts.spawn(async move {
             listener::accept_tls(grpc, tls, door, ready, accept_stop).await;
+            Ok(())
+        });
+        parts.spawn(async move {
+            notes.await;
             Ok(())
         });
         let grpc_stop = stop.clone();
@@ -295,22 +311,126 @@ fn prepare_directory(path: &Path) -> Result<(), Cause> {
         .map_err(|source| Cause::State { path: path.to_owned(), source })
 }
 
-/// All users; at the first start the administrator is made, and the token written to a file that only its owner reads.
-async fn open_users(writer: &mut Writer, state_dir: &Path) -> Result<Vec<User>, Cause> {
-    let mut users = store::fleet::users(writer).await?;
-    if users.is_empty() {
-        let secret = Zeroizing::new(rand::random::<[u8; 32]>());
-        let token = Zeroizing::new(format!("lictor-user.{}", URL_SAFE_NO_PAD.encode(*secret)));
-        let path = state_dir.join("admin-token");
-        files::write_private(&path, token.as_bytes()).map_err(|source| Cause::State { path: path.clone(), source })?;
-        let admin = User { name: "admin".into(), token_hash: hash_token(&token).to_vec() };
-        store::fleet::add_user(writer, &admin, Now::read().wall).await?;
-        info!(path = %path.display(), "First start: the administrator's token was written");
-        users.push(admin);
+/// Hands what the services noted of refused calls and used tokens to the engine. Refusals at once when it was quiet
+/// before, else once a minute, so that whoever tries tokens cannot fill the disk.
+async fn note_access(engine: EngineHandle, guard: Arc<Guard>, users: Arc<Directory>, stop: CancellationToken) {
+    let mut quiet = Instant::now();
+    loop {
+        let refusals = async {
+            tokio::time::sleep_until(quiet).await;
+            guard.pending.notified().await;
+        };
+        let refused = tokio::select! {
+            () = stop.cancelled() => break,
+            () = users.fresh.notified() => None,
+            () = refusals => {
+                quiet = Instant::now() + NOTE_INTERVAL;
+                guard.take()
+            }
+        };
+        if engine.tell(Command::NoteAccess { refused, used: users.used() }).await.is_err() {
+            return;
+        }
     }
-    Ok(users)
+    // An engine that has stopped already writes nothing more: what was refused in the last minute is in the metrics only.
+    let _ = engine.tell(Command::NoteAccess { refused: guard.take(), used: users.used() }).await;
 }
 
+/// All users, and the end of the audit log; at the first start the administrator is made, and the token written to a
+/// file that only its owner reads.
+async fn open_users(writer: &mut SqliteConnection, state_dir: &Path) -> Result<(Directory, Chain), Cause> {
+    let mut chain = open_chain(writer).await?;
+    if store::access::count_users(writer).await? == 0 {
+        let path = make_administrator(writer, state_dir, &mut chain, false).await?;
+        info!(path = %path.display(), "First start: the administrator's token was written");
+    }
+    let (users, tokens) = store::access::all(writer).await?;
+    Ok((Directory::new(&users, tokens), chain))
+}
+
+/// Makes the administrator, or enables that user again, with a new token. All of it happens or nothing; where the token
+/// was written.
+async fn make_administrator(
+    writer: &mut SqliteConnection,
+    state_dir: &Path,
+    chain: &mut Chain,
+    revoke_others: bool,
+) -> Result<PathBuf, Cause> {
+    let now = Now::read().wall;
+    let text = new_token();
+    let path = state_dir.join("admin-token");
+    let statement = |error| Cause::Store(StoreError::Statement(error));
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut *writer).await.map_err(statement)?;
+    let known = store::access::user(writer, ADMINISTRATOR).await?;
+    let admin = UserRecord {
+        name: ADMINISTRATOR.into(),
+        role: Role::Admin,
+        scope: String::new(),
+        description: known.as_ref().map(|user| user.description.clone()).unwrap_or_default(),
+        created_at: known.as_ref().map_or(now, |user| user.created_at),
+        disabled_at: None,
+    };
+    store::access::save_user(writer, &admin).await?;
+    let mut done = Vec::new();
+    if known.is_none_or(|user| user.disabled_at.is_some()) {
+        done.push((Action::UserCreated, "user", admin.name.clone(), json!({ "role": "admin" })));
+    }
+    if revoke_others {
+        let (_, tokens) = store::access::all(writer).await?;
+        for token in tokens.into_iter().filter(|token| token.user == admin.name && token.revoked_at.is_none()) {
+            store::access::revoke_token(writer, &token.token_id, now).await?;
+            done.push((Action::UserTokenRevoked, "user_token", token.token_id, json!({ "user": ADMINISTRATOR })));
+        }
+    }
+    let hash = hash_token(&text);
+    let token = TokenRecord {
+        token_id: token_id(&hash),
+        user: admin.name,
+        hash,
+        description: "made on the control plane's machine".into(),
+        created_at: now,
+        expires_at: None,
+        last_used_at: None,
+        revoked_at: None,
+    };
+    store::access::add_token(writer, &token).await?;
+    done.push((Action::UserTokenIssued, "user_token", token.token_id, json!({ "user": ADMINISTRATOR })));
+    for (action, kind, id, details) in done {
+        let event = Event { action, actor: Actor::Machine, object: (kind, &id), outcome: "ok", details };
+        let (seq, line) = chain.next(&event, now);
+        store::audit::append(writer, seq, now, &line).await?;
+    }
+    files::write_private(&path, text.as_bytes()).map_err(|source| Cause::State { path: path.clone(), source })?;
+    sqlx::query("COMMIT").execute(writer).await.map_err(statement)?;
+    Ok(path)
+}
+
+/// Issues the administrator a new token while no control plane runs on the state directory. Where it was written.
+///
+/// # Errors
+/// [`Error`] when the state cannot be used, above all because a control plane uses it.
+pub(crate) async fn issue_admin_token(config: &Config, revoke_others: bool) -> Result<PathBuf, Error> {
+    let state_dir = config.state_dir.as_path();
+    let issue = async {
+        prepare_directory(state_dir)?;
+        let _lock = lock(state_dir)?;
+        let (mut writer, _readers) =
+            store::open(state_dir, Vault::open(&config.master_key, state_dir)?.task_keys()).await?;
+        let mut chain = open_chain(&mut writer).await?;
+        make_administrator(&mut writer, state_dir, &mut chain, revoke_others).await
+    };
+    issue.await.map_err(Error)
+}
+
+fn lock(state_dir: &Path) -> Result<std::fs::File, Cause> {
+    files::lock(&state_dir.join("lock"))
+        .map_err(|source| Cause::State { path: state_dir.join("lock"), source })?
+        .ok_or_else(|| Cause::InUse(state_dir.to_owned()))
+}
+
+const ADMINISTRATOR: &str = "admin";
+/// About 1 MiB a day of audit log at the most, while somebody tries tokens all the time.
+const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 /// Finds out within half a minute that a peer is gone; well below what middleboxes forget connections after.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_WAIT: Duration = Duration::from_secs(15);

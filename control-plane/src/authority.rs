@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
 };
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
@@ -180,6 +180,14 @@ impl Authority {
         Ok(tls)
     }
 
+    /// SHA-256 of the key that a request asks a certificate for, as SubjectPublicKeyInfo; the request proves that the
+    /// requester holds it.
+    pub(crate) fn requested_key(&self, csr_der: &[u8]) -> Result<[u8; 32], AuthorityError> {
+        let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der))
+            .map_err(|_| AuthorityError::BadRequest)?;
+        Ok(Sha256::digest(request.public_key.subject_public_key_info()).into())
+    }
+
     /// Issues a client certificate. Of the request only its key counts, and that the requester holds it.
     pub(crate) fn issue_agent(
         &self,
@@ -262,8 +270,8 @@ const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 86400);
 const RENEWAL_GRACE: Duration = Duration::from_secs(3 * 86400);
 /// The longest that common verifiers accept; a new one is made at each start.
 const SERVER_LIFETIME: Duration = Duration::from_secs(397 * 86400);
-/// Agents' clocks may be behind ours by this much.
-const CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// Clocks may differ by this much, and ours may be set back by it: a wrong time zone locks nobody out.
+const CLOCK_SKEW: Duration = Duration::from_secs(86400);
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::ControlPlane;
+use crate::app::{ControlPlane, issue_admin_token};
 use crate::config::Config;
 use crate::{process, telemetry};
 
@@ -39,6 +39,17 @@ enum Command {
         /// Settings, TOML or YAML.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+    },
+    /// Write a new token for the administrator to the file admin-token of the state directory, for when it was lost.
+    /// The control plane must not run. The user `admin` is made or enabled again if need be.
+    #[command(after_help = EXIT_CODES)]
+    IssueAdminToken {
+        /// Settings, TOML or YAML.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Revoke the administrator's other tokens: the lost one may be in wrong hands.
+        #[arg(long)]
+        revoke_others: bool,
     },
     /// Print the completion script of a shell.
     Completion {
@@ -79,6 +90,12 @@ async fn execute(command: Command) -> Result<(), (u8, String)> {
         Command::CheckConfig { config } => {
             load(config)?;
             let _ = writeln!(std::io::stdout(), "The configuration is good.");
+            Ok(())
+        }
+        Command::IssueAdminToken { config, revoke_others } => {
+            let config = load(config)?;
+            let path = issue_admin_token(&config, revoke_others).await.map_err(failed)?;
+            let _ = writeln!(std::io::stdout(), "{}", path.display());
             Ok(())
         }
         Command::Completion { shell } => {

@@ -38,7 +38,7 @@ pub struct Config {
     pub lost_wait: Duration,
     /// `restart_grace`: no lease ends before the control plane has been up for this long. Default 30 s; 0 to 1 h.
     pub restart_grace: Duration,
-    /// `agent_certificate_lifetime`: how long an agent's certificate is valid. Default 24 h; 1 min to 397 days.
+    /// `agent_certificate_lifetime`: how long an agent's certificate is valid. Default 24 h; 5 s to 397 days.
     pub agent_certificate_lifetime: Duration,
     /// `output_limit`: most bytes of output stored per task. Default 1 GiB; at least 64 KiB.
     pub output_limit: u64,
@@ -147,7 +147,7 @@ impl Config {
         let lost_wait = reader.duration("lost_wait", DEFAULT_LOST_WAIT, Duration::ZERO, 24 * HOUR);
         let restart_grace = reader.duration("restart_grace", DEFAULT_RESTART_GRACE, Duration::ZERO, HOUR);
         let agent_certificate_lifetime =
-            reader.duration("agent_certificate_lifetime", 24 * HOUR, Duration::from_secs(60), 397 * 24 * HOUR);
+            reader.duration("agent_certificate_lifetime", 24 * HOUR, Duration::from_secs(5), 397 * 24 * HOUR);
         let output_limit = reader.size("output_limit", DEFAULT_OUTPUT_LIMIT, MINIMUM_OUTPUT_LIMIT);
         let (connections_most, connections_per_source) = reader.connections();
         let (retention_tasks, retention_outputs, retention_output_bytes) = reader.retention();

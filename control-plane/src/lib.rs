@@ -4,8 +4,10 @@
 //! The way in is [`ControlPlane`]: open the state, bind the ports, run. State is an embedded SQLite database in one
 //! directory, beside the control plane's own certificate authority. Used by the binary and by end-to-end tests.
 
+mod access;
 mod api;
 mod app;
+mod audit;
 mod authority;
 pub mod cli;
 mod clock;
@@ -13,6 +15,7 @@ pub mod config;
 mod connection;
 mod dispatch;
 mod engine;
+mod enrolment;
 mod failure;
 mod files;
 mod http;

@@ -13,6 +13,8 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::clock::Now;
 use crate::dispatch::Backlog;
 
+use crate::access::Refused;
+
 /// The control plane's metrics.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -30,6 +32,8 @@ pub(crate) struct Metrics {
     connected: Gauge,
     output_bytes: Counter,
     enrolments: Family<OutcomeLabel, Counter>,
+    refused: Family<ReasonLabel, Counter>,
+    audited: Counter,
     database_bytes: Gauge,
     kept_bytes: Gauge,
     removed_bytes: Counter,
@@ -105,6 +109,8 @@ impl Metrics {
             storage_failures: Counter::default(),
             connections_open: Gauge::default(),
             connections_refused: Family::default(),
+            refused: Family::default(),
+            audited: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("tasks_submitted", "Tasks accepted", metrics.submitted.clone());
@@ -131,6 +137,8 @@ impl Metrics {
         registry.register("connections_open", "Connections that are open", metrics.connections_open.clone());
         let refused = "Connections refused or ended, by reason";
         registry.register("connections_refused", refused, metrics.connections_refused.clone());
+        registry.register("calls_refused", "Calls refused to users and agents, by reason", metrics.refused.clone());
+        registry.register("audit_entries", "Entries written to the audit log", metrics.audited.clone());
         Self { registry, ..metrics }
     }
 
@@ -157,6 +165,14 @@ impl Metrics {
     pub(crate) fn enrolments(&self, accepted: bool) {
         let outcome = if accepted { "accepted" } else { "refused" };
         self.enrolments.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    pub(crate) fn refused(&self, why: Refused) {
+        self.refused.get_or_create(&ReasonLabel { reason: why.name() }).inc();
+    }
+
+    pub(crate) fn audited(&self) {
+        self.audited.inc();
     }
 
     pub(crate) fn state(&self, backlog: &Backlog, connected: usize) {
@@ -225,6 +241,7 @@ mod tests {
         metrics.enrolments(true);
         metrics.turned_away(Turned::Total);
         metrics.state(&Backlog::default(), 0);
+        metrics.refused(Refused::Missing);
         let text = metrics.encode();
         let exposed: BTreeSet<String> = text
             .lines()

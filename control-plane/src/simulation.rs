@@ -12,8 +12,8 @@ use lictor_proto::v1::{
 
 use crate::clock::{Now, UnixMillis};
 use crate::dispatch::{
-    AgentEntry, Append, Claim, CredentialState, HeldFact, HeldFacts, Ledger, Limits, LiveTask, Outcome, Outgoing,
-    Phase, Route, SessionId, Settings,
+    AgentEntry, Append, Assign, Claim, CredentialState, HeldFact, HeldFacts, Ledger, Limits, LiveTask, Outcome,
+    Outgoing, Phase, Route, SessionId, Settings,
 };
 
 /// Waits and bounds.
@@ -321,7 +321,19 @@ impl ControlPlane {
         if outcome.is_empty() {
             return;
         }
-        let Outcome { changed_tasks, finished, changed_agents, appends, evidence, outgoing, .. } = outcome;
+        let Outcome {
+            changed_tasks,
+            finished,
+            // Of batches, which this scene has none of.
+            tried: _,
+            batches: _,
+            changed_agents,
+            appends,
+            evidence,
+            rejected_credentials: _,
+            outgoing,
+            resealed,
+        } = outcome;
         let agents: Vec<AgentEntry> =
             changed_agents.iter().filter_map(|id| self.ledger.agent(id)).map(offline).collect();
         let tasks: Vec<LiveTask> = changed_tasks.iter().filter_map(|id| self.ledger.task(id)).cloned().collect();
@@ -361,7 +373,11 @@ impl ControlPlane {
         }
         for (session, what) in outgoing {
             let event = match what {
-                Outgoing::Event(event) => Some(*event),
+                Outgoing::Event(mut event) => {
+                    let again = resealed.iter().filter(|(other, _)| *other == session).map(|(_, assign)| assign);
+                    give_again(&mut event, &again.collect::<Vec<_>>());
+                    Some(*event)
+                }
                 Outgoing::Close(_) => None,
                 Outgoing::Assign(assign) => {
                     let task = TaskRef { task_id: assign.task_id.clone(), epoch: assign.epoch };
@@ -373,6 +389,17 @@ impl ControlPlane {
             };
             self.outgoing.push((session, event));
         }
+    }
+}
+
+/// As the engine does, without specifications and secrets.
+fn give_again(event: &mut ServerEvent, assigns: &[&Assign]) {
+    let Some(server_event::Event::Welcome(welcome)) = &mut event.event else { return };
+    for resume in &mut welcome.resume {
+        let given = resume.task.as_ref().is_some_and(|task| {
+            assigns.iter().any(|assign| assign.task_id == task.task_id && assign.epoch == task.epoch)
+        });
+        resume.assignment = given.then(|| Assignment { task: resume.task.clone(), ..Assignment::default() });
     }
 }
 

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use lictor_proto::MAX_INPUT_BYTES;
 use lictor_proto::v1::{
-    AgentSelector, AuthKind, ConnectionSettings, CreateJoinTokenRequest, Credential, EnrollRequest, MessageEncryption,
-    Scheme, ScriptLanguage, ShellSettings, StderrFormat, Target, TaskSpec, task_spec,
+    AgentSelector, AuthKind, ConnectionSettings, CreateJoinTokenRequest, CreateUserRequest, Credential, EnrollRequest,
+    Hello, IssueUserTokenRequest, MessageEncryption, Scheme, ScriptLanguage, ShellSettings, StderrFormat, Target,
+    TaskSpec, task_spec,
 };
 
+use crate::access::Role;
 pub(crate) use batch::batch;
 
 /// What is wrong, field by field.
@@ -180,6 +182,7 @@ pub(crate) fn credential(credential: Option<Credential>, password: Option<&str>)
     if let Some(connection) = &credential.connection {
         checker.connection("credential.connection", connection);
     }
+    checker.check(is_scope(&credential.scope), "credential.scope", SCOPE);
     checker.check(
         is_text(&credential.description, 500),
         "credential.description",
@@ -197,6 +200,27 @@ pub(crate) fn join_token(request: &CreateJoinTokenRequest) -> Result<Option<Dura
     let mut checker = Checker::default();
     checker.check(is_scope(&request.scope), "scope", SCOPE);
     checker.check(are_tags(&request.tags), "tags", TAGS);
+    checker.check(is_text(&request.description, 500), "description", "one line of at most 500 characters");
+    let lifetime = request.lifetime.map(|lifetime| Duration::try_from(lifetime).unwrap_or_default());
+    let good = lifetime.is_none_or(|lifetime| (SECOND..=3650 * 24 * HOUR).contains(&lifetime));
+    checker.check(good, "lifetime", "from 1 s to 10 years");
+    checker.finish(lifetime)
+}
+
+/// A checked request for a user, and the role.
+pub(crate) fn user(request: &CreateUserRequest) -> Result<Role, Violations> {
+    let mut checker = Checker::default();
+    checker.check(is_user_name(&request.name), "name", "1 to 64 letters, digits, `-`, `_`, `.` and `@`");
+    let role = Role::from_number(request.role);
+    checker.check(role.is_some(), "role", "viewer, operator or admin");
+    checker.check(is_scope(&request.scope), "scope", SCOPE);
+    checker.check(is_text(&request.description, 500), "description", "one line of at most 500 characters");
+    checker.finish(role.unwrap_or(Role::Viewer))
+}
+
+/// A checked request for a user's token, and how long the token lasts.
+pub(crate) fn user_token(request: &IssueUserTokenRequest) -> Result<Option<Duration>, Violations> {
+    let mut checker = Checker::default();
     checker.check(is_text(&request.description, 500), "description", "one line of at most 500 characters");
     let lifetime = request.lifetime.map(|lifetime| Duration::try_from(lifetime).unwrap_or_default());
     let good = lifetime.is_none_or(|lifetime| (SECOND..=3650 * 24 * HOUR).contains(&lifetime));
@@ -240,6 +264,23 @@ pub(crate) fn reason(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(500).collect()
 }
 
+/// Takes control characters out of what a Hello says for people to read.
+pub(crate) fn hello(hello: &mut Hello) {
+    let texts = hello.degraded.iter_mut().chain(&mut hello.capabilities);
+    for text in texts.chain([&mut hello.version, &mut hello.instance_id]) {
+        text.retain(|c| !c.is_control());
+    }
+}
+
+/// What somebody sent, fit for a message: cut, quoted, control characters escaped.
+pub(crate) fn quoted(text: &str) -> String {
+    let end = text.floor_char_boundary(100);
+    match text.get(..end) {
+        Some(start) if end < text.len() => format!("{start:?}..."),
+        _ => format!("{text:?}"),
+    }
+}
+
 /// A DNS or NetBIOS name, or an IP address without brackets.
 pub(crate) fn is_host(text: &str) -> bool {
     if text.parse::<IpAddr>().is_ok() {
@@ -266,6 +307,10 @@ pub(crate) fn are_tags(tags: &[String]) -> bool {
 
 fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+fn is_user_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b))
 }
 
 /// What PowerShell and cmd.exe take as a variable's name without further marks.

@@ -13,6 +13,9 @@ pub mod v1 {
     tonic::include_proto!("lictor.v1");
 }
 
+/// The contract described by itself, a `google.protobuf.FileDescriptorSet`: for checks that nothing in it was forgotten.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// Version of the contract that [`v1::Hello`] announces.
 pub const PROTOCOL_VERSION: u32 = 1;
 

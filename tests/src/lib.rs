@@ -5,12 +5,14 @@
 //! that the running test lies in: `cargo build --workspace --bins` must have made them.
 
 mod certificates;
+mod disk;
 mod process;
 mod proxy;
 mod random;
 mod stack;
 
 pub use certificates::Certificates;
+pub use disk::Disk;
 pub use process::{Output, Process, Streaming};
 pub use proxy::{Cut, Direction, Proxy};
 pub use random::Random;

@@ -97,6 +97,14 @@ impl Process {
         Ok(())
     }
 
+    /// How it has ended, if it has.
+    ///
+    /// # Errors
+    /// When that cannot be asked.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Waits for the process to end by itself.
     ///
     /// # Errors

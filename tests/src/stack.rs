@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Certificates, Output, Process, Streaming, binary, eventually};
+use crate::{Certificates, Disk, Output, Process, Streaming, binary, eventually};
 
 /// The user that every simulated host knows.
 pub const USER: &str = r"CORP\alice";
@@ -43,6 +43,12 @@ impl Stack {
     /// Where everything is written.
     #[must_use]
     pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Leaves everything where it is, for people to look at, and says where.
+    pub fn keep(&mut self) -> &Path {
+        self.directory.disable_cleanup(true);
         self.directory.path()
     }
 
@@ -171,6 +177,7 @@ pub struct ControlPlane {
     pub state: PathBuf,
     directory: PathBuf,
     environment: Vec<(String, String)>,
+    http_address: String,
 }
 
 impl ControlPlane {
@@ -181,8 +188,8 @@ impl ControlPlane {
         let environment: Vec<(String, String)> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let state = directory.join("control-plane");
-        let process = Self::spawn(directory, &address, &state, &environment)?;
-        Ok(Self { process, address, state, directory: directory.to_owned(), environment })
+        let (process, http_address) = Self::spawn(directory, &address, &state, &environment)?;
+        Ok(Self { process, address, state, directory: directory.to_owned(), environment, http_address })
     }
 
     /// Kills it with SIGKILL.
@@ -198,11 +205,31 @@ impl ControlPlane {
     /// # Errors
     /// When it does not become ready.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = Self::spawn(&self.directory, &self.address, &self.state, &self.environment)?;
+        (self.process, self.http_address) =
+            Self::spawn(&self.directory, &self.address, &self.state, &self.environment)?;
         Ok(())
     }
 
-    fn spawn(directory: &Path, address: &str, state: &Path, environment: &[(String, String)]) -> Result<Process> {
+    /// Where its HTTP endpoint listens.
+    #[must_use]
+    pub fn http_address(&self) -> &str {
+        &self.http_address
+    }
+
+    /// GET on its HTTP endpoint: status and body.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        http("GET", &self.http_address, path)
+    }
+
+    fn spawn(
+        directory: &Path,
+        address: &str,
+        state: &Path,
+        environment: &[(String, String)],
+    ) -> Result<(Process, String)> {
         let ready = directory.join("control-plane.ready");
         let _ = std::fs::remove_file(&ready);
         let mut command = Command::new(binary("lictor-control-plane")?);
@@ -216,8 +243,8 @@ impl ControlPlane {
             .env("LICTOR_CONTROL_PLANE_LOG__LEVEL", "debug")
             .envs(environment.iter().map(|(name, value)| (name, value)));
         let mut process = Process::start("control-plane", &mut command, &directory.join("control-plane.log"))?;
-        process.ready(&ready)?;
-        Ok(process)
+        let http_address = process.ready(&ready)?["http_address"].as_str().context("no http_address")?.to_owned();
+        Ok((process, http_address))
     }
 }
 
@@ -234,6 +261,8 @@ pub struct Agent {
     token_file: PathBuf,
     log: PathBuf,
     environment: Vec<(String, String)>,
+    /// What the program is started by.
+    entrance: Vec<String>,
     http_address: String,
 }
 
@@ -243,6 +272,24 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(stack: &Stack, name: &str, token: &str, environment: &[(&str, &str)]) -> Result<Self> {
+        Self::spawn_by(stack, name, token, environment, Vec::new())
+    }
+
+    /// The same, its state on a disk that is mounted there.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_on(disk: &Disk, stack: &Stack, name: &str, token: &str, environment: &[(&str, &str)]) -> Result<Self> {
+        Self::spawn_by(stack, name, token, environment, disk.entrance())
+    }
+
+    fn spawn_by(
+        stack: &Stack,
+        name: &str,
+        token: &str,
+        environment: &[(&str, &str)],
+        entrance: Vec<String>,
+    ) -> Result<Self> {
         let directory = stack.directory();
         let token_file = directory.join(format!("{name}.token"));
         std::fs::write(&token_file, token)?;
@@ -252,7 +299,7 @@ impl Agent {
         let ready = directory.join(format!("{name}.ready"));
         let log = directory.join(format!("{name}.log"));
         let server = format!("https://{}", stack.control_plane.address);
-        let process = Self::launch(name, &server, &token_file, &state, &ready, &log, &environment)?;
+        let process = Self::launch(&entrance, name, &server, &token_file, &state, (&ready, &log), &environment)?;
         Ok(Self {
             process,
             state,
@@ -262,6 +309,7 @@ impl Agent {
             token_file,
             log,
             environment,
+            entrance,
             http_address: String::new(),
         })
     }
@@ -283,15 +331,21 @@ impl Agent {
     pub fn restart(&mut self) -> Result<()> {
         let _ = std::fs::remove_file(&self.ready);
         self.process = Self::launch(
+            &self.entrance,
             &self.name,
             &self.server,
             &self.token_file,
             &self.state,
-            &self.ready,
-            &self.log,
+            (&self.ready, &self.log),
             &self.environment,
         )?;
         Ok(())
+    }
+
+    /// Where its HTTP endpoint listens.
+    #[must_use]
+    pub fn http_address(&self) -> &str {
+        &self.http_address
     }
 
     /// GET on its HTTP endpoint: status and body.
@@ -303,25 +357,37 @@ impl Agent {
     }
 
     fn launch(
+        entrance: &[String],
         name: &str,
         server: &str,
         token_file: &Path,
         state: &Path,
-        ready: &Path,
-        log: &Path,
+        (ready, log): (&Path, &Path),
         environment: &[(String, String)],
     ) -> Result<Process> {
-        let mut command = Command::new(binary("lictor-agent")?);
+        let program = binary("lictor-agent")?;
+        let mut command = match entrance {
+            [] => Command::new(program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command
             .arg("run")
             .arg("--ready-file")
             .arg(ready)
+            .env_remove("HTTPS_PROXY")
+            .env_remove("https_proxy")
             .env("LICTOR_AGENT_CONTROL_PLANE", server)
             .env("LICTOR_AGENT_JOIN_TOKEN_FILE", token_file)
             .env("LICTOR_AGENT_NAME", name)
             .env("LICTOR_AGENT_STATE_DIR", state)
             .env("LICTOR_AGENT_HTTP_LISTEN", "127.0.0.1:0")
             .env("LICTOR_AGENT_LOG__LEVEL", "debug")
+            // What else runs on the machine of the tests is none of their business.
+            .env("LICTOR_AGENT_ADMISSION__MEMORY_PERCENT", "off")
             .envs(environment.iter().map(|(name, value)| (name, value)));
         Process::start(name, &mut command, log)
     }
@@ -380,6 +446,15 @@ impl Windows {
         if status != 200 {
             bail!("statistics answered {status}");
         }
+        Ok(serde_json::from_str(&body)?)
+    }
+
+    /// The shells that are open on it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn shells(&self) -> Result<Value> {
+        let (_, body) = http("GET", &self.admin, "/shells")?;
         Ok(serde_json::from_str(&body)?)
     }
 

@@ -25,6 +25,8 @@ pub struct Decoder {
     held: BytesMut,
     /// How much of `held` was looked at.
     at: usize,
+    /// The beginning of the stream is missing: we may be in the middle of a document.
+    torn: bool,
 }
 
 /// What comes out.
@@ -134,9 +136,16 @@ impl Decoder {
         Self::default()
     }
 
+    /// A decoder somewhere in a stream whose beginning is lost. What comes before the next document, or before the next
+    /// element of the one we may be in, passes through as text.
+    #[must_use]
+    pub fn resumed() -> Self {
+        Self { torn: true, ..Self::default() }
+    }
+
     /// Takes the next bytes of the stream and hands on what they complete.
     pub fn push(&mut self, data: Bytes, out: &mut impl FnMut(Item)) {
-        if self.state == State::Text && self.held.is_empty() {
+        if self.state == State::Text && self.held.is_empty() && !self.torn {
             // Nearly all output: no marker, nothing held, nothing copied.
             let safe = marker_free(&data);
             if safe > 0 {
@@ -182,11 +191,25 @@ impl Decoder {
     }
 
     fn text(&mut self, out: &mut impl FnMut(Item)) -> Step {
-        let safe = marker_free(&self.held);
+        let mut safe = marker_free(&self.held);
+        if self.torn {
+            safe = safe.min(free_of(&self.held, ELEMENT));
+            let rest = self.held.get(safe..).unwrap_or_default();
+            if rest.starts_with(ELEMENT) || rest.starts_with(MARKER) {
+                self.torn = false;
+            }
+            if rest.starts_with(ELEMENT) {
+                if safe > 0 {
+                    out(Item::Text(self.held.split_to(safe).freeze()));
+                }
+                (self.state, self.at) = (State::Between, 0);
+                return Step::Go;
+            }
+        }
         if safe > 0 {
             out(Item::Text(self.held.split_to(safe).freeze()));
         }
-        if self.held.len() < MARKER.len() {
+        if !self.held.starts_with(MARKER) {
             return Step::Wait;
         }
         (self.state, self.at) = (State::Opening { markers: 1 }, MARKER.len());
@@ -338,11 +361,16 @@ impl Decoder {
 
 /// How many bytes of `data` are before the marker, or before what may be its beginning.
 fn marker_free(data: &[u8]) -> usize {
+    free_of(data, MARKER)
+}
+
+/// How many bytes of `data` are before `what`, or before what may be its beginning.
+fn free_of(data: &[u8], what: &[u8]) -> usize {
     let mut from = 0;
-    while let Some(found) = data.get(from..).unwrap_or_default().iter().position(|byte| *byte == b'#') {
+    while let Some(found) = data.get(from..).unwrap_or_default().iter().position(|byte| Some(byte) == what.first()) {
         let at = from + found;
         let rest = data.get(at..).unwrap_or_default();
-        if rest.starts_with(MARKER) || MARKER.starts_with(rest) {
+        if rest.starts_with(what) || what.starts_with(rest) {
             return at;
         }
         from = at + 1;
@@ -399,6 +427,8 @@ fn tag(data: &[u8]) -> Token {
 
 /// What a document begins with.
 const MARKER: &[u8] = b"#< CLIXML";
+/// What nearly all elements begin with.
+const ELEMENT: &[u8] = b"<S S=\"";
 /// Markers in a row that one document may follow.
 const MAX_MARKERS: u8 = 4;
 /// Blanks, markers and the tag of the list, before its first element.

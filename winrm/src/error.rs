@@ -470,6 +470,9 @@ pub enum ErrorKind {
     /// The lease cannot start another command: an earlier one left it in doubt.
     #[error("the session is in doubt after an earlier failure")]
     SessionInDoubt,
+    /// Whoever notes down what is started could not, so nothing was.
+    #[error("the command was not started, because it could not be noted down first")]
+    NotNoted,
 }
 
 /// A duration as people write it.

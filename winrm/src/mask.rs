@@ -9,6 +9,8 @@
 //! shorter than [`MIN_BYTES`], and ones that a program changed before writing them (hashed, reversed, wrapped into several
 //! lines, split into two writes with something between). It does no I/O.
 
+mod torn;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,6 +20,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use zeroize::{Zeroize as _, Zeroizing};
+
+use torn::Torn;
 
 /// Shorter secrets, and shorter lines of secrets, are not masked: they would be found in ordinary text everywhere.
 pub const MIN_BYTES: usize = 4;
@@ -91,6 +95,24 @@ impl Patterns {
             return Cow::Borrowed(text);
         }
         Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    /// All forms of all secrets.
+    fn forms(&self) -> Vec<Zeroizing<Vec<u8>>> {
+        let longest = self.nodes.iter().map(|node| node.depth as usize).max().unwrap_or_default();
+        let mut forms = Vec::new();
+        let mut path = Zeroizing::new(Vec::with_capacity(longest));
+        let mut waiting: Vec<u32> = self.children(0).collect();
+        while let Some(index) = waiting.pop() {
+            let node = self.node(index);
+            path.truncate(node.depth as usize - 1);
+            path.push(node.byte);
+            if node.found == node.depth {
+                forms.push(path.clone());
+            }
+            waiting.extend(self.children(index));
+        }
+        forms
     }
 
     fn insert(&mut self, form: &[u8]) {
@@ -242,17 +264,37 @@ pub struct Masker {
     secret: VecDeque<(u64, u64)>,
     /// The last byte that was handed on was masked.
     masking: bool,
+    /// Present while the stream may begin with the end of a secret.
+    torn: Option<Torn>,
 }
 
 impl Masker {
     /// A masker at the beginning of a stream.
     #[must_use]
     pub fn new(patterns: Arc<Patterns>) -> Self {
-        Self { patterns, at: 0, done: 0, held: Bytes::new(), secret: VecDeque::new(), masking: false }
+        Self { patterns, at: 0, done: 0, held: Bytes::new(), secret: VecDeque::new(), masking: false, torn: None }
+    }
+
+    /// A masker somewhere in a stream whose beginning is lost: the end of a secret is masked as well when it comes first, if
+    /// it has [`MIN_BYTES`] or more.
+    #[must_use]
+    pub fn resumed(patterns: Arc<Patterns>) -> Self {
+        Self { torn: Some(Torn::new(&patterns)), ..Self::new(patterns) }
     }
 
     /// Takes the next bytes of the stream, and hands on what is certain.
     pub fn push(&mut self, data: Bytes, out: &mut impl FnMut(Bytes)) {
+        let data = match &mut self.torn {
+            None => data,
+            Some(torn) => {
+                let Some((ending, rest)) = torn.push(&data) else { return };
+                self.torn = None;
+                if ending {
+                    out(Bytes::from_static(MASK.as_bytes()));
+                }
+                rest
+            }
+        };
         if self.patterns.is_empty() {
             if !data.is_empty() {
                 out(data);
@@ -270,6 +312,13 @@ impl Masker {
 
     /// Hands on what is still held: the stream has ended.
     pub fn finish(&mut self, out: &mut impl FnMut(Bytes)) {
+        if let Some(torn) = self.torn.take() {
+            let (ending, rest) = torn.finish();
+            if ending {
+                out(Bytes::from_static(MASK.as_bytes()));
+            }
+            self.push(rest, out);
+        }
         let source = Source { begin: self.done, held: std::mem::take(&mut self.held), data: Bytes::new() };
         self.hand_on(self.done + source.held.len() as u64, &source, out);
         self.at = 0;

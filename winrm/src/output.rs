@@ -78,6 +78,19 @@ impl Refiner {
         }
     }
 
+    /// Somewhere in both streams, whose beginnings are lost. What the lost part began is passed on as it is: the rest of a line
+    /// of the trailer, and of an element of CLIXML. Secrets are masked all the same, and so is the end of one that comes first.
+    #[must_use]
+    pub fn resumed(refinement: Refinement) -> Self {
+        let fresh = Self::new(refinement);
+        Self {
+            decoder: fresh.decoder.map(|_| Decoder::resumed()),
+            stdout: Masker::resumed(Arc::clone(&fresh.secrets)),
+            stderr: Masker::resumed(Arc::clone(&fresh.secrets)),
+            ..fresh
+        }
+    }
+
     /// Takes what the host sent and hands on what is to be seen. No piece is empty.
     pub fn push(&mut self, stream: OutputStream, data: Bytes, out: &mut impl FnMut(OutputStream, Bytes)) {
         match stream {
@@ -238,6 +251,31 @@ mod tests {
             let expected = [("a", OutputValue::Value("***".to_owned())), ("b", OutputValue::Missing)];
             assert_eq!(findings.variables, expected.map(|(name, value)| (name.to_owned(), value)));
             assert_eq!((findings.exit_code(0), findings.exit_code(3)), (7, 3));
+        }
+    }
+
+    #[test]
+    fn a_resumed_beginning_goes_on_with_the_next_element_and_masks_the_end_of_a_secret() {
+        let stderr = "secret &lt;b&gt;_x000D__x000A_</S><S S=\"Error\">gone_x000D__x000A_</S></Objs>plain #< CLIXML\r\n\
+            <Objs Version=\"1.1.0.1\"><S S=\"Error\">next_x000A_</S></Objs>";
+        for size in [1, 2, 7, 10_000] {
+            let secrets = Arc::new(Patterns::new(["Secret-1"]));
+            let outputs = Outputs::new(1, ["a"]).unwrap();
+            let mut refiner = Refiner::resumed(Refinement { raw_stderr: false, outputs, secrets });
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let stdout = format!("ret-1 tail\n{MARK}0+QQ==\n{MARK}x5\n{MARK}.\n");
+            for (stream, text) in [(OutputStream::Stdout, stdout.as_str()), (OutputStream::Stderr, stderr)] {
+                for chunk in text.as_bytes().chunks(size) {
+                    refiner.push(stream, Bytes::copy_from_slice(chunk), &mut |stream, data| {
+                        if stream == OutputStream::Stdout { &mut out } else { &mut err }.extend_from_slice(&data);
+                    });
+                }
+            }
+            let findings = refiner.finish(&mut |_, data| out.extend_from_slice(&data));
+            assert_eq!(String::from_utf8(out).unwrap(), "*** tail\n");
+            assert_eq!(String::from_utf8(err).unwrap(), "secret &lt;b&gt;_x000D__x000A_</S>gone\r\nplain next\n");
+            assert_eq!(findings.variables, [("a".to_owned(), OutputValue::Value("A".to_owned()))]);
+            assert_eq!(findings.exit_code(0), 5);
         }
     }
 

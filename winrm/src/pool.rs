@@ -5,6 +5,7 @@
 //! all. What ends sessions - the final Signal, deleting shells, retiring idle ones - happens in tasks that the pool owns.
 //! It starts a command at most once, and tries a wrong password at most once. Called by agents and the command line.
 
+mod attach;
 mod background;
 mod key;
 mod lease;
@@ -25,13 +26,14 @@ use crate::connection::ConnectionDetails;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::failure::{self, Next};
 use crate::fault::Operation;
+use crate::probe::{Report, Rung, probe_named};
 use crate::session::Session;
 use crate::target::Target;
 use background::Inner;
 use key::{Key, User};
 use places::{Grant, Pooled};
 
-pub use lease::{Lease, Patience};
+pub use lease::{Lease, Ledger, Patience};
 pub use running::{Running, Stopped};
 
 /// Bounds of a pool.
@@ -113,6 +115,12 @@ impl Pool {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Climbs the connection ladder, see [`probe`](crate::probe::probe()), beside the pool's sessions. Its shell bears the
+    /// owner's name: what a killed process leaves behind is found and deleted like the rest.
+    pub async fn probe(&self, target: &Target, deadline: Instant, on_rung: impl FnMut(&Rung)) -> Report {
+        probe_named(target, self.0.names.prefix(), deadline, on_rung).await
     }
 
     /// Figures for metrics.

@@ -3,6 +3,7 @@
 //! Each rung is timed and says what it found; the first one that does not hold ends the climb. It works on connections of
 //! its own, beside any pool, and tries the credential once. Called by agents and the command line.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -77,9 +78,19 @@ impl Report {
 /// this future is dropped half-way, the shell is deleted in the background. Dropped while the shell is being created, it
 /// leaves it to the host, which deletes it a quarter of an hour later.
 pub async fn probe(target: &Target, deadline: Instant, on_rung: impl FnMut(&Rung)) -> Report {
+    probe_named(target, NAMING.into(), deadline, on_rung).await
+}
+
+/// The same, with a shell whose name begins with `naming`.
+pub(crate) async fn probe_named(
+    target: &Target,
+    naming: Arc<str>,
+    deadline: Instant,
+    on_rung: impl FnMut(&Rung),
+) -> Report {
     let mut ladder = Ladder { rungs: Vec::with_capacity(STAGES.len()), on_rung, since: Instant::now() };
     let mut connection = None;
-    let mut failure = climb(target, deadline, &mut ladder, &mut connection).await.err();
+    let mut failure = climb(target, naming, deadline, &mut ladder, &mut connection).await.err();
     // The rung that does not hold is the one after the last that does, whatever stage its failure names: a host may reject
     // a credential late.
     while let Some(&stage) = STAGES.get(ladder.rungs.len()) {
@@ -127,6 +138,7 @@ impl<F: FnMut(&Rung)> Ladder<F> {
 /// Adds the rungs that hold; the failure belongs to the one after them.
 async fn climb<F: FnMut(&Rung)>(
     target: &Target,
+    naming: Arc<str>,
     deadline: Instant,
     ladder: &mut Ladder<F>,
     found: &mut Option<ConnectionInfo>,
@@ -155,7 +167,7 @@ async fn climb<F: FnMut(&Rung)>(
     let mut target = target.clone();
     target.shell.idle_timeout = target.shell.idle_timeout.min(SHELL_IDLE);
     let command_id = Uuid::new_v4();
-    let mut opened = Opened { session: Some(Session::new(target, NAMING.into())), command_id };
+    let mut opened = Opened { session: Some(Session::new(target, naming)), command_id };
     let Some(session) = &mut opened.session else { return Ok(()) };
     session.connect(connection);
     match session.create(deadline).await {
@@ -200,7 +212,7 @@ async fn climb<F: FnMut(&Rung)>(
     Ok(())
 }
 
-/// What the names of the ladder's shells begin with.
+/// What the names of the ladder's shells begin with when they belong to nobody.
 const NAMING: &str = "lictor:test:";
 
 /// Resolve, connect, TLS.

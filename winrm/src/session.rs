@@ -195,6 +195,11 @@ impl Session {
         }
     }
 
+    /// Works on a shell that is there already.
+    pub(crate) fn attach(&mut self, shell_id: &str) {
+        self.shell = Some(Shell { id: shell_id.to_owned(), ended: None });
+    }
+
     /// Whether a shell may exist whose identifier nobody knows.
     pub(crate) fn is_unconfirmed(&self) -> bool {
         self.unconfirmed.is_some()

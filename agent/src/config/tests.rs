@@ -125,7 +125,8 @@ fn addresses_of_the_control_plane() {
 #[test]
 fn the_reference_page_lists_exactly_the_settings() {
     let mut reader = Reader::new(config::Value::default(), Vec::new());
-    read(&mut reader, Path::new("/proc/sys/kernel/hostname"));
+    proxy::read(&mut reader, proxy::Foreign::default());
+    read(&mut reader, Path::new("/proc/sys/kernel/hostname"), None);
     let mut asked: Vec<String> = reader.asked().iter().map(|key| (*key).to_owned()).collect();
     asked.sort();
     let page = include_str!("../../../docs/agent-settings.md");
@@ -150,4 +151,70 @@ fn the_reference_page_lists_exactly_the_settings() {
     let mut fields_sorted = fields.clone();
     fields_sorted.sort_unstable();
     assert_eq!(fields_sorted, heads);
+}
+
+#[test]
+fn the_names_of_others_count_where_ours_say_nothing() {
+    let ours = ("LICTOR_AGENT_CONTROL_PLANE", "https://a");
+    let load = |more: &[(&str, &str)]| load(None, environment(&[&[ours], more].concat()));
+    let proxy = |more: &[(&str, &str)]| {
+        let loaded = load(more).unwrap();
+        let password = loaded.proxy_password.map(|password| password.expose().to_owned());
+        loaded.config.proxy.map(|proxy| {
+            let scheme = if proxy.address.https { "https" } else { "http" };
+            (format!("{scheme}://{}", proxy.address.authority()), proxy.username, password)
+        })
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(load(&[("POLL_FOR_TASKS", "true")]).unwrap().config.transport, Transport::Poll);
+    let both = [("POLL_FOR_TASKS", "true"), ("LICTOR_AGENT_TRANSPORT", "stream")];
+    assert_eq!(load(&both).unwrap().config.transport, Transport::Stream);
+    assert_eq!(load(&[("POLL_FOR_TASKS", "false")]).unwrap().config.transport, Transport::Auto);
+
+    assert_eq!(proxy(&[]), None);
+    let shared = ("HTTPS_PROXY", "http://u:Marker-1@shared:1");
+    assert_eq!(proxy(&[shared]), Some(("http://shared:1".into(), text("u"), text("Marker-1"))));
+    let delegate = [("PROXY_HOST", "delegate"), ("PROXY_PORT", "2"), ("PROXY_SCHEME", "https")];
+    let user = [("PROXY_USER", "du"), ("PROXY_PASSWORD", "Marker-2")];
+    let all = [&[shared][..], &delegate, &user].concat();
+    assert_eq!(proxy(&all), Some(("https://delegate:2".into(), text("du"), text("Marker-2"))));
+    // The passwords of other proxies are not for this one.
+    let own =
+        [&all[..], &[("LICTOR_AGENT_PROXY__URL", "http://own:3"), ("LICTOR_AGENT_PROXY__USERNAME", "me")]].concat();
+    assert_eq!(proxy(&own), Some(("http://own:3".into(), text("me"), None)));
+    let off = [&all[..], &[("LICTOR_AGENT_PROXY__URL", "none")]].concat();
+    assert_eq!(proxy(&off), None);
+    let file = [&all[..], &[("LICTOR_AGENT_PROXY__PASSWORD_FILE", "/f")]].concat();
+    assert_eq!(proxy(&file), Some(("https://delegate:2".into(), text("du"), None)));
+
+    let served = |more: &[(&str, &str)]| {
+        let loaded = load(&[&[("https_proxy", "p:1")], more].concat()).unwrap();
+        loaded.config.proxy.unwrap().serves("a.corp.example", 7443)
+    };
+    assert!(
+        served(&[("NO_PROXY", "http://x/y, other.example,10.0.0.0/8")]),
+        "what it does not understand is passed over"
+    );
+    assert!(!served(&[("no_proxy", "10.0.0.0/8 .corp.example")]));
+    assert!(served(&[("NO_PROXY", "corp.example"), ("LICTOR_AGENT_PROXY__NO_PROXY", "other")]));
+
+    let mistakes = load(&[
+        ("POLL_FOR_TASKS", "maybe"),
+        ("HTTPS_PROXY", "ftp://u:Marker-3@p"),
+        ("LICTOR_AGENT_PROXY__NO_PROXY", "http://x/y"),
+        ("LICTOR_AGENT_PROXY__PASSWORD", "Marker-4"),
+    ])
+    .unwrap_err()
+    .to_string();
+    for expected in [
+        "POLL_FOR_TASKS: must be",
+        "HTTPS_PROXY: must start",
+        "proxy.no_proxy: \"http://x/y\" ",
+        "proxy.password: is not a setting",
+    ] {
+        assert!(mistakes.contains(expected), "{expected:?} is missing in:\n{mistakes}");
+    }
+    assert!(!mistakes.contains("Marker"), "{mistakes}");
+    let mistakes = load(&[("LICTOR_AGENT_PROXY__URL", "http://u:Marker-5@p")]).unwrap_err().to_string();
+    assert!(mistakes.contains("proxy.username and proxy.password_file") && !mistakes.contains("Marker"), "{mistakes}");
 }

@@ -22,7 +22,17 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::Identity;
+use super::proxy::{Line, ProxyError, Way};
 use crate::config::ControlPlaneAddress;
+
+/// Where the control plane is, and how to get there.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    /// Where.
+    pub(crate) address: ControlPlaneAddress,
+    /// Through which proxy.
+    pub(crate) proxy: Option<Way>,
+}
 
 /// Why the control plane cannot be reached or trusted.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -40,6 +50,16 @@ pub(crate) enum ConnectError {
     Timeout {
         /// Where.
         address: String,
+    },
+    /// The proxy in between.
+    #[error("failed to connect to the control plane at {address} through the proxy {proxy}")]
+    Proxy {
+        /// The control plane.
+        address: String,
+        /// Where the proxy listens.
+        proxy: String,
+        /// How it failed.
+        source: ProxyError,
     },
     /// It is not the control plane that the token names.
     #[error("refused to enrol at {address}")]
@@ -109,7 +129,8 @@ pub(crate) fn identified(identity: &Identity) -> Result<ClientConfig, ConnectErr
 
 /// Opens one HTTP/2 connection. It is not reopened behind the caller's back: the first connection that breaks ends the
 /// session, and reconnecting is the link's business.
-pub(crate) async fn connect(address: &ControlPlaneAddress, config: ClientConfig) -> Result<Channel, ConnectError> {
+pub(crate) async fn connect(route: &Route, config: ClientConfig) -> Result<Channel, ConnectError> {
+    let address = &route.address;
     let authority = address.authority();
     let origin: Uri =
         address.to_string().parse().map_err(|_| ConnectError::Setup(format!("{address} is not a URL")))?;
@@ -124,7 +145,7 @@ pub(crate) async fn connect(address: &ControlPlaneAddress, config: ClientConfig)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(HTTP2_WINDOW)
         .initial_connection_window_size(HTTP2_WINDOW);
-    let connector = Arc::new(Connector { address: address.clone(), tls: TlsConnector::from(Arc::new(config)) });
+    let connector = Arc::new(Connector { route: route.clone(), tls: TlsConnector::from(Arc::new(config)) });
     let service = tower::service_fn(move |_: Uri| {
         let connector = Arc::clone(&connector);
         async move { connector.open().await.map(TokioIo::new) }
@@ -150,23 +171,32 @@ fn dig(error: &(dyn StdError + 'static)) -> Option<ConnectError> {
 }
 
 struct Connector {
-    address: ControlPlaneAddress,
+    route: Route,
     tls: TlsConnector,
 }
 
 impl Connector {
-    async fn open(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ConnectError> {
-        let address = self.address.authority();
+    async fn open(&self) -> Result<tokio_rustls::client::TlsStream<Box<dyn Line>>, ConnectError> {
+        let Route { address: target, proxy } = &self.route;
+        let address = target.authority();
         tokio::time::timeout(CONNECT_TIMEOUT, async {
-            let tcp = TcpStream::connect((self.address.host(), self.address.port()))
-                .await
-                .map_err(|source| ConnectError::Tcp { address: address.clone(), source: Arc::new(source) })?;
-            // Without it small control messages wait for the acknowledgement of output.
-            tcp.set_nodelay(true)
-                .map_err(|source| ConnectError::Tcp { address: address.clone(), source: Arc::new(source) })?;
-            let name = ServerName::try_from(self.address.host().to_owned())
-                .map_err(|_| ConnectError::Setup(format!("{:?} is not a host name", self.address.host())))?;
-            self.tls.connect(name, tcp).await.map_err(|error| tls_error(&address, error))
+            let line: Box<dyn Line> = match proxy.as_ref().filter(|way| way.serves(target.host(), target.port())) {
+                Some(way) => way.tunnel(&address).await.map_err(|source| ConnectError::Proxy {
+                    address: address.clone(),
+                    proxy: way.authority(),
+                    source,
+                })?,
+                None => {
+                    let tcp_error = |source| ConnectError::Tcp { address: address.clone(), source: Arc::new(source) };
+                    let tcp = TcpStream::connect((target.host(), target.port())).await.map_err(tcp_error)?;
+                    // Without it small control messages wait for the acknowledgement of output.
+                    tcp.set_nodelay(true).map_err(tcp_error)?;
+                    Box::new(tcp)
+                }
+            };
+            let name = ServerName::try_from(target.host().to_owned())
+                .map_err(|_| ConnectError::Setup(format!("{:?} is not a host name", target.host())))?;
+            self.tls.connect(name, line).await.map_err(|error| tls_error(&address, error))
         })
         .await
         .unwrap_or_else(|_| Err(ConnectError::Timeout { address: address.clone() }))
@@ -264,7 +294,7 @@ fn with_alpn(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
-/// For name resolution, TCP and TLS together.
+/// For name resolution, TCP, the tunnel through a proxy and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP/2 pings find a dead path long before TCP does.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

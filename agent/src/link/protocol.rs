@@ -11,6 +11,7 @@ mod outbound;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lictor_proto::v1::{
@@ -18,7 +19,8 @@ use lictor_proto::v1::{
     ServerEvent, TaskResult, Welcome, agent_event, server_event,
 };
 
-use crate::tasks::{Command, Event, TaskKey};
+use crate::admission::Room;
+use crate::tasks::{Command, Event, Resumption, TaskKey};
 
 /// What the agent says about itself in every Hello.
 #[derive(Debug, Clone)]
@@ -43,9 +45,15 @@ pub(crate) struct Protocol {
     /// Assignments that went to the engine, and those of them that gave their slots back.
     assigned: u64,
     settled: u64,
+    /// Whether and for how much new credit may be granted.
+    room: Room,
     /// Of the newest Welcome.
     window: u64,
     draining: Option<String>,
+    /// What else the next Hello says about itself: why the journal cannot be written.
+    impaired: Option<Arc<str>>,
+    /// The session is to begin anew: what Hello said is not true any more.
+    afresh: bool,
     idle: bool,
     /// Whose turn it is to send output.
     turn: Option<TaskKey>,
@@ -65,6 +73,8 @@ struct Entry {
     acked: u64,
     /// Output that cannot be sent any more.
     gap: bool,
+    /// An earlier process started it; the engine waits for the control plane's word on how to go on.
+    interrupted: bool,
     /// What this session knows. Nothing: not yet resumed.
     told: Option<Told>,
 }
@@ -149,6 +159,9 @@ pub(crate) enum SessionEnd {
     /// Nothing came in time.
     #[error("the control plane did not answer {0} in time")]
     Silence(&'static str),
+    /// What the agent said about itself is not true any more; it says so in the next session.
+    #[error("the agent has something new to say about itself")]
+    Afresh,
 }
 
 impl Protocol {
@@ -161,8 +174,11 @@ impl Protocol {
             commands: VecDeque::new(),
             assigned: 0,
             settled: 0,
+            room: Room::default(),
             window: DEFAULT_WINDOW,
             draining: None,
+            impaired: None,
+            afresh: false,
             idle: false,
             turn: None,
         };
@@ -174,6 +190,8 @@ impl Protocol {
 
     /// A connection is there: says Hello.
     pub(crate) fn connected(&mut self, now: Instant) {
+        self.afresh = false;
+        let impaired = self.impaired.as_deref().map(|why| why.chars().take(MAX_FACT).collect());
         let held = self.tasks.iter().map(|(key, entry)| {
             let state = match entry.stage {
                 // Not yet journalled, but on its way to be started: unnamed, it would be given to another agent, too.
@@ -182,7 +200,12 @@ impl Protocol {
                 Stage::Started => HeldState::Running,
                 Stage::Ended(_) => HeldState::Ended,
             };
-            HeldTask { task: Some(key.to_wire()), state: state.into(), output_bytes: entry.produced }
+            HeldTask {
+                task: Some(key.to_wire()),
+                state: state.into(),
+                output_bytes: entry.produced,
+                wants_assignment: entry.interrupted,
+            }
         });
         let hello = Hello {
             protocol: lictor_proto::PROTOCOL_VERSION,
@@ -193,7 +216,7 @@ impl Protocol {
             capabilities: CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
             held: held.collect(),
             draining: self.draining.is_some(),
-            degraded: self.about.degraded.clone(),
+            degraded: self.about.degraded.iter().cloned().chain(impaired).collect(),
         };
         for entry in self.tasks.values_mut() {
             let (accepted, started) = match entry.stage {
@@ -220,6 +243,16 @@ impl Protocol {
         if let Some(session) = self.session.as_mut() {
             session.eager = true;
         }
+    }
+
+    /// Changes how much new credit is granted. What was granted stays.
+    pub(crate) fn admit(&mut self, room: Room) {
+        self.room = room;
+    }
+
+    /// Whether it asks for nothing new, for now.
+    pub(crate) fn is_closed(&self) -> bool {
+        !self.room.open || self.impaired.is_some()
     }
 
     /// Whether the engine still owes the news of an assignment that it got.
@@ -287,6 +320,18 @@ impl Protocol {
                 Some(_) => self.repeat(key),
                 None => self.enter(key, Stage::Accepted, 0),
             },
+            Event::Interrupted { key, .. } => {
+                if !self.tasks.contains_key(key) {
+                    self.enter(key, Stage::Started, 0);
+                    // It holds a slot like one that was assigned to this process.
+                    self.assigned += 1;
+                }
+                if let Some(entry) = self.tasks.get_mut(key) {
+                    (entry.started, entry.interrupted) = (true, true);
+                }
+                self.repeat(key);
+            }
+            Event::Left(key) => drop(self.tasks.remove(key)),
             Event::Started(key) => {
                 if let Some(entry) = self.tasks.get_mut(key)
                     && matches!(entry.stage, Stage::Accepted)
@@ -300,6 +345,7 @@ impl Protocol {
                 Some(entry) => {
                     entry.produced = entry.produced.max(result.output_bytes);
                     entry.stage = Stage::Ended(result.clone());
+                    entry.interrupted = false;
                 }
                 // Restored, or told to forget it meanwhile; a session that knows nothing of it says so.
                 None => self.enter(key, Stage::Ended(result.clone()), result.output_bytes),
@@ -315,6 +361,11 @@ impl Protocol {
                 }
             }
             Event::Settled(settled) => self.settled = *settled,
+            Event::Impaired(why) => {
+                // Credit that was granted can only be taken back by a new Hello, which also says why.
+                self.afresh |= self.session.is_some() && self.impaired.is_some() != why.is_some();
+                self.impaired.clone_from(why);
+            }
             Event::Draining(reason) => self.draining = Some(reason.clone()),
             Event::Idle => self.idle = true,
         }
@@ -329,8 +380,9 @@ impl Protocol {
             end: None,
             handed_back: None,
         });
-        self.tasks
-            .insert(key.clone(), Entry { stage, started: false, produced, full: false, acked: 0, gap: false, told });
+        let entry =
+            Entry { stage, started: false, produced, full: false, acked: 0, gap: false, interrupted: false, told };
+        self.tasks.insert(key.clone(), entry);
     }
 
     /// Says again what is known of an assignment, output aside.
@@ -433,11 +485,22 @@ impl Protocol {
             session.heartbeat.next = now + session.heartbeat.interval;
         }
         for resume in welcome.resume {
-            let Resume { task, decision, output_acked, cancel_requested } = resume;
+            let Resume { task, decision, output_acked, cancel_requested, assignment } = resume;
             let Some(key) = TaskKey::parse(task) else { continue };
+            let entry = self.tasks.get_mut(&key);
+            let interrupted = entry.is_some_and(|entry| std::mem::take(&mut entry.interrupted));
+            let resumption = |key: TaskKey, stale: bool| {
+                // Of another task it would be of no use: its secret is sealed for the other one.
+                let assignment = assignment.filter(|assignment| assignment.task.as_ref() == Some(&key.to_wire()));
+                let assignment = assignment.map(Box::new);
+                Command::Resume(Box::new(Resumption { key, assignment, output_acked, stale }))
+            };
             match ResumeDecision::try_from(decision) {
                 Ok(ResumeDecision::Stale) => {
                     self.tasks.remove(&key);
+                    if interrupted {
+                        self.commands.push_back(resumption(key.clone(), true));
+                    }
                     self.commands.push_back(Command::Stale(key));
                 }
                 Ok(ResumeDecision::Forget) => {
@@ -446,12 +509,27 @@ impl Protocol {
                 }
                 // What this version does not know cannot be worse than going on.
                 Ok(ResumeDecision::Continue | ResumeDecision::Unspecified) | Err(_) => {
+                    if interrupted {
+                        self.interrupted_at(&key, output_acked);
+                        self.commands.push_back(resumption(key.clone(), false));
+                    }
                     if cancel_requested {
                         let reason = "asked for while the agent was not connected".to_owned();
                         self.commands.push_back(Command::Cancel { key: key.clone(), reason });
                     }
                     self.output_acked(key, output_acked, false);
                 }
+            }
+        }
+    }
+
+    /// What an earlier process made of the output is known by what is stored.
+    fn interrupted_at(&mut self, key: &TaskKey, offset: u64) {
+        if let Some(entry) = self.tasks.get_mut(key) {
+            entry.produced = entry.produced.max(offset);
+            entry.acked = entry.acked.max(offset);
+            if let Some(told) = entry.told.as_mut() {
+                told.sent = told.sent.max(offset);
             }
         }
     }
@@ -495,6 +573,9 @@ impl Protocol {
     /// [`SessionEnd`] when the control plane has been silent for too long.
     pub(crate) fn tick(&mut self, now: Instant) -> Result<(), SessionEnd> {
         let Some(session) = self.session.as_mut() else { return Ok(()) };
+        if std::mem::take(&mut self.afresh) {
+            return Err(SessionEnd::Afresh);
+        }
         match session.phase {
             Phase::AwaitingWelcome if now >= session.opened + WELCOME_TIMEOUT => {
                 return Err(SessionEnd::Silence("Hello"));
@@ -548,6 +629,8 @@ impl Beat {
     }
 }
 
+/// Characters of a fact about the agent; the control plane takes 1000 bytes.
+const MAX_FACT: usize = 250;
 /// What this version can do.
 const CAPABILITIES: &[&str] = &["connection_test", "command", "script"];
 /// Until Welcome says otherwise.

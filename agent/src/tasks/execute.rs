@@ -3,11 +3,13 @@
 //! INVARIANT: the start is journalled, with the shell and the command id, before Command is sent; and Command is sent
 //! once. Waits are bounded by the task's deadline and end early when the engine orders it. Called by the engine.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use lictor_proto::v1::{
     ConnectionReport, Failure, HandBackReason, OutputStream, OutputVariable, OutputVariableState, Rung, RungOutcome,
     StderrRecord, StderrRecordKind, TaskResult, TaskState, Timings,
@@ -19,17 +21,17 @@ use lictor_winrm::output::{Findings, Refinement, Refiner};
 use lictor_winrm::pool::{self, ConnectionInfo, Exchanges, Lease, Patience, Stopped};
 use lictor_winrm::powershell::OutputValue;
 use lictor_winrm::shell::{Event as HostEvent, OutputStream as HostStream};
-use lictor_winrm::{Error as WinrmError, Invocation, Stage, probe};
+use lictor_winrm::{Error as WinrmError, Stage, probe};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use super::journal::{self, Journal};
+use super::clock::Stamp;
+use super::journal::{self, Journal, Start};
 use super::output::Log;
 use super::task::{Kind, Task, Work};
 use super::{Event, TaskKey};
-use crate::failure::{self, StopCause, Verdict};
+use crate::failure::{self, HandBack, StopCause, Verdict};
 use crate::sessions::Sessions;
 use crate::telemetry::Metrics;
 
@@ -71,28 +73,24 @@ pub(super) struct Run<'a> {
     /// Set before the start is journalled.
     pub(super) started: &'a AtomicBool,
     pub(super) accepted: Instant,
+    /// The same moment, for the journal.
+    pub(super) accepted_at: Stamp,
+    /// What is journalled about the start.
+    pub(super) start: Option<Start>,
 }
 
 /// What is known when a task ends.
 #[derive(Debug, Default)]
-struct Report {
-    session: Option<Lease>,
-    connection: Option<ConnectionInfo>,
+pub(super) struct Report {
+    pub(super) session: Option<Lease>,
+    pub(super) connection: Option<ConnectionInfo>,
     exchanges: Exchanges,
     exit_code: Option<i32>,
-    output_gap: bool,
+    pub(super) output_gap: bool,
     rungs: Vec<Rung>,
     findings: Findings,
-    lease: Option<Duration>,
-    run: Option<Duration>,
-}
-
-/// A command that may be started.
-#[derive(Clone, Copy)]
-struct Running<'a> {
-    work: &'a Work,
-    command_id: Uuid,
-    deadline: Instant,
+    pub(super) lease: Option<Duration>,
+    pub(super) run: Option<Duration>,
 }
 
 impl Run<'_> {
@@ -103,6 +101,7 @@ impl Run<'_> {
         let verdict = match &self.task.kind {
             Kind::ConnectionTest => self.test(&mut report).await,
             Kind::Run(work) => self.run(work, &mut report).await,
+            Kind::Follow(followed) => self.follow(followed, &mut report).await,
         };
         let (outcome, failure) = match verdict {
             Ok(state) => (state, None),
@@ -154,7 +153,7 @@ impl Run<'_> {
             turn = timeout_at(deadline, sessions.turn(&self.task.plan)) => turn,
         };
         let Ok(_turn) = turn else { return Err(failure::stopped_before_start(&StopCause::Deadline)) };
-        self.journal_start(String::new(), String::new()).await?;
+        self.journal_start().await?;
         let begun = Instant::now();
         let climbed = tokio::select! {
             biased;
@@ -195,13 +194,10 @@ impl Run<'_> {
             Err(_) => return Err(failure::stopped_before_start(&StopCause::Deadline)),
         };
         report.lease = Some(self.accepted.elapsed());
-        let command_id = Uuid::new_v4();
-        self.journal_start(lease.shell_id().to_owned(), command_id.to_string()).await?;
         let begun = Instant::now();
         let mut refiner =
             Refiner::new(Refinement { raw_stderr: work.raw_stderr, outputs: work.outputs.clone(), secrets });
-        let running = Running { work, command_id, deadline };
-        let verdict = self.command(&mut lease, &running, &mut refiner, report).await;
+        let verdict = self.command(&mut lease, work, &mut refiner, report).await;
         let verdict = self.refined(refiner, deadline, verdict, report).await;
         report.run = Some(begun.elapsed());
         // Only now: a shell that was gone has been replaced on another connection.
@@ -213,23 +209,36 @@ impl Run<'_> {
     async fn command(
         &mut self,
         lease: &mut Lease,
-        running: &Running<'_>,
+        work: &Work,
         refiner: &mut Refiner,
         report: &mut Report,
     ) -> Result<TaskState, Verdict> {
-        let Running { work, command_id, deadline } = *running;
-        let (started, mut ordered) = self.start(lease, &work.invocation, command_id, deadline).await;
-        let mut running = match started {
-            Ok(running) => running,
-            Err(error) if error.may_have_started() => return Err(failure::starting(&error)),
+        let deadline = self.deadline();
+        let (started, ordered) = self.start(lease, work, deadline).await?;
+        match started {
+            Ok(running) => self.attend(running, ordered, refiner, report).await,
+            Err(error) if error.may_have_started() => Err(failure::starting(&error)),
             Err(error) => {
                 let cause = ordered.or_else(|| (Instant::now() >= deadline).then_some(StopCause::Deadline));
-                return Err(match cause {
+                Err(match cause {
                     Some(cause) => failure::stopped_while_starting(&cause, &error),
                     None => failure::starting(&error),
-                });
+                })
             }
-        };
+        }
+    }
+
+    /// Follows a command to its end, or stops it when that is ordered or its time is over.
+    pub(super) async fn attend(
+        &mut self,
+        mut running: pool::Running<'_>,
+        mut ordered: Option<StopCause>,
+        refiner: &mut Refiner,
+        report: &mut Report,
+    ) -> Result<TaskState, Verdict> {
+        let deadline = self.deadline();
+        let worker = self.worker;
+        let mut noting: Option<BoxFuture<'_, ()>> = None;
         let cause = loop {
             if let Some(cause) = ordered.take() {
                 break cause;
@@ -238,9 +247,25 @@ impl Run<'_> {
                 biased;
                 cause = stop(&mut self.orders) => break cause,
                 () = sleep_until(deadline) => break StopCause::Deadline,
+                () = async { match noting.as_mut() { Some(noting) => noting.await, None => pending().await } } => {
+                    noting = None;
+                    continue;
+                }
                 event = running.next() => event,
             };
             report.exchanges = running.exchanges();
+            if running.has_sent_input()
+                && let Some(start) = self.start.as_mut().filter(|start| !start.input_sent)
+            {
+                start.input_sent = true;
+                let (key, record) = (&self.task.key, journal::Record::Started(Box::new(start.clone())));
+                // Beside the command. What is dropped half-way was either handed to the journal before the end is, or never.
+                noting = Some(Box::pin(async move {
+                    if let Err(error) = worker.journal.put(key, &record).await {
+                        tracing::debug!(error = %failure::chain(&error), "That the input was sent is not journalled");
+                    }
+                }));
+            }
             match event {
                 Ok(HostEvent::Output { stream, data }) => {
                     self.worker.metrics.output_produced(data.len());
@@ -272,21 +297,45 @@ impl Run<'_> {
     async fn start<'l>(
         &mut self,
         lease: &'l mut Lease,
-        invocation: &Invocation,
-        command_id: Uuid,
+        work: &Work,
         deadline: Instant,
-    ) -> (Result<pool::Running<'l>, WinrmError>, Option<StopCause>) {
+    ) -> Result<(Result<pool::Running<'l>, WinrmError>, Option<StopCause>), Verdict> {
         let given_up = CancellationToken::new();
         let patience = Patience { until: deadline, given_up: given_up.clone() };
-        let start = lease.start_patiently(invocation, command_id, patience);
-        tokio::pin!(start);
-        tokio::select! {
-            biased;
-            cause = stop(&mut self.orders) => {
-                given_up.cancel();
-                (start.await, Some(cause))
+        let mut notes = Notes {
+            worker: self.worker,
+            key: &self.task.key,
+            started: self.started,
+            start: Start {
+                host: self.task.plan.host().to_owned(),
+                shell_id: String::new(),
+                command_id: work.command_id.to_string(),
+                accepted: self.accepted_at.clone(),
+                input_sent: !work.invocation.has_input(),
+                skipped: 0,
+            },
+            noted: false,
+            failed: None,
+        };
+        let (started, ordered) = {
+            let start = lease.start_patiently(&work.invocation, work.command_id, patience, &mut notes);
+            tokio::pin!(start);
+            tokio::select! {
+                biased;
+                cause = stop(&mut self.orders) => {
+                    given_up.cancel();
+                    (start.await, Some(cause))
+                }
+                started = &mut start => (started, None),
             }
-            started = &mut start => (started, None),
+        };
+        let Notes { start, noted, failed, .. } = notes;
+        self.start = noted.then_some(start);
+        match failed {
+            // What is not journalled is not started: after a crash nobody would know of it.
+            Some(error) if !noted => Err(self.worker.impaired(failure::chain(&error)).await.into()),
+            Some(error) => Err(failure::not_journalled(&failure::chain(&error))),
+            None => Ok((started, ordered)),
         }
     }
 
@@ -308,7 +357,7 @@ impl Run<'_> {
     }
 
     /// The output has ended, however: hands on what was held back, and reports what was found in it.
-    async fn refined(
+    pub(super) async fn refined(
         &mut self,
         refiner: Refiner,
         deadline: Instant,
@@ -327,21 +376,56 @@ impl Run<'_> {
         verdict
     }
 
-    async fn journal_start(&self, shell_id: String, command_id: String) -> Result<(), Verdict> {
-        let host = self.task.plan.host().to_owned();
-        self.started.store(true, Ordering::Release);
-        let record = journal::Record::Started { host, shell_id, command_id };
-        if let Err(error) = self.worker.journal.put(&self.task.key, &record).await {
-            // What is not journalled is not started: after a crash nobody would know of it.
-            self.started.store(false, Ordering::Release);
-            return Err(failure::unable("agent.journal", failure::chain(&error)).into());
+    /// For what has no command of its own.
+    async fn journal_start(&self) -> Result<(), Verdict> {
+        let start = Start { host: self.task.plan.host().to_owned(), ..Start::default() };
+        let (worker, key) = (self.worker, &self.task.key);
+        let mut notes = Notes { worker, key, started: self.started, start, noted: false, failed: None };
+        if notes.write().await {
+            return Ok(());
         }
-        self.worker.tell(Event::Started(self.task.key.clone())).await;
-        Ok(())
+        let error = notes.failed.as_ref().map(|error| failure::chain(error)).unwrap_or_default();
+        Err(self.worker.impaired(error).await.into())
     }
 
-    fn deadline(&self) -> Instant {
-        self.accepted + self.task.timeout
+    pub(super) fn deadline(&self) -> Instant {
+        match &self.task.kind {
+            Kind::Follow(followed) => followed.deadline,
+            Kind::ConnectionTest | Kind::Run(_) => self.accepted + self.task.timeout,
+        }
+    }
+}
+
+/// Journals the start before Command is sent, and again when another shell took the first one's place.
+struct Notes<'a> {
+    worker: &'a Worker,
+    key: &'a TaskKey,
+    started: &'a AtomicBool,
+    start: Start,
+    noted: bool,
+    failed: Option<journal::JournalError>,
+}
+
+impl Notes<'_> {
+    async fn write(&mut self) -> bool {
+        self.started.store(true, Ordering::Release);
+        let record = journal::Record::Started(Box::new(self.start.clone()));
+        if let Err(error) = self.worker.journal.put(self.key, &record).await {
+            self.started.store(self.noted, Ordering::Release);
+            self.failed = Some(error);
+            return false;
+        }
+        if !std::mem::replace(&mut self.noted, true) {
+            self.worker.tell(Event::Started(self.key.clone())).await;
+        }
+        true
+    }
+}
+
+impl pool::Ledger for Notes<'_> {
+    async fn note(&mut self, shell_id: &str) -> bool {
+        shell_id.clone_into(&mut self.start.shell_id);
+        self.write().await
     }
 }
 
@@ -354,8 +438,29 @@ impl Worker {
         }
     }
 
-    /// Makes the result and the unacknowledged output safe, then gives the session back, then tells the link.
-    pub(super) async fn finish(&self, key: &TaskKey, log: &Log, result: Box<TaskResult>, session: Option<Lease>) {
+    /// The journal could not take a task. The link hears why before it hears of the task, so that no other comes.
+    pub(super) async fn impaired(&self, why: String) -> HandBack {
+        self.tell(Event::Impaired(Some(why.as_str().into()))).await;
+        failure::not_written_down(why)
+    }
+
+    /// Makes the result and the unacknowledged output safe, then gives the session back, then tells the link. False when the
+    /// result is not in the journal: it is told all the same.
+    pub(super) async fn finish(
+        &self,
+        key: &TaskKey,
+        log: &Log,
+        result: Box<TaskResult>,
+        session: Option<Lease>,
+    ) -> bool {
+        let journalled = self.journal_end(key, log, result.clone()).await;
+        drop(session);
+        self.tell(Event::Ended { key: key.clone(), result, log: log.clone() }).await;
+        journalled
+    }
+
+    /// Makes the result and the unacknowledged output safe. False when that failed.
+    pub(super) async fn journal_end(&self, key: &TaskKey, log: &Log, result: Box<TaskResult>) -> bool {
         let persisted = tokio::task::spawn_blocking({
             let log = log.clone();
             move || log.persist()
@@ -374,17 +479,17 @@ impl Worker {
                 Vec::new()
             }
         };
-        let record = journal::Record::Ended { result: result.clone(), tail };
-        if let Err(error) = self.journal.put(key, &record).await {
-            tracing::error!(error = %failure::chain(&error), "The result is not journalled and would be lost in a crash");
+        let record = journal::Record::Ended { result, tail, skipped: log.skipped() };
+        let journalled = self.journal.put(key, &record).await;
+        if let Err(error) = &journalled {
+            tracing::error!(error = %failure::chain(error), "The result is not journalled and would be lost in a crash");
         }
-        drop(session);
-        self.tell(Event::Ended { key: key.clone(), result, log: log.clone() }).await;
+        journalled.is_ok()
     }
 }
 
 /// Waits for the order to stop.
-async fn stop(orders: &mut watch::Receiver<Orders>) -> StopCause {
+pub(super) async fn stop(orders: &mut watch::Receiver<Orders>) -> StopCause {
     let ordered = orders.wait_for(|orders| orders.stop.is_some()).await.ok().and_then(|orders| orders.stop.clone());
     // The engine went away, and with it the agent.
     ordered.unwrap_or(StopCause::Drained)
@@ -442,8 +547,8 @@ fn wire_duration(duration: Duration) -> prost_types::Duration {
 }
 
 /// From ctrl_c to terminate.
-const STOP_GRACE: Duration = Duration::from_secs(5);
+pub(super) const STOP_GRACE: Duration = Duration::from_secs(5);
 /// For the whole stop: grace, terminate and Delete, each an exchange with its own read timeout.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// What a callee that keeps the deadline itself gets to say so in its own words.
-const SLACK: Duration = Duration::from_secs(2);
+pub(super) const SLACK: Duration = Duration::from_secs(2);

@@ -4,13 +4,10 @@
 //! tasks share one sync. It must never hold a secret, and a damaged file must never keep the agent from starting: it is
 //! set aside. Called by the engine.
 
+mod store;
 #[cfg(test)]
 mod tests;
 
-use std::fs::Permissions;
-use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,12 +15,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use lictor_proto::v1::{OutputStream, TaskResult};
 use prost::Message as _;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
 
 use super::TaskKey;
+use super::clock::Stamp;
 use super::output::Piece;
 use crate::telemetry::Metrics;
+use store::{Attempt, Change, Opener, Store, attempt, create, write};
 
 /// What is known of one assignment.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,27 +30,48 @@ pub(crate) enum Record {
     /// Accepted; surely not started.
     Accepted,
     /// May have started.
-    Started {
-        /// The host, for people.
-        host: String,
-        /// The remote shell; empty for a connection test.
-        shell_id: String,
-        /// The command in it; empty for a connection test.
-        command_id: String,
-    },
+    Started(Box<Start>),
     /// Ended.
     Ended {
         /// How.
         result: Box<TaskResult>,
         /// Output that was short enough to be kept here.
         tail: Vec<Piece>,
+        /// Of the log, when this was written.
+        skipped: u64,
     },
+}
+
+/// How a task was started, and all that a later process needs to find its command again; the credential is none of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// The host.
+    pub(crate) host: String,
+    /// The remote shell; empty for a connection test.
+    pub(crate) shell_id: String,
+    /// The command in it; empty for a connection test.
+    pub(crate) command_id: String,
+    /// When the task was accepted. Not known in records of versions that did not follow commands again.
+    pub(crate) accepted: Stamp,
+    /// The host has all of the command's input, or there is none.
+    pub(crate) input_sent: bool,
+    /// Of the log, when this was written.
+    pub(crate) skipped: u64,
+}
+
+impl Start {
+    /// Shell and command, when there is a command that can be found again.
+    pub(crate) fn place(&self) -> Option<(&str, Uuid)> {
+        let command_id = self.command_id.parse().ok()?;
+        (!self.shell_id.is_empty() && self.accepted.is_known()).then_some((self.shell_id.as_str(), command_id))
+    }
 }
 
 /// The journal. Dropping it finishes what was asked for.
 #[derive(Debug)]
 pub(crate) struct Journal {
     requests: mpsc::Sender<Request>,
+    trouble: watch::Receiver<Option<Arc<str>>>,
     writer: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -85,6 +105,9 @@ pub(crate) enum JournalError {
     /// It cannot be written.
     #[error("failed to write the journal")]
     Write(#[source] Arc<redb::Error>),
+    /// The store panicked over it.
+    #[error("failed to write the journal: the store broke off")]
+    BrokeOff,
     /// Its thread is gone.
     #[error("failed to write the journal: it is closed")]
     Closed,
@@ -104,9 +127,14 @@ pub(crate) struct Opened {
 impl Journal {
     /// Opens or makes the journal under `state_dir`. Blocks.
     pub(crate) fn open(state_dir: &Path, metrics: Arc<Metrics>) -> Result<Opened, JournalError> {
+        Self::open_by(state_dir, metrics, Arc::new(create))
+    }
+
+    /// The same with a way of opening the file that a test chooses.
+    fn open_by(state_dir: &Path, metrics: Arc<Metrics>, opener: Opener) -> Result<Opened, JournalError> {
         let path = state_dir.join("journal.redb");
         let mut set_aside = None;
-        let (database, records) = match attempt(&path)? {
+        let (database, records) = match attempt(&path, &opener)? {
             Attempt::Sound(database, records) => (database, records),
             Attempt::Damaged(why) => {
                 let aside = aside(&path);
@@ -120,33 +148,45 @@ impl Journal {
                     "The journal is damaged and was set aside; results that waited in it are lost, their tasks end as Unknown when their leases run out"
                 );
                 set_aside = Some(aside);
-                match attempt(&path)? {
+                match attempt(&path, &opener)? {
                     Attempt::Sound(database, records) => (database, records),
                     Attempt::Damaged(_) => return Err(JournalError::Closed),
                 }
             }
         };
         let (requests, receiver) = mpsc::channel(QUEUE);
+        let (trouble_in, trouble) = watch::channel(None);
+        let store = Store { path: path.clone(), opener, database: Some(database) };
         let writer = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || write(&database, receiver, &metrics))
+            .spawn(move || write(store, receiver, &trouble_in, &metrics))
             .map_err(|source| JournalError::File { action: "start the writer of", path, source: Arc::new(source) })?;
-        Ok(Opened { journal: Self { requests, writer: Some(writer) }, records, set_aside })
+        Ok(Opened { journal: Self { requests, trouble, writer: Some(writer) }, records, set_aside })
+    }
+
+    /// Why it cannot be written at the moment, in words; nothing when the last commit went well.
+    pub(crate) fn trouble(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.trouble.clone()
+    }
+
+    /// Writes and syncs something that does not matter: finds out whether it works again.
+    pub(crate) async fn probe(&self) -> Result<(), JournalError> {
+        self.request(Change::Probe).await
     }
 
     /// Returns once the record is safe.
     pub(crate) async fn put(&self, key: &TaskKey, record: &Record) -> Result<(), JournalError> {
-        self.request(key, Some(encode(record))).await
+        self.request(Change::Put(key.clone(), encode(record))).await
     }
 
     /// Returns once the record is gone.
     pub(crate) async fn remove(&self, key: &TaskKey) -> Result<(), JournalError> {
-        self.request(key, None).await
+        self.request(Change::Remove(key.clone())).await
     }
 
-    async fn request(&self, key: &TaskKey, value: Option<Vec<u8>>) -> Result<(), JournalError> {
+    async fn request(&self, change: Change) -> Result<(), JournalError> {
         let (done, answer) = oneshot::channel();
-        let request = Request { key: key.clone(), value, done };
+        let request = Request { change, done };
         // Full means that the disk is slower than the tasks, which then wait here.
         self.requests.send(request).await.map_err(|_| JournalError::Closed)?;
         answer.await.map_err(|_| JournalError::Closed)?
@@ -167,102 +207,13 @@ impl Drop for Journal {
 
 #[derive(Debug)]
 struct Request {
-    key: TaskKey,
-    /// Nothing: remove it.
-    value: Option<Vec<u8>>,
+    change: Change,
     done: oneshot::Sender<Result<(), JournalError>>,
-}
-
-enum Attempt {
-    Sound(Database, Vec<(TaskKey, Record)>),
-    Damaged(String),
-}
-
-fn attempt(path: &Path) -> Result<Attempt, JournalError> {
-    // The store checks itself, but a file damaged in the right places makes it panic instead of returning an error.
-    let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<_, redb::Error> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
-        let records = read(&database)?;
-        Ok((database, records))
-    }));
-    match outcome {
-        Ok(Ok((database, records))) => {
-            std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| JournalError::File {
-                action: "restrict",
-                path: path.to_owned(),
-                source: Arc::new(source),
-            })?;
-            Ok(Attempt::Sound(database, records))
-        }
-        Err(_) => Ok(Attempt::Damaged("the store panicked while reading it".into())),
-        Ok(Err(redb::Error::DatabaseAlreadyOpen)) => Err(JournalError::InUse { path: path.to_owned() }),
-        Ok(Err(error)) => {
-            let damaged = match &error {
-                redb::Error::Corrupted(_) | redb::Error::RepairAborted | redb::Error::UpgradeRequired(_) => true,
-                redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => true,
-                redb::Error::Io(error) => matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof),
-                _ => false,
-            };
-            if damaged {
-                Ok(Attempt::Damaged(error.to_string()))
-            } else {
-                Err(JournalError::Open { path: path.to_owned(), source: Arc::new(error) })
-            }
-        }
-    }
 }
 
 fn aside(path: &Path) -> PathBuf {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     path.with_extension(format!("redb.damaged-{seconds}"))
-}
-
-fn read(database: &Database) -> Result<Vec<(TaskKey, Record)>, redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(ASSIGNMENTS)?;
-    transaction.commit()?;
-    let mut records = Vec::new();
-    for row in database.begin_read()?.open_table(ASSIGNMENTS)?.iter()? {
-        let (key, value) = row?;
-        let (task_id, epoch) = key.value();
-        records.push((TaskKey { task_id: task_id.into(), epoch }, decode(value.value())));
-    }
-    Ok(records)
-}
-
-fn write(database: &Database, mut requests: mpsc::Receiver<Request>, metrics: &Metrics) {
-    let mut batch = Vec::new();
-    while let Some(request) = requests.blocking_recv() {
-        batch.push(request);
-        while batch.len() < BATCH
-            && let Ok(request) = requests.try_recv()
-        {
-            batch.push(request);
-        }
-        let started = std::time::Instant::now();
-        let outcome = commit(database, &batch).map_err(|error| JournalError::Write(Arc::new(error)));
-        metrics.journal_committed(started.elapsed());
-        for request in batch.drain(..) {
-            // Nobody waits any more: the task was given up meanwhile.
-            let _ = request.done.send(outcome.clone());
-        }
-    }
-}
-
-fn commit(database: &Database, batch: &[Request]) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut table = transaction.open_table(ASSIGNMENTS)?;
-        for request in batch {
-            let key = (&*request.key.task_id, request.key.epoch);
-            match &request.value {
-                Some(value) => drop(table.insert(key, value.as_slice())?),
-                None => drop(table.remove(key)?),
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(())
 }
 
 /// A record in bytes. Fields may be added, never changed.
@@ -274,6 +225,8 @@ struct Stored {
     result: Option<TaskResult>,
     #[prost(message, repeated, tag = "3")]
     tail: Vec<StoredPiece>,
+    #[prost(uint64, tag = "4")]
+    skipped: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -284,6 +237,14 @@ struct StoredStart {
     shell_id: String,
     #[prost(string, tag = "3")]
     command_id: String,
+    #[prost(uint64, tag = "4")]
+    accepted_wall_millis: u64,
+    #[prost(string, tag = "5")]
+    accepted_boot_id: String,
+    #[prost(uint64, tag = "6")]
+    accepted_uptime_millis: u64,
+    #[prost(bool, tag = "7")]
+    input_sent: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -299,16 +260,22 @@ struct StoredPiece {
 fn encode(record: &Record) -> Vec<u8> {
     let stored = match record {
         Record::Accepted => Stored::default(),
-        Record::Started { host, shell_id, command_id } => Stored {
+        Record::Started(start) => Stored {
             started: Some(StoredStart {
-                host: host.clone(),
-                shell_id: shell_id.clone(),
-                command_id: command_id.clone(),
+                host: start.host.clone(),
+                shell_id: start.shell_id.clone(),
+                command_id: start.command_id.clone(),
+                accepted_wall_millis: start.accepted.wall_millis,
+                accepted_boot_id: start.accepted.boot_id.clone(),
+                accepted_uptime_millis: start.accepted.uptime_millis,
+                input_sent: start.input_sent,
             }),
+            skipped: start.skipped,
             ..Stored::default()
         },
-        Record::Ended { result, tail } => Stored {
+        Record::Ended { result, tail, skipped } => Stored {
             result: Some((**result).clone()),
+            skipped: *skipped,
             tail: tail
                 .iter()
                 .map(|piece| StoredPiece {
@@ -325,7 +292,7 @@ fn encode(record: &Record) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Record {
     let Ok(stored) = Stored::decode(bytes) else {
-        return Record::Started { host: String::new(), shell_id: String::new(), command_id: String::new() };
+        return Record::Started(Box::default());
     };
     match (stored.result, stored.started) {
         (Some(result), _) => {
@@ -335,17 +302,23 @@ fn decode(bytes: &[u8]) -> Record {
                 stream: OutputStream::try_from(stream).unwrap_or(OutputStream::Stdout),
                 data,
             });
-            Record::Ended { result: Box::new(result), tail: tail.collect() }
+            Record::Ended { result: Box::new(result), tail: tail.collect(), skipped: stored.skipped }
         }
-        (None, Some(StoredStart { host, shell_id, command_id })) => Record::Started { host, shell_id, command_id },
+        (None, Some(start)) => Record::Started(Box::new(Start {
+            host: start.host,
+            shell_id: start.shell_id,
+            command_id: start.command_id,
+            accepted: Stamp {
+                wall_millis: start.accepted_wall_millis,
+                boot_id: start.accepted_boot_id,
+                uptime_millis: start.accepted_uptime_millis,
+            },
+            input_sent: start.input_sent,
+            skipped: stored.skipped,
+        })),
         (None, None) => Record::Accepted,
     }
 }
 
-const ASSIGNMENTS: TableDefinition<'static, (&str, u64), &[u8]> = TableDefinition::new("assignments");
-/// The store's own default is 1 GiB; the journal is small and the agent's memory is not.
-const CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// Requests that wait for the writer.
 const QUEUE: usize = 256;
-/// Requests that share one commit.
-const BATCH: usize = 128;

@@ -111,16 +111,15 @@ impl Shelf {
 
     /// The log of a task that ended before this process started: its bytes from wherever they begin to `end`. A missing
     /// stretch is a gap, not an error.
-    pub(crate) fn restore(self: &Arc<Self>, key: &TaskKey, end: u64, inline: Vec<Piece>) -> io::Result<Log> {
-        let mut segments: Vec<Segment> = Vec::new();
-        let prefix = file_prefix(key);
-        for entry in std::fs::read_dir(&self.directory)? {
-            let entry = entry?;
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)) {
-                segments.extend(Segment::reopen(entry.path())?);
-            }
-        }
-        segments.sort_by_key(Segment::first);
+    pub(crate) fn restore(
+        self: &Arc<Self>,
+        key: &TaskKey,
+        end: u64,
+        inline: Vec<Piece>,
+        skipped: u64,
+    ) -> io::Result<Log> {
+        let end = end.saturating_add(skipped);
+        let mut segments = self.reopen(key)?;
         segments.retain(|segment| segment.first() < end);
         self.spilled.fetch_add(segments.iter().map(Segment::len).sum(), Ordering::Relaxed);
         let memory_bytes = inline.iter().map(|piece| piece.data.len()).sum();
@@ -131,9 +130,58 @@ impl Shelf {
             memory: inline.into(),
             memory_bytes,
             segments: segments.into(),
+            skipped,
             ..State::default()
         };
         Ok(self.log_from(key, state))
+    }
+
+    /// The log of a task that was running when the last process ended: what that had written to files. Nothing is read from
+    /// it or added to it before [`Log::resume`].
+    pub(crate) fn interrupted(self: &Arc<Self>, key: &TaskKey, skipped: u64) -> io::Result<Log> {
+        let mut segments: VecDeque<Segment> = self.reopen(key)?.into();
+        // Behind a hole nothing is of use.
+        let mut end = segments.front().map_or(skipped, Segment::first);
+        let whole = segments.iter().take_while(|segment| {
+            let follows = segment.first() == end;
+            end = segment.end();
+            follows
+        });
+        let whole = whole.count();
+        for segment in segments.split_off(whole) {
+            segment.delete()?;
+        }
+        let (acked, end) =
+            (segments.front().map_or(skipped, Segment::first), segments.back().map_or(skipped, Segment::end));
+        self.spilled.fetch_add(segments.iter().map(Segment::len).sum(), Ordering::Relaxed);
+        Ok(self.log_from(key, State { acked, end, segments, skipped, ..State::default() }))
+    }
+
+    /// An empty log of a task whose files cannot be read. They are deleted, as far as that is possible.
+    pub(crate) fn log_without_files(self: &Arc<Self>, key: &TaskKey, skipped: u64) -> Log {
+        let prefix = file_prefix(key);
+        for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix))
+                && let Err(error) = std::fs::remove_file(entry.path())
+            {
+                tracing::warn!(error = %error, "A file of spilled output cannot be deleted");
+            }
+        }
+        self.log_from(key, State { acked: skipped, end: skipped, skipped, ..State::default() })
+    }
+
+    /// The files of a task, in order.
+    fn reopen(&self, key: &TaskKey) -> io::Result<Vec<Segment>> {
+        let mut segments: Vec<Segment> = Vec::new();
+        let prefix = file_prefix(key);
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)) {
+                segments.extend(Segment::reopen(entry.path())?);
+            }
+        }
+        segments.sort_by_key(Segment::first);
+        Ok(segments)
     }
 
     /// Deletes the files of every task but those in `keep`.
@@ -176,6 +224,9 @@ struct Shared {
 
 /// INVARIANT: `memory` is older than `segments`; both are in order of their offsets; together they hold everything from
 /// `acked` to `end`, unless `discarding`.
+///
+/// Offsets in here, and in files and journal, count the bytes that were made. Those that died with a process are counted in
+/// `skipped`, and callers see offsets without them: what they get has no holes.
 #[derive(Debug, Default)]
 struct State {
     acked: u64,
@@ -184,6 +235,7 @@ struct State {
     memory_bytes: usize,
     segments: VecDeque<Segment>,
     discarding: bool,
+    skipped: u64,
 }
 
 enum Place {
@@ -204,7 +256,38 @@ pub(crate) enum Tail {
 impl Log {
     /// Bytes produced so far.
     pub(crate) fn end(&self) -> u64 {
-        self.lock().end
+        let state = self.lock();
+        state.end.saturating_sub(state.skipped)
+    }
+
+    /// Bytes that died with an earlier process, as far as they were counted. To be journalled with what holds offsets.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.lock().skipped
+    }
+
+    /// Goes on behind `acknowledged`, which is stored on the other side, or behind what files hold, if they begin later: what
+    /// was made in between is lost, and no offset stands for it. Returns [`Log::skipped`], to be journalled before anything is
+    /// sent.
+    pub(crate) fn resume(&self, acknowledged: u64) -> u64 {
+        let mut state = self.lock();
+        let stored = acknowledged.saturating_add(state.skipped);
+        let mut freed = Vec::new();
+        while state.segments.front().is_some_and(|segment| segment.end() <= stored) {
+            freed.extend(state.segments.pop_front());
+        }
+        let first = state.segments.front().map_or(stored, |segment| segment.first().max(stored));
+        state.skipped += first - stored;
+        state.acked = first;
+        state.end = state.segments.back().map_or(first, Segment::end);
+        let skipped = state.skipped;
+        drop(state);
+        self.release(freed);
+        skipped
+    }
+
+    /// Tells readers of what is in it after [`Log::resume`].
+    pub(crate) fn announce(&self) {
+        self.shared.shelf.mark(&self.shared.key);
     }
 
     /// Whether the control plane's bound is reached: the rest is only counted.
@@ -296,6 +379,12 @@ impl Log {
     /// At most `most` bytes of one stream from `offset` on, or from the first byte after it that is still there. Nothing
     /// when there are none.
     pub(crate) async fn read(&self, offset: u64, most: usize) -> io::Result<Option<Piece>> {
+        let skipped = self.skipped();
+        let piece = self.read_made(offset.saturating_add(skipped), most).await?;
+        Ok(piece.map(|piece| Piece { offset: piece.offset.saturating_sub(skipped), ..piece }))
+    }
+
+    async fn read_made(&self, offset: u64, most: usize) -> io::Result<Option<Piece>> {
         {
             let state = self.lock();
             if offset >= state.end || state.discarding {
@@ -321,6 +410,7 @@ impl Log {
     /// Forgets everything before `offset`; with `full` everything, now and later.
     pub(crate) fn acknowledge(&self, offset: u64, full: bool) {
         let mut state = self.lock();
+        let offset = offset.saturating_add(state.skipped);
         state.acked = state.acked.max(offset.min(state.end));
         state.discarding |= full;
         let acked = if state.discarding { state.end } else { state.acked };

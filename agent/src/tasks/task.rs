@@ -8,9 +8,12 @@ use lictor_proto::v1::{
 };
 use lictor_winrm::powershell::{NameError, Options, Outputs, ScriptError, cmd_script, powershell_script};
 use lictor_winrm::shell::{Invocation, InvocationError};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::TaskKey;
+use super::clock::Stamp;
+use super::journal::Start;
 use crate::failure::{self, HandBack};
 use crate::policy::Job;
 use crate::secrets::Purpose;
@@ -40,6 +43,21 @@ pub(super) enum Kind {
     ConnectionTest,
     /// Run this in a shell.
     Run(Box<Work>),
+    /// Follow what an earlier process started.
+    Follow(Box<Followed>),
+}
+
+/// What an earlier process started.
+#[derive(Debug)]
+pub(super) struct Followed {
+    /// Where it runs.
+    pub(super) start: Start,
+    /// Leave CLIXML on standard error as it is.
+    pub(super) raw_stderr: bool,
+    /// Variables that it hands back.
+    pub(super) outputs: Option<Outputs>,
+    /// When the task's timeout is over, counted from when it was accepted.
+    pub(super) deadline: Instant,
 }
 
 /// What to run, and what to make of its output.
@@ -47,6 +65,9 @@ pub(super) enum Kind {
 pub(super) struct Work {
     /// What to run.
     pub(super) invocation: Invocation,
+    /// The command's identifier on its host. Chosen here, because the mark of output variables follows from it: a later
+    /// process finds both.
+    pub(super) command_id: Uuid,
     /// Leave CLIXML on standard error as it is.
     pub(super) raw_stderr: bool,
     /// Variables that it hands back.
@@ -59,6 +80,10 @@ enum TaskError {
     Missing(&'static str),
     #[error("this version does not know the task's kind")]
     Kind,
+    #[error("the journal does not say where its command runs")]
+    NoPlace,
+    #[error("the task was started on {started}, and the assignment names {named}")]
+    OtherHost { started: String, named: String },
     #[error("this version does not know script language {0}")]
     Language(i32),
     #[error("this version does not know format {0} of standard error")]
@@ -90,19 +115,57 @@ impl Task {
         })
     }
 
+    /// Parses the assignment of a task that an earlier process started as `start`. `now` is the same moment on both clocks.
+    /// The error is in words.
+    pub(super) fn resumed(
+        key: TaskKey,
+        assignment: Assignment,
+        start: Start,
+        now: (Instant, &Stamp),
+    ) -> Result<Self, String> {
+        Self::try_resumed(key, assignment, start, now).map_err(|error| failure::chain(&error))
+    }
+
+    fn try_resumed(
+        key: TaskKey,
+        assignment: Assignment,
+        start: Start,
+        (instant, stamp): (Instant, &Stamp),
+    ) -> Result<Self, TaskError> {
+        let spec = assignment.spec.ok_or(TaskError::Missing("task"))?;
+        let job = Job::of(&spec).ok_or(TaskError::Kind)?;
+        let TaskSpec { target, kind, timeout, .. } = spec;
+        let credential = assignment.identity.ok_or(TaskError::Missing("credential"))?;
+        let sealed = assignment.secret.ok_or(TaskError::Missing("secret"))?;
+        let timeout = parse_timeout(timeout)?;
+        let (_, command_id) = start.place().ok_or(TaskError::NoPlace)?;
+        let (raw, names, shell) = match kind.ok_or(TaskError::Kind)? {
+            task_spec::Kind::Command(command) => (command.stderr_format, Vec::new(), command.shell),
+            task_spec::Kind::Script(script) => (script.stderr_format, script.output_variables, script.shell),
+            task_spec::Kind::ConnectionTest(_) => return Err(TaskError::NoPlace),
+        };
+        let plan = Plan::parse(target, credential.username.clone(), shell.unwrap_or_default())?;
+        if plan.host() != start.host {
+            // What may be reached was decided when it was accepted.
+            return Err(TaskError::OtherHost { started: start.host, named: plan.host().to_owned() });
+        }
+        let followed = Followed {
+            raw_stderr: raw_stderr(raw)?,
+            outputs: Outputs::new(command_id.as_u128(), names.iter().map(String::as_str))?,
+            deadline: instant + start.accepted.remaining(stamp, timeout),
+            start,
+        };
+        Ok(Self { key, kind: Kind::Follow(Box::new(followed)), job, plan, timeout, credential, sealed })
+    }
+
     fn try_parse(key: TaskKey, assignment: Assignment) -> Result<Self, TaskError> {
         let spec = assignment.spec.ok_or(TaskError::Missing("task"))?;
         let job = Job::of(&spec);
         let TaskSpec { target, kind, timeout, .. } = spec;
         let credential = assignment.identity.ok_or(TaskError::Missing("credential"))?;
         let sealed = assignment.secret.ok_or(TaskError::Missing("secret"))?;
-        let timeout = match timeout {
-            None => DEFAULT_TIMEOUT,
-            Some(timeout) => Duration::try_from(timeout)
-                .ok()
-                .filter(|timeout| (LEAST_TIMEOUT..=MOST_TIMEOUT).contains(timeout))
-                .ok_or(TaskError::Timeout)?,
-        };
+        let timeout = parse_timeout(timeout)?;
+        let command_id = Uuid::new_v4();
         let (kind, shell) = match kind.ok_or(TaskError::Kind)? {
             task_spec::Kind::ConnectionTest(_) => (Kind::ConnectionTest, ShellSettings::default()),
             task_spec::Kind::Command(command) => {
@@ -110,7 +173,7 @@ impl Task {
                 let stdin = (!command.stdin.is_empty()).then(|| Bytes::clone(&command.stdin));
                 let invocation = Invocation::command(&command.command_line, &command.arguments, stdin)?;
                 let raw_stderr = raw_stderr(command.stderr_format)?;
-                let work = Work { invocation, raw_stderr, outputs: None };
+                let work = Work { invocation, command_id, raw_stderr, outputs: None };
                 (Kind::Run(Box::new(work)), command.shell.unwrap_or_default())
             }
             task_spec::Kind::Script(script) => {
@@ -119,7 +182,7 @@ impl Task {
                 let language =
                     ScriptLanguage::try_from(script.language).map_err(|_| TaskError::Language(script.language))?;
                 let names = script.output_variables.iter().map(String::as_str);
-                let outputs = Outputs::new(Uuid::new_v4().as_u128(), names)?;
+                let outputs = Outputs::new(command_id.as_u128(), names)?;
                 let invocation = match language {
                     ScriptLanguage::Powershell | ScriptLanguage::Unspecified => {
                         let no_profile = script.no_powershell_profile.or(shell.no_profile).unwrap_or(false);
@@ -128,7 +191,8 @@ impl Task {
                     }
                     ScriptLanguage::Cmd => cmd_script(&script.text, &script.arguments, outputs.as_ref())?,
                 };
-                let work = Work { invocation, raw_stderr: raw_stderr(script.stderr_format)?, outputs };
+                let raw_stderr = raw_stderr(script.stderr_format)?;
+                let work = Work { invocation, command_id, raw_stderr, outputs };
                 (Kind::Run(Box::new(work)), shell)
             }
         };
@@ -147,6 +211,14 @@ impl Task {
         };
         (&self.sealed, purpose)
     }
+}
+
+fn parse_timeout(timeout: Option<prost_types::Duration>) -> Result<Duration, TaskError> {
+    let Some(timeout) = timeout else { return Ok(DEFAULT_TIMEOUT) };
+    Duration::try_from(timeout)
+        .ok()
+        .filter(|timeout| (LEAST_TIMEOUT..=MOST_TIMEOUT).contains(timeout))
+        .ok_or(TaskError::Timeout)
 }
 
 fn raw_stderr(format: i32) -> Result<bool, TaskError> {

@@ -9,6 +9,7 @@ async fn the_page_lists_exactly_the_metrics() {
     let metrics = Arc::new(Metrics::default());
     metrics.task_finished(TaskState::Succeeded, Duration::from_secs(1));
     metrics.task_handed_back(HandBackReason::Draining);
+    metrics.admission_closed(Closed::default());
     let registry = metrics.register(Pool::new(lictor_winrm::pool::PoolSettings::default()));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
@@ -31,10 +32,14 @@ async fn the_page_lists_exactly_the_metrics() {
 }
 
 #[test]
-fn readiness_needs_a_session_and_no_drain() {
+fn readiness_needs_a_session_a_journal_and_no_drain() {
     let metrics = Metrics::default();
     assert!(!metrics.is_ready());
     metrics.connected(true);
+    assert!(metrics.is_ready());
+    metrics.journal_broken(true);
+    assert!(!metrics.is_ready());
+    metrics.journal_broken(false);
     assert!(metrics.is_ready());
     metrics.draining();
     assert!(!metrics.is_ready());
@@ -57,4 +62,32 @@ fn libraries_that_print_secrets_stay_capped_at_every_level() {
 #[test]
 fn resident_memory_is_known_here() {
     assert!(resident_bytes() > 1024 * 1024);
+}
+
+#[test]
+fn free_slots_are_those_that_tasks_are_asked_for() {
+    let metrics = Arc::new(Metrics::default());
+    metrics.slots(4);
+    metrics.slots_used(1);
+    assert_eq!(metrics.slots_free(), 0, "not connected");
+    metrics.connected(true);
+    assert_eq!(metrics.slots_free(), 3);
+    metrics.admission_closed(Closed { memory: true, ..Closed::default() });
+    assert_eq!(metrics.slots_free(), 0);
+    assert!(metrics.is_ready(), "short of memory it is as ready as ever");
+    metrics.admission_closed(Closed::default());
+    metrics.draining();
+    assert_eq!(metrics.slots_free(), 0);
+}
+
+#[test]
+fn the_oldest_task_is_the_one_that_is_still_under_way() {
+    let metrics = Arc::new(Metrics::default());
+    assert_eq!(metrics.oldest_task_age(), Duration::ZERO);
+    let first = metrics.task_under_way();
+    let begun = Instant::now();
+    let _second = metrics.task_under_way();
+    assert!(metrics.oldest_task_age() >= begun.elapsed());
+    drop(first);
+    assert_eq!(metrics.under_way.lock().unwrap().1.len(), 1);
 }

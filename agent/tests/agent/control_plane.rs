@@ -14,7 +14,7 @@ use lictor_proto::v1::{
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair,
+    KeyPair, PublicKeyData as _,
 };
 use rustls_pki_types::CertificateSigningRequestDer;
 use sha2::{Digest as _, Sha256};
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) enrolments: AtomicUsize,
     pub(crate) renewals: AtomicUsize,
     pub(crate) enrolled: Mutex<Option<EnrollRequest>>,
+    /// The two keys of each call of Enroll, answered or not.
+    pub(crate) attempts: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
     opened: mpsc::Sender<Session>,
 }
 
@@ -86,6 +88,7 @@ impl ControlPlane {
             enrolments: AtomicUsize::new(0),
             renewals: AtomicUsize::new(0),
             enrolled: Mutex::default(),
+            attempts: Mutex::default(),
             opened,
         });
         let tls = ServerTlsConfig::new()
@@ -118,7 +121,7 @@ impl ControlPlane {
             task: held.task.clone(),
             decision: ResumeDecision::Continue.into(),
             output_acked,
-            cancel_requested: false,
+            ..Resume::default()
         });
         let resume = resume.collect();
         session.welcome(resume).await;
@@ -220,6 +223,10 @@ impl AgentService for Service {
 
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
         self.0.enrolments.fetch_add(1, Ordering::SeqCst);
+        let public_key = CertificateSigningRequestDer::from(request.get_ref().csr_der.clone());
+        let public_key = CertificateSigningRequestParams::from_der(&public_key).unwrap().public_key;
+        let keys = (public_key.subject_public_key_info(), request.get_ref().sealing_key.clone());
+        self.0.attempts.lock().unwrap().push(keys);
         if let Some(status) = self.0.refusal.lock().unwrap().clone() {
             return Err(status);
         }

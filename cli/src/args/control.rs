@@ -426,6 +426,9 @@ pub(crate) struct PutArgs {
     /// Run without the Windows user's profile.
     #[arg(long)]
     pub(crate) no_profile: bool,
+    /// Where it may be used: by tasks of this scope and below [default: as stored; of a new one, your own].
+    #[arg(long, value_name = "SCOPE", default_value = "")]
+    pub(crate) scope: String,
     /// Free text.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) description: String,

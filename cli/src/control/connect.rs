@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use lictor_proto::v1::access_service_client::AccessServiceClient;
 use lictor_proto::v1::batch_service_client::BatchServiceClient;
 use lictor_proto::v1::credential_service_client::CredentialServiceClient;
 use lictor_proto::v1::fleet_service_client::FleetServiceClient;
@@ -95,6 +96,10 @@ impl ControlPlane {
 
     pub(super) fn credentials(&self) -> CredentialServiceClient<Authorized> {
         CredentialServiceClient::new(self.authorized()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(super) fn access(&self) -> AccessServiceClient<Authorized> {
+        AccessServiceClient::new(self.authorized()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
     fn authorized(&self) -> Authorized {
@@ -234,7 +239,7 @@ const TOKEN_VARIABLE: &str = "LICTOR_TOKEN";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For every call but watching.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A page of tasks holds their scripts, so it may exceed the bound of a single message.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;

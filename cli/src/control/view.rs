@@ -1,8 +1,9 @@
-//! How tasks, agents, tokens and credentials look: as JSON for scripts and as text for eyes.
+//! How tasks, agents, tokens, credentials and users look: as JSON for scripts and as text for eyes.
 //!
 //! The JSON is ours and stable: names of the wire contract, states as words, times in RFC 3339, durations in
 //! milliseconds. It is not the contract's own JSON mapping, which changes with the contract.
 
+mod access;
 mod batch;
 mod fleet;
 mod task;
@@ -10,6 +11,7 @@ mod task;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub(super) use access::{IdentityView, UserTokenView, UserView, user_table, user_token_table};
 pub(super) use batch::{BatchView, batch_page, batch_table};
 pub(super) use fleet::{AgentView, CredentialView, TokenView, agent_table, credential_table, token_table};
 pub(super) use task::{TaskView, rung_table, state_name, task_page, task_table};

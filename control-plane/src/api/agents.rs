@@ -19,11 +19,15 @@ use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
-use super::Api;
+use super::calls::Call;
+use super::door::source;
 use super::gate::no_certificate;
+use super::{Api, door};
+use crate::access::Refused;
 use crate::authority::peer_identity;
+use crate::clock::Now;
 use crate::dispatch::SessionId;
-use crate::engine::Command;
+use crate::engine::{Command, Refusal};
 use crate::outbox::Outbox;
 use crate::store::fleet::{Standing, certificate_standing};
 use crate::validate;
@@ -35,27 +39,41 @@ impl Api {
             request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
         let leaf = certificates.as_ref().and_then(|chain| chain.first());
         let identity = leaf.and_then(|leaf| peer_identity(leaf)).ok_or_else(no_certificate)?;
-        match certificate_standing(&self.readers, &identity.serial, &identity.agent_id).await? {
-            Standing::Good => Ok(identity.agent_id),
-            Standing::Revoked => Err(Status::permission_denied("this agent's identity was revoked")),
-            Standing::Unknown => Err(Status::unauthenticated(
+        let status = match certificate_standing(&self.readers, &identity.serial, &identity.agent_id).await? {
+            Standing::Good => return Ok(identity.agent_id),
+            Standing::Revoked => Status::permission_denied("this agent's identity was revoked"),
+            Standing::Unknown => Status::unauthenticated(
                 "the certificate does not count here: another control plane issued it, or a newer enrolment of the \
                  same name replaced it; enrol again with a join token",
-            )),
-        }
+            ),
+        };
+        Err(self.refuse(request, Refused::Certificate, Some(&identity.agent_id), status))
     }
 
-    /// Tells the engine when dropped that the session is over.
-    fn closing(&self, agent_id: &str, session: SessionId) -> Closing {
-        Closing { api: self.clone(), agent_id: agent_id.to_owned(), session }
+    fn refuse<T>(&self, request: &Request<T>, why: Refused, name: Option<&str>, status: Status) -> Status {
+        door::refuse(&self.guard, &self.metrics, source(request.extensions()), why, name, status, Now::read())
+    }
+
+    /// Tells the engine when dropped that the session is over. Refused when the agent has too many calls under way.
+    fn closing(&self, agent_id: &str, session: SessionId) -> Result<Closing, Status> {
+        let call = self.calls.of_agent(agent_id)?;
+        Ok(Closing { api: self.clone(), agent_id: agent_id.to_owned(), session, _call: call })
     }
 }
 
 #[tonic::async_trait]
 impl AgentService for Api {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let from = Request::from_parts(request.metadata().clone(), request.extensions().clone(), ());
+        let address = source(from.extensions()).map(|source| source.to_string()).unwrap_or_default();
         let request = Box::new(validate::enrolment(request.into_inner())?);
-        Ok(Response::new(self.engine.ask(|reply| Command::Enroll { request, reply }).await?))
+        match self.engine.ask(|reply| Command::Enroll { request, source: address, reply }).await {
+            Ok(answer) => Ok(Response::new(answer)),
+            Err(refusal @ (Refusal::Unauthenticated(_) | Refusal::Denied(_) | Refusal::Taken(_))) => {
+                Err(self.refuse(&from, Refused::Enrolment, None, refusal.into()))
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
     }
 
     async fn renew_identity(
@@ -78,7 +96,7 @@ impl AgentService for Api {
         let mut inbound = request.into_inner();
         let session = self.next_session();
         let outbox = Arc::new(Outbox::default());
-        let closing = self.closing(&agent_id, session);
+        let closing = self.closing(&agent_id, session)?;
         let reading = CancellationToken::new();
         let reader = {
             let (api, outbox, reading) = (self.clone(), Arc::clone(&outbox), reading.clone());
@@ -107,7 +125,7 @@ impl AgentService for Api {
         let deadline = Instant::now() + validate::poll_wait(wait);
         let session = self.next_session();
         let outbox = Arc::new(Outbox::default());
-        let _closing = self.closing(&agent_id, session);
+        let _closing = self.closing(&agent_id, session)?;
         let open = Command::Open { agent_id, session, outbox: Arc::clone(&outbox), events, polling: true };
         self.engine.tell(open).await?;
         let mut answer: Vec<ServerEvent> = Vec::new();
@@ -130,7 +148,7 @@ impl AgentService for Api {
         let events = request.into_inner().events;
         let session = self.next_session();
         let outbox = Arc::new(Outbox::default());
-        let _closing = self.closing(&agent_id, session);
+        let _closing = self.closing(&agent_id, session)?;
         let into = Arc::clone(&outbox);
         self.engine.ask(|reply| Command::Report { agent_id, session, outbox: into, events, reply }).await?;
         Ok(Response::new(ReportResponse { events: outbox.take().0 }))
@@ -191,6 +209,7 @@ struct Closing {
     api: Api,
     agent_id: String,
     session: SessionId,
+    _call: Call,
 }
 
 impl Drop for Closing {

@@ -8,7 +8,7 @@ use lictor_proto::v1::{
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::users::caller;
+use super::door::{caller, outside};
 use super::{Api, page, page_size};
 use crate::engine::{Command, NewCredential};
 use crate::store::secrets::{self, CredentialRecord};
@@ -20,11 +20,15 @@ impl CredentialService for Api {
         &self,
         request: Request<PutCredentialRequest>,
     ) -> Result<Response<PutCredentialResponse>, Status> {
+        let by = caller(&request)?;
         let PutCredentialRequest { credential, password } = request.into_inner();
         let password = password.map(Zeroizing::new);
         let credential = validate::credential(credential, password.as_ref().map(|password| password.as_str()))?;
+        if by.scope_for(&credential.scope).is_none() {
+            return Err(outside(&by));
+        }
         let credential = Box::new(NewCredential { credential, password });
-        let credential = self.engine.ask(|reply| Command::PutCredential { credential, reply }).await?;
+        let credential = self.engine.ask(|reply| Command::PutCredential { credential, by, reply }).await?;
         Ok(Response::new(PutCredentialResponse { credential: Some(credential) }))
     }
 
@@ -32,10 +36,11 @@ impl CredentialService for Api {
         &self,
         request: Request<ListCredentialsRequest>,
     ) -> Result<Response<ListCredentialsResponse>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let size = page_size(request.page_size, 100, 1000);
         // The token is the last name of the page before.
-        let records = secrets::credentials(&self.readers, &request.page_token, size + 1).await?;
+        let records = secrets::credentials(&self.readers, &caller.scope, &request.page_token, size + 1).await?;
         let (credentials, more) = page(records.iter().map(CredentialRecord::view), size);
         let last = credentials.last().filter(|_| more);
         let next_page_token = last.map(|credential| credential.name.clone()).unwrap_or_default();
@@ -46,8 +51,9 @@ impl CredentialService for Api {
         &self,
         request: Request<DeleteCredentialRequest>,
     ) -> Result<Response<DeleteCredentialResponse>, Status> {
+        let by = caller(&request)?;
         let name = request.into_inner().name;
-        self.engine.ask(|reply| Command::DeleteCredential { name, reply }).await?;
+        self.engine.ask(|reply| Command::DeleteCredential { name, by, reply }).await?;
         Ok(Response::new(DeleteCredentialResponse {}))
     }
 
@@ -55,7 +61,7 @@ impl CredentialService for Api {
         &self,
         request: Request<TestCredentialRequest>,
     ) -> Result<Response<TestCredentialResponse>, Status> {
-        let user = caller(&request)?;
+        let caller = caller(&request)?;
         let TestCredentialRequest { name, target, selector } = request.into_inner();
         let spec = TaskSpec {
             target,
@@ -65,7 +71,7 @@ impl CredentialService for Api {
             label: "credential test".into(),
             ..TaskSpec::default()
         };
-        let task = self.submit(Some(spec), String::new(), user).await?;
+        let task = self.submit(Some(spec), String::new(), &caller).await?;
         Ok(Response::new(TestCredentialResponse { task: Some(task) }))
     }
 }

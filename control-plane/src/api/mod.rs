@@ -2,39 +2,48 @@
 //!
 //! No decision about tasks or agents is made here.
 
+mod access;
 mod agents;
 mod batches;
+mod calls;
 mod credentials;
+mod door;
 mod fleet;
 mod gate;
+mod permissions;
+mod shown;
 mod tasks;
-mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use lictor_proto::v1::access_service_server::AccessServiceServer;
 use lictor_proto::v1::agent_service_server::AgentServiceServer;
 use lictor_proto::v1::batch_service_server::BatchServiceServer;
 use lictor_proto::v1::credential_service_server::CredentialServiceServer;
 use lictor_proto::v1::fleet_service_server::FleetServiceServer;
 use lictor_proto::v1::task_service_server::TaskServiceServer;
 use lictor_proto::{MAX_MESSAGE_BYTES, MAX_REPORT_BYTES};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
-use tonic::service::{InterceptorLayer, LayerExt as _, Routes};
+use tonic::service::Routes;
 use tracing::error;
 
+use crate::access::{Directory, Guard};
 use crate::authority::Authority;
 use crate::dispatch::SessionId;
 use crate::engine::{EngineHandle, Refusal};
+use crate::metrics::Metrics;
 use crate::store::{Readers, StoreError};
 use crate::validate::Violations;
 use crate::watchers::Watchers;
 
+pub(crate) use calls::Calls;
+use door::Door;
 use gate::Gate;
-pub(crate) use users::{Users, hash_token};
 
 /// What the services share.
 #[derive(Clone)]
@@ -43,8 +52,13 @@ pub(crate) struct Api {
     pub(crate) readers: Readers,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) authority: Arc<Authority>,
-    pub(crate) users: Arc<Users>,
+    pub(crate) users: Arc<Directory>,
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Number of the newest entry of the audit log.
+    pub(crate) audited: watch::Receiver<u64>,
     pub(crate) sessions: Arc<AtomicU64>,
+    pub(crate) calls: Calls,
     /// Owns what outlives a call: readers of sessions.
     pub(crate) tracker: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -62,8 +76,8 @@ impl Api {
         let agents = AgentServiceServer::new(self.clone())
             .max_decoding_message_size(MAX_REPORT_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let users = Arc::clone(&self.users);
-        let bearer = InterceptorLayer::new(move |request| users.authenticate(request));
+        let (users, guard) = (Arc::clone(&self.users), Arc::clone(&self.guard));
+        let door = Door { users, guard, metrics: Arc::clone(&self.metrics) };
         let tasks = TaskServiceServer::new(self.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -71,12 +85,15 @@ impl Api {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let fleet = FleetServiceServer::new(self.clone()).max_decoding_message_size(MAX_REPORT_BYTES);
-        let credentials = CredentialServiceServer::new(self).max_decoding_message_size(MAX_REPORT_BYTES);
+        let credentials = CredentialServiceServer::new(self.clone()).max_decoding_message_size(MAX_REPORT_BYTES);
+        let access = AccessServiceServer::new(self).max_decoding_message_size(MAX_REPORT_BYTES);
+        // A service of users' without the door before it would be open to everybody.
         Routes::new(Gate::new(agents))
-            .add_service(bearer.clone().named_layer(tasks))
-            .add_service(bearer.clone().named_layer(batches))
-            .add_service(bearer.clone().named_layer(fleet))
-            .add_service(bearer.named_layer(credentials))
+            .add_service(door.before(tasks))
+            .add_service(door.before(batches))
+            .add_service(door.before(fleet))
+            .add_service(door.before(credentials))
+            .add_service(door.before(access))
     }
 }
 
@@ -87,6 +104,8 @@ impl From<Refusal> for Status {
             Refusal::NotFound(_) => Self::not_found(text),
             Refusal::Unauthenticated(_) => Self::unauthenticated(text),
             Refusal::Denied(_) => Self::permission_denied(text),
+            Refusal::Taken(_) => Self::already_exists(text),
+            Refusal::Impossible(_) => Self::failed_precondition(text),
             Refusal::Invalid(_) => Self::invalid_argument(text),
             Refusal::Exhausted(_) => Self::resource_exhausted(text),
             Refusal::Internal(_) => Self::internal(text),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::Stream;
 use lictor_proto::v1::task_service_server::TaskService;
@@ -10,12 +11,15 @@ use lictor_proto::v1::{
     SubmitTaskRequest, SubmitTaskResponse, Task, TaskSpec, TaskState, WatchTaskRequest, WatchTaskResponse,
     watch_task_response,
 };
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::users::caller;
+use super::door::{caller, outside};
+use super::shown::shown;
 use super::{Api, page_size, parse_page_token};
+use crate::access::Caller;
+use crate::clock::Now;
 use crate::engine::Command;
 use crate::store::late::late_results;
 use crate::store::tasks::{self, NewTask, TaskView};
@@ -27,31 +31,48 @@ impl Api {
         &self,
         spec: Option<TaskSpec>,
         idempotency_key: String,
-        submitted_by: String,
+        caller: &Caller,
     ) -> Result<Task, Status> {
-        let (spec, queue_timeout) = validate::task(spec.unwrap_or_default(), &idempotency_key)?;
+        let (mut spec, queue_timeout) = validate::task(spec.unwrap_or_default(), &idempotency_key)?;
+        let wanted = spec.selector.as_ref().map_or("", |selector| selector.scope.as_str());
+        let scope = caller.scope_for(wanted).ok_or_else(|| outside(caller))?;
+        if !scope.is_empty() {
+            spec.selector.get_or_insert_default().scope = scope;
+        }
         let task = Box::new(NewTask {
             task_id: Uuid::now_v7().to_string(),
             spec,
             queue_timeout,
-            submitted_by,
+            submitted_by: caller.user.clone(),
             idempotency_key: (!idempotency_key.is_empty()).then_some(idempotency_key),
             batch: None,
             retries: 0,
         });
-        let task_id = self.engine.ask(|reply| Command::Submit { task, reply }).await?;
-        Ok(self.view(&task_id).await?.task)
+        let by = caller.clone();
+        let task_id = self.engine.ask(|reply| Command::Submit { task, by, reply }).await?;
+        Ok(self.view(&task_id, caller).await?.task)
     }
 
-    /// The task as it is now; with its candidates while it waits.
-    async fn view(&self, task_id: &str) -> Result<TaskView, Status> {
-        let Some(mut view) = tasks::view(&self.readers, task_id).await? else {
-            return Err(Status::not_found(format!("there is no task with the id {task_id:?}")));
+    /// Whether a call that stays open may go on.
+    pub(super) fn still_in(&self, caller: &Caller) -> Result<(), Status> {
+        if self.users.stands(caller, Now::read().wall) {
+            return Ok(());
+        }
+        Err(Status::unauthenticated("the token has expired or was revoked, or the user was disabled"))
+    }
+
+    /// The task as it is now and as the caller may see it; with its candidates while it waits.
+    async fn view(&self, task_id: &str, caller: &Caller) -> Result<TaskView, Status> {
+        let found = tasks::view(&self.readers, task_id).await?;
+        // Somebody else's task and no task look the same.
+        let Some(mut view) = found.filter(|view| caller.sees(&view.scope)) else {
+            return Err(Status::not_found(format!("there is no task with the id {}", validate::quoted(task_id))));
         };
         if view.task.state() == TaskState::Queued {
             let task_id = task_id.to_owned();
             view.task.candidates = self.engine.ask(|reply| Command::Candidates { task_id, reply }).await?;
         }
+        view.task = shown(view.task, caller);
         Ok(view)
     }
 }
@@ -59,19 +80,21 @@ impl Api {
 #[tonic::async_trait]
 impl TaskService for Api {
     async fn submit_task(&self, request: Request<SubmitTaskRequest>) -> Result<Response<SubmitTaskResponse>, Status> {
-        let user = caller(&request)?;
+        let caller = caller(&request)?;
         let SubmitTaskRequest { spec, idempotency_key } = request.into_inner();
-        let task = self.submit(spec, idempotency_key, user).await?;
+        let task = self.submit(spec, idempotency_key, &caller).await?;
         Ok(Response::new(SubmitTaskResponse { task: Some(task) }))
     }
 
     async fn get_task(&self, request: Request<GetTaskRequest>) -> Result<Response<GetTaskResponse>, Status> {
-        let mut task = self.view(&request.into_inner().task_id).await?.task;
+        let caller = caller(&request)?;
+        let mut task = self.view(&request.into_inner().task_id, &caller).await?.task;
         task.late_results = late_results(&self.readers, &task.task_id).await?;
         Ok(Response::new(GetTaskResponse { task: Some(task) }))
     }
 
     async fn list_tasks(&self, request: Request<ListTasksRequest>) -> Result<Response<ListTasksResponse>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let before = parse_page_token(&request.page_token)?;
         let states: Result<Vec<TaskState>, _> =
@@ -80,32 +103,38 @@ impl TaskService for Api {
         let batch_id = Some(request.batch_id.as_str()).filter(|batch_id| !batch_id.is_empty());
         let size = page_size(request.page_size, 50, 500);
         // One more than asked for tells whether there is another page.
-        let mut views = tasks::list(&self.readers, before, &states, batch_id, size + 1).await?;
+        let mut views = tasks::list(&self.readers, &caller.scope, before, &states, batch_id, size + 1).await?;
         let more = views.truncated || views.tasks.len() > size as usize;
         views.tasks.truncate(size as usize);
         let next_page_token = match views.tasks.last() {
             Some(last) if more => last.seq.to_string(),
             _ => String::new(),
         };
-        let tasks = views.tasks.into_iter().map(|view| view.task).collect();
+        let tasks = views.tasks.into_iter().map(|view| shown(view.task, &caller)).collect();
         Ok(Response::new(ListTasksResponse { tasks, next_page_token }))
     }
 
     type WatchTaskStream = Pin<Box<dyn Stream<Item = Result<WatchTaskResponse, Status>> + Send>>;
 
     async fn watch_task(&self, request: Request<WatchTaskRequest>) -> Result<Response<Self::WatchTaskStream>, Status> {
+        let caller = caller(&request)?;
         let WatchTaskRequest { task_id, from_offset } = request.into_inner();
+        let follower = self.calls.follower()?;
         // Subscribed before the first look, so that no change falls between.
         let wake = self.watchers.subscribe(&task_id);
-        self.view(&task_id).await?;
+        let access = self.users.subscribe();
+        self.view(&task_id, &caller).await?;
         let watch = Watch {
             api: self.clone(),
             task_id,
+            caller,
             wake,
+            access,
             offset: from_offset,
             shown: None,
             ready: VecDeque::new(),
             over: false,
+            _follower: follower,
         };
         let stream = futures::stream::unfold(watch, |mut watch| async move {
             let next = watch.next().await.transpose()?;
@@ -116,12 +145,13 @@ impl TaskService for Api {
     }
 
     async fn cancel_task(&self, request: Request<CancelTaskRequest>) -> Result<Response<CancelTaskResponse>, Status> {
+        let caller = caller(&request)?;
         let CancelTaskRequest { task_id, reason } = request.into_inner();
-        self.view(&task_id).await?;
+        self.view(&task_id, &caller).await?;
         let reason = validate::reason(&reason);
-        let id = task_id.clone();
-        self.engine.ask(|reply| Command::Cancel { task_id: id, reason, reply }).await?;
-        let task = self.view(&task_id).await?.task;
+        let (id, by) = (task_id.clone(), caller.clone());
+        self.engine.ask(|reply| Command::Cancel { task_id: id, reason, by, reply }).await?;
+        let task = self.view(&task_id, &caller).await?.task;
         Ok(Response::new(CancelTaskResponse { task: Some(task) }))
     }
 }
@@ -131,18 +161,23 @@ impl TaskService for Api {
 struct Watch {
     api: Api,
     task_id: String,
+    caller: Caller,
     wake: watch::Receiver<()>,
+    /// Changes of users and tokens.
+    access: watch::Receiver<u64>,
     /// First byte not sent yet.
     offset: u64,
     /// State and details that were sent last.
     shown: Option<(i32, u64, bool)>,
     ready: VecDeque<watch_task_response::Event>,
     over: bool,
+    _follower: OwnedSemaphorePermit,
 }
 
 impl Watch {
     async fn next(&mut self) -> Result<Option<WatchTaskResponse>, Status> {
         loop {
+            self.check_access()?;
             if let Some(event) = self.ready.pop_front() {
                 return Ok(Some(WatchTaskResponse { event: Some(event) }));
             }
@@ -156,6 +191,9 @@ impl Watch {
             tokio::select! {
                 // The sender lives as long as there are receivers.
                 _ = self.wake.changed() => {}
+                // The directory lives as long as the services.
+                _ = self.access.changed() => {}
+                () = tokio::time::sleep(EXPIRY_CHECK) => {}
                 () = self.api.stop.cancelled() => {
                     return Err(Status::unavailable("the control plane is stopping; watch again from the last offset"));
                 }
@@ -163,9 +201,15 @@ impl Watch {
         }
     }
 
+    /// A watch ends when its user may not start one any more.
+    fn check_access(&mut self) -> Result<(), Status> {
+        self.access.borrow_and_update();
+        self.api.still_in(&self.caller)
+    }
+
     /// Reads what is new. True when there may be more to do at once.
     async fn look(&mut self) -> Result<bool, Status> {
-        let view = self.api.view(&self.task_id).await?;
+        let view = self.api.view(&self.task_id, &self.caller).await?;
         let is_final = view.task.finished_at.is_some();
         let stored = view.task.output_bytes;
         let state = (view.task.state, view.task.epoch, view.task.cancel_requested);
@@ -193,3 +237,6 @@ impl Watch {
         Ok(!self.ready.is_empty() || self.over)
     }
 }
+
+/// How late a watch may notice that its token has expired.
+pub(super) const EXPIRY_CHECK: Duration = Duration::from_secs(15);

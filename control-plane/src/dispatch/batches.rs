@@ -85,9 +85,10 @@ impl Ledger {
     }
 
     /// Asks for cancellation of a batch. Running tasks are cancelled at once, waiting ones some at a time.
-    pub(crate) fn cancel_batch(&mut self, batch_id: &str, reason: &str, now: Now) {
+    /// False when it is finished.
+    pub(crate) fn cancel_batch(&mut self, batch_id: &str, reason: &str, now: Now) -> bool {
         if !self.batches.contains_key(batch_id) {
-            return;
+            return false;
         }
         let message = if reason.is_empty() { "the batch was cancelled".to_owned() } else { reason.to_owned() };
         self.stop_batch(batch_id, Stop { code: CANCELLED.into(), message, at: now.wall });
@@ -100,6 +101,7 @@ impl Ledger {
         for task_id in running {
             self.cancel(&task_id, reason, now);
         }
+        true
     }
 
     fn stop_batch(&mut self, batch_id: &str, stop: Stop) {

@@ -14,7 +14,7 @@ use lictor_proto::{MAX_OUTPUT_CHUNK_BYTES, PROTOCOL_VERSION};
 use super::agent::{Link, SessionId};
 use super::routing::{self, MAX_REASON_BYTES, clipped};
 use super::task::{Append, Evidence, Phase};
-use super::{Ledger, Outgoing, event, goodbye};
+use super::{Assign, Ledger, Outgoing, event, goodbye};
 use crate::clock::Now;
 use crate::failure::{self, Vanished};
 use crate::validate;
@@ -69,7 +69,7 @@ impl Ledger {
         let drain_reason = agent.drain_reason.clone();
         self.outcome.changed_agents.insert(agent_id.to_owned());
 
-        let resume = hello.held.iter().filter_map(|held| self.resume(agent_id, held, facts, now)).collect();
+        let resume = hello.held.iter().filter_map(|held| self.resume(agent_id, session, held, facts, now)).collect();
         self.settle_what_is_missing(agent_id, hello, journal_lost, now);
         self.welcome(session, resume, now);
         if let Some(reason) = drain_reason {
@@ -79,7 +79,14 @@ impl Ledger {
     }
 
     /// Decides about one assignment that the agent still holds.
-    fn resume(&mut self, agent_id: &str, held: &HeldTask, facts: &HeldFacts, now: Now) -> Option<Resume> {
+    fn resume(
+        &mut self,
+        agent_id: &str,
+        session: SessionId,
+        held: &HeldTask,
+        facts: &HeldFacts,
+        now: Now,
+    ) -> Option<Resume> {
         let reference = held.task.clone()?;
         let state = held.state();
         if self.touch(agent_id, &reference, now) {
@@ -90,7 +97,11 @@ impl Ledger {
                 decision: ResumeDecision::Continue.into(),
                 output_acked: task.received,
                 cancel_requested: task.cancel.is_some(),
+                assignment: None,
             };
+            if held.wants_assignment {
+                self.reseal(agent_id, session, &reference);
+            }
             if let Some(link) = self.agents.get_mut(agent_id).and_then(|agent| agent.link.as_mut()) {
                 link.held.insert(reference.task_id);
             }
@@ -106,7 +117,35 @@ impl Ledger {
             (None, _) if live => ResumeDecision::Stale,
             (None, _) => ResumeDecision::Forget,
         };
-        Some(Resume { task: Some(reference), decision: decision.into(), output_acked: 0, cancel_requested: false })
+        // To end its command on the host it needs the secret again. What was never given to it is not given now.
+        if held.wants_assignment && decision == ResumeDecision::Stale && fact.is_some() {
+            self.reseal(agent_id, session, &reference);
+        }
+        let (task, decision) = (Some(reference), decision.into());
+        Some(Resume { task, decision, output_acked: 0, cancel_requested: false, assignment: None })
+    }
+
+    /// The agent lost the secret of an assignment that it was given, and is to get it again.
+    fn reseal(&mut self, agent_id: &str, session: SessionId, reference: &TaskRef) {
+        let mut credential_version = 0;
+        if let Some(task) = self.tasks.get_mut(&reference.task_id).filter(|task| task.epoch == reference.epoch)
+            && let Some(credential) = self.credentials.get(&task.credential)
+        {
+            // What a host says about it from now on, it says about this version.
+            if task.credential_version != credential.version {
+                task.credential_version = credential.version;
+                self.outcome.changed_tasks.insert(reference.task_id.clone());
+            }
+            credential_version = credential.version;
+        }
+        let assign = Assign {
+            agent_id: agent_id.to_owned(),
+            task_id: reference.task_id.clone(),
+            epoch: reference.epoch,
+            credential_version,
+            lease: self.settings.lease,
+        };
+        self.outcome.resealed.push((session, assign));
     }
 
     /// What the ledger gave to the agent and the agent does not hold has not arrived, or is lost.
@@ -149,7 +188,7 @@ impl Ledger {
     ) -> Result<(), ProtocolError> {
         check_hello(hello)?;
         // What the agent does not name may be on its way to it in the answer to a Poll: that is for Poll to settle.
-        let resume = hello.held.iter().filter_map(|held| self.resume(agent_id, held, facts, now)).collect();
+        let resume = hello.held.iter().filter_map(|held| self.resume(agent_id, session, held, facts, now)).collect();
         self.welcome(session, resume, now);
         events.into_iter().try_for_each(|event| self.take_event(agent_id, session, event, now))
     }

@@ -77,6 +77,8 @@ pub(crate) struct Outcome {
     pub(crate) rejected_credentials: Vec<(String, u64)>,
     /// What to send once all this is stored, in order.
     pub(crate) outgoing: Vec<(SessionId, Outgoing)>,
+    /// Assignments that go once more to the agent that has them, in the Welcome of this session: the engine adds them.
+    pub(crate) resealed: Vec<(SessionId, Assign)>,
 }
 
 /// Something for one session.

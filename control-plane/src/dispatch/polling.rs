@@ -69,7 +69,7 @@ impl Ledger {
     }
 
     /// Whether the agent polls, and is expected back.
-    pub(super) fn is_between_polls(&self, agent_id: &str) -> bool {
+    pub(crate) fn is_between_polls(&self, agent_id: &str) -> bool {
         self.polling.resting.contains_key(agent_id)
     }
 }

@@ -597,7 +597,7 @@ proptest! {
                     let held = world.ledger.held_by(name).into_iter().filter(|_| keep).map(|id| {
                         let task = world.ledger.task(&id).unwrap();
                         let state = if task.started { HeldState::Running } else { HeldState::Accepted };
-                        HeldTask { task: Some(task.reference()), state: state.into(), output_bytes: 0 }
+                        HeldTask { task: Some(task.reference()), state: state.into(), ..HeldTask::default() }
                     }).collect();
                     let instance = format!("i{}", instances[agent as usize]);
                     sessions[agent as usize] = Some(world.connect(name, &instance, held, 3));
@@ -676,4 +676,93 @@ proptest! {
             prop_assert!(at <= 1000);
         }
     }
+}
+
+#[test]
+fn a_secret_is_sealed_again_only_to_the_agent_that_was_given_the_epoch() {
+    let mut world = World::new(&["a", "b"]);
+    world.submit("t", false);
+    let session = world.connect("a", "one", Vec::new(), 1);
+    let reference = world.ledger.task("t").unwrap().reference();
+    world.say("a", session, agent_event::Event::Started(Started { task: Some(reference.clone()) })).unwrap();
+    let held = |reference: &TaskRef, wants_assignment| HeldTask {
+        task: Some(reference.clone()),
+        state: HeldState::Running.into(),
+        wants_assignment,
+        ..HeldTask::default()
+    };
+    let stale = TaskRef { epoch: reference.epoch + 1, ..reference.clone() };
+    let given = HeldFacts::from([((stale.task_id.clone(), stale.epoch), HeldFact::NoResult)]);
+    let asked = |world: &mut World, agent: &str, held: HeldTask, facts: &HeldFacts| {
+        let session = world.next_session;
+        world.next_session += 1;
+        let hello = Hello { protocol: 1, instance_id: "two".into(), held: vec![held], ..Hello::default() };
+        world.ledger.hello(agent, session, &hello, facts, world.now).unwrap();
+        let outcome = world.ledger.take_outcome();
+        outcome.resealed.into_iter().map(|(_, assign)| (assign.agent_id, assign.epoch)).collect::<Vec<_>>()
+    };
+    let none = HeldFacts::new();
+    assert_eq!(asked(&mut world, "a", held(&reference, true), &none), [("a".to_owned(), reference.epoch)]);
+    assert_eq!(asked(&mut world, "a", held(&reference, false), &none), []);
+    assert_eq!(asked(&mut world, "b", held(&reference, true), &none), []);
+    // A stale epoch: to whom it was given, so that it can end the command; to nobody else.
+    assert_eq!(asked(&mut world, "a", held(&stale, true), &given), [("a".to_owned(), stale.epoch)]);
+    assert_eq!(asked(&mut world, "b", held(&stale, true), &none), []);
+    let stored = HeldFacts::from([((stale.task_id.clone(), stale.epoch), HeldFact::ResultStored)]);
+    assert_eq!(asked(&mut world, "a", held(&stale, true), &stored), []);
+}
+
+#[test]
+fn a_clock_that_moves_by_an_hour_ends_nothing_and_prolongs_nothing() {
+    for hour in [3_600_000, -3_600_000] {
+        let mut world = World::new(&["a"]);
+        world.submit("waits", false);
+        let session = world.connect("a", "i", Vec::new(), 0);
+        world.now.wall.0 += hour;
+        world.pass(QUEUE - Duration::from_secs(1));
+        assert_eq!(world.state("waits"), Some(TaskState::Queued));
+        world.submit("runs", false);
+        world.say("a", session, agent_event::Event::Credit(Credit { total: 1 })).unwrap();
+        assert_eq!(world.state("waits"), Some(TaskState::Assigned));
+        world.say("a", session, started("waits", 1)).unwrap();
+        world.now.wall.0 -= 2 * hour;
+        world.pass(LEASE - Duration::from_millis(1));
+        assert_eq!(world.state("waits"), Some(TaskState::Running));
+        let task = TaskRef { task_id: "waits".into(), epoch: 1 };
+        world.say("a", session, heartbeat(vec![task])).unwrap();
+        world.now.wall.0 += hour;
+        world.pass(LEASE - Duration::from_millis(1));
+        assert_eq!(world.state("waits"), Some(TaskState::Running));
+        world.pass(Duration::from_millis(1));
+        assert_eq!(world.state("waits"), Some(TaskState::Lost));
+        world.pass(LOST_WAIT);
+        assert_eq!(world.outcome("waits"), TaskState::Unknown);
+        // The other one waits its own time from its own submission, no more and no less.
+        world.pass(QUEUE - 2 * LEASE - LOST_WAIT);
+        assert_eq!(world.state("runs"), Some(TaskState::Queued));
+        world.pass(Duration::from_millis(1));
+        assert_eq!(world.outcome("runs"), TaskState::Rejected);
+    }
+}
+
+#[test]
+fn a_task_from_the_future_waits_its_whole_time_after_a_restart() {
+    let mut world = World::new(&["a"]);
+    world.submit("t", false);
+    let task = world.ledger.task("t").cloned();
+    // The clock went back while the control plane was off.
+    world.now.wall.0 -= 3_600_000;
+    let credentials = world.ledger.credentials.clone();
+    world.ledger = Ledger::new(
+        world.ledger.settings,
+        vec![agent("a")],
+        task.into_iter().collect(),
+        Vec::new(),
+        credentials,
+        world.now,
+    );
+    world.pass(QUEUE - Duration::from_millis(1));
+    assert_eq!(world.state("t"), Some(TaskState::Queued));
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.outcome("t"), TaskState::Rejected);
 }

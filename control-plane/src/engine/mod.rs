@@ -5,6 +5,7 @@
 //! database that cannot be used for another reason stops the control plane; agents and their commands go on and
 //! reconnect.
 
+mod access;
 mod batches;
 mod fleet;
 mod housekeeping;
@@ -22,28 +23,38 @@ use lictor_proto::v1::{
     Agent, AgentEvent, Candidate, Credential, EnrollRequest, EnrollResponse, Goodbye, GoodbyeReason, JoinToken,
     RenewIdentityRequest, RenewIdentityResponse, ServerEvent, agent_event,
 };
+use serde_json::json;
 use sqlx::Connection as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::access::{Caller, Directory, Summary};
+use crate::audit::{Action, Actor, Chain, Event};
 use crate::authority::Authority;
-use crate::clock::Now;
-use crate::dispatch::{HeldFacts, Ledger, Outcome, Outgoing, ProtocolError, SessionId, Settings, check_hello, goodbye};
+use crate::clock::{Now, UnixMillis};
+use crate::dispatch::{
+    Assign, HeldFacts, Ledger, Outcome, Outgoing, ProtocolError, SessionId, Settings, check_hello, goodbye,
+};
 use crate::failure;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::store::access::{TokenRecord, UserRecord};
 use crate::store::batches::NewBatch;
 use crate::store::tasks::NewTask;
 use crate::store::{self, StoreError, Writer};
+use crate::validate;
 use crate::vault::Vault;
 use crate::watchers::Watchers;
 
+use access::audited_spec;
+pub(crate) use access::{NewToken, NewUser, open_chain};
 use housekeeping::Housekeeping;
 
 pub(crate) use fleet::NewJoinToken;
 pub(crate) use housekeeping::Retention;
 pub(crate) use secrets::NewCredential;
+use secrets::scope_of;
 pub(crate) use space::load_ledger;
 
 /// Why a command was refused. The text is for the caller.
@@ -55,6 +66,12 @@ pub(crate) enum Refusal {
     Unauthenticated(String),
     #[error("{0}")]
     Denied(String),
+    /// The name is somebody's already.
+    #[error("{0}")]
+    Taken(String),
+    /// Not as things are.
+    #[error("{0}")]
+    Impossible(String),
     #[error("{0}")]
     Invalid(String),
     #[error("{0}")]
@@ -73,20 +90,24 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 pub(crate) enum Command {
     Submit {
         task: Box<NewTask>,
+        by: Caller,
         reply: Reply<String>,
     },
     Cancel {
         task_id: String,
         reason: String,
+        by: Caller,
         reply: Reply<()>,
     },
     SubmitBatch {
         batch: Box<NewBatch>,
+        by: Caller,
         reply: Reply<String>,
     },
     CancelBatch {
         batch_id: String,
         reason: String,
+        by: Caller,
         reply: Reply<()>,
     },
     Candidates {
@@ -99,23 +120,29 @@ pub(crate) enum Command {
     DrainAgent {
         agent: String,
         reason: String,
+        by: Caller,
         reply: Reply<Agent>,
     },
     RevokeAgent {
         agent: String,
         reason: String,
+        by: Caller,
         reply: Reply<Agent>,
     },
     CreateJoinToken {
         token: Box<NewJoinToken>,
+        by: Caller,
         reply: Reply<JoinToken>,
     },
     RevokeJoinToken {
         token_id: String,
+        by: Caller,
         reply: Reply<JoinToken>,
     },
     Enroll {
         request: Box<EnrollRequest>,
+        /// Address it came from.
+        source: String,
         reply: Reply<EnrollResponse>,
     },
     Renew {
@@ -125,11 +152,52 @@ pub(crate) enum Command {
     },
     PutCredential {
         credential: Box<NewCredential>,
+        by: Caller,
         reply: Reply<Credential>,
     },
     DeleteCredential {
         name: String,
+        by: Caller,
         reply: Reply<()>,
+    },
+    WhoAmI {
+        by: Caller,
+        reply: Reply<(UserRecord, TokenRecord)>,
+    },
+    CreateUser {
+        user: NewUser,
+        by: Caller,
+        reply: Reply<UserRecord>,
+    },
+    /// Enables or disables a user.
+    SetUser {
+        name: String,
+        enabled: bool,
+        by: Caller,
+        reply: Reply<UserRecord>,
+    },
+    IssueToken {
+        token: NewToken,
+        by: Caller,
+        reply: Reply<TokenRecord>,
+    },
+    RevokeToken {
+        token_id: String,
+        by: Caller,
+        reply: Reply<TokenRecord>,
+    },
+    /// Notes that the audit log is exported; the answer is the number of its last entry.
+    NoteExport {
+        from: Option<UnixMillis>,
+        to: Option<UnixMillis>,
+        follow: bool,
+        by: Caller,
+        reply: Reply<u64>,
+    },
+    /// What the services saw: refused calls, and when tokens were used.
+    NoteAccess {
+        refused: Option<Summary>,
+        used: Vec<(String, UnixMillis)>,
     },
     /// A session opens; the first event is Hello.
     Open {
@@ -200,6 +268,11 @@ pub(crate) struct Parts {
     pub(crate) agent_certificate_lifetime: Duration,
     pub(crate) settings: Settings,
     pub(crate) retention: Retention,
+    pub(crate) users: Arc<Directory>,
+    /// The end of the audit log.
+    pub(crate) chain: Chain,
+    /// Told the number of its newest entry.
+    pub(crate) audited: watch::Sender<u64>,
 }
 
 /// The engine; [`Engine::run`] is its life.
@@ -214,6 +287,10 @@ pub(crate) struct Engine {
     touched: BTreeSet<String>,
     housekeeping: Housekeeping,
     full: Arc<AtomicBool>,
+    /// Users or tokens were changed in this transaction.
+    users_changed: bool,
+    /// Number of the newest entry of the audit log, once it is committed.
+    audited: Option<u64>,
 }
 
 /// Ready to be sent.
@@ -237,6 +314,8 @@ impl Engine {
             touched: BTreeSet::new(),
             housekeeping: Housekeeping::new(Now::read()),
             full: Arc::default(),
+            users_changed: false,
+            audited: None,
         };
         let full = Arc::clone(&engine.full);
         (engine, EngineHandle { commands: sender, full })
@@ -303,6 +382,10 @@ impl Engine {
             sqlx::query("COMMIT").execute(&mut *self.parts.writer).await?;
             self.in_transaction = false;
         }
+        if std::mem::take(&mut self.users_changed) {
+            let (users, tokens) = store::access::all(&mut self.parts.writer).await?;
+            self.parts.users.replace(&users, tokens);
+        }
         self.release();
         Ok(())
     }
@@ -324,21 +407,22 @@ impl Engine {
     /// Carries out one command; returns how many bytes of output it brought.
     async fn apply(&mut self, command: Command, now: Now) -> Result<usize, StoreError> {
         match command {
-            Command::Submit { task, reply } => {
-                let answer = self.submit(*task, now).await?;
+            Command::Submit { task, by, reply } => {
+                let answer = self.submit(*task, &by, now).await?;
                 self.reply(reply, answer);
             }
-            Command::Cancel { task_id, reason, reply } => {
+            Command::Cancel { task_id, reason, by, reply } => {
+                let details = json!({ "reason": reason });
+                self.audit_of(&by, Action::TaskCancelRequested, ("task", &task_id), details, now).await?;
                 self.parts.ledger.cancel(&task_id, &reason, now);
                 self.reply(reply, Ok(()));
             }
-            Command::SubmitBatch { batch, reply } => {
-                let answer = self.submit_batch(*batch, now).await?;
+            Command::SubmitBatch { batch, by, reply } => {
+                let answer = self.submit_batch(*batch, &by, now).await?;
                 self.reply(reply, answer);
             }
-            Command::CancelBatch { batch_id, reason, reply } => {
-                self.parts.ledger.cancel_batch(&batch_id, &reason, now);
-                info!(batch_id, "Batch cancelled");
+            Command::CancelBatch { batch_id, reason, by, reply } => {
+                self.cancel_batch(&batch_id, &reason, &by, now).await?;
                 self.reply(reply, Ok(()));
             }
             Command::Candidates { task_id, reply } => {
@@ -349,24 +433,24 @@ impl Engine {
                 let agents = self.parts.ledger.agent_views();
                 self.reply(reply, Ok(agents));
             }
-            Command::DrainAgent { agent, reason, reply } => {
-                let answer = self.drain_agent(&agent, &reason);
+            Command::DrainAgent { agent, reason, by, reply } => {
+                let answer = self.drain_agent(&agent, &reason, &by, now).await?;
                 self.reply(reply, answer);
             }
-            Command::RevokeAgent { agent, reason, reply } => {
-                let answer = self.revoke_agent(&agent, &reason, now).await?;
+            Command::RevokeAgent { agent, reason, by, reply } => {
+                let answer = self.revoke_agent(&agent, &reason, &by, now).await?;
                 self.reply(reply, answer);
             }
-            Command::CreateJoinToken { token, reply } => {
-                let view = self.create_join_token(*token, now).await?;
+            Command::CreateJoinToken { token, by, reply } => {
+                let view = self.create_join_token(*token, &by, now).await?;
                 self.reply(reply, Ok(view));
             }
-            Command::RevokeJoinToken { token_id, reply } => {
-                let answer = self.revoke_join_token(&token_id, now).await?;
+            Command::RevokeJoinToken { token_id, by, reply } => {
+                let answer = self.revoke_join_token(&token_id, &by, now).await?;
                 self.reply(reply, answer);
             }
-            Command::Enroll { request, reply } => {
-                let answer = self.enroll(*request, now).await?;
+            Command::Enroll { request, source, reply } => {
+                let answer = self.enroll(*request, &source, now).await?;
                 self.parts.metrics.enrolments(answer.is_ok());
                 self.reply(reply, answer);
             }
@@ -374,14 +458,39 @@ impl Engine {
                 let answer = self.renew(&agent_id, *request, now).await?;
                 self.reply(reply, answer);
             }
-            Command::PutCredential { credential, reply } => {
-                let answer = self.put_credential(*credential, now).await?;
+            Command::PutCredential { credential, by, reply } => {
+                let answer = self.put_credential(*credential, &by, now).await?;
                 self.reply(reply, answer);
             }
-            Command::DeleteCredential { name, reply } => {
-                let answer = self.delete_credential(&name, now).await?;
+            Command::DeleteCredential { name, by, reply } => {
+                let answer = self.delete_credential(&name, &by, now).await?;
                 self.reply(reply, answer);
             }
+            Command::WhoAmI { by, reply } => {
+                let answer = self.who_am_i(&by).await?;
+                self.reply(reply, answer);
+            }
+            Command::CreateUser { user, by, reply } => {
+                let answer = self.create_user(user, &by, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::SetUser { name, enabled, by, reply } => {
+                let answer = self.set_user(&name, enabled, &by, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::IssueToken { token, by, reply } => {
+                let answer = self.issue_token(token, &by, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::RevokeToken { token_id, by, reply } => {
+                let answer = self.revoke_token(&token_id, &by, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::NoteExport { from, to, follow, by, reply } => {
+                let seq = self.note_export(from, to, follow, &by, now).await?;
+                self.reply(reply, Ok(seq));
+            }
+            Command::NoteAccess { refused, used } => self.note_access(refused, &used, now).await?,
             Command::Open { agent_id, session, outbox, events, polling } => {
                 let again = self.parts.ledger.polls(&agent_id, polling);
                 if let Some(agent) = self.parts.ledger.agent(&agent_id).filter(|_| !again) {
@@ -404,31 +513,31 @@ impl Engine {
         Ok(0)
     }
 
-    async fn submit(&mut self, task: NewTask, now: Now) -> Result<Result<String, Refusal>, StoreError> {
+    async fn submit(&mut self, task: NewTask, by: &Caller, now: Now) -> Result<Result<String, Refusal>, StoreError> {
         if let Some(key) = &task.idempotency_key
             && let Some(first) = store::tasks::find_by_key(self.database().await?, &task.submitted_by, key).await?
         {
             return Ok(Ok(first));
         }
-        if let Err(refusal) = self.has_room(&task.spec.credential, 1) {
+        let (name, scope) = (&task.spec.credential, scope_of(&task.spec));
+        if let Err(refusal) = self.may_use_credential(name, scope, by).await? {
             return Ok(Err(refusal));
         }
-        let task_id = task.task_id.clone();
+        if let Err(refusal) = self.has_room(1) {
+            return Ok(Err(refusal));
+        }
+        let (task_id, details) = (task.task_id.clone(), audited_spec(&task.spec));
         for live in store::tasks::add(self.database().await?, vec![task], now.wall).await? {
             self.parts.ledger.submit(live, now);
         }
         self.parts.metrics.submitted(1);
         info!(task_id, "Task submitted");
+        self.audit_of(by, Action::TaskSubmitted, ("task", &task_id), details, now).await?;
         Ok(Ok(task_id))
     }
 
-    /// Whether so many new tasks with this credential may wait.
-    fn has_room(&self, credential: &str, tasks: usize) -> Result<(), Refusal> {
-        if self.parts.ledger.credential(credential).is_none() {
-            return Err(Refusal::NotFound(format!(
-                "there is no credential named {credential:?}; store it with `lictor credential put`"
-            )));
-        }
+    /// Whether so many new tasks may wait.
+    fn has_room(&self, tasks: usize) -> Result<(), Refusal> {
         let waiting = self.parts.ledger.waiting();
         if waiting.saturating_add(tasks) > MAX_QUEUED_TASKS {
             return Err(Refusal::Exhausted(format!(
@@ -456,7 +565,7 @@ impl Engine {
         // What is decided about assignments of old is read from the database, so it must be up to date.
         self.persist(now).await?;
         let mut events = events.into_iter();
-        let Some(AgentEvent { event: Some(agent_event::Event::Hello(hello)) }) = events.next() else {
+        let Some(AgentEvent { event: Some(agent_event::Event::Hello(mut hello)) }) = events.next() else {
             self.break_off(&agent_id, session, &ProtocolError("the first event is not Hello".into()), now);
             return Ok(0);
         };
@@ -464,6 +573,7 @@ impl Engine {
             self.break_off(&agent_id, session, &error, now);
             return Ok(0);
         }
+        validate::hello(&mut hello);
         let mut facts = HeldFacts::new();
         for reference in hello.held.iter().filter_map(|held| held.task.as_ref()) {
             let database = self.database().await?;
@@ -547,6 +657,7 @@ impl Engine {
                 "Task finished"
             );
             self.touched.insert(finished.task.task_id.clone());
+            self.audit_finished(finished, now).await?;
         }
         self.persist_batches(&outcome.tried, &outcome.batches, now).await?;
         for evidence in &outcome.evidence {
@@ -557,6 +668,15 @@ impl Engine {
                     agent_id = evidence.agent_id,
                     "Result came too late and was kept as evidence"
                 );
+                let state = evidence.result.outcome().as_str_name();
+                let event = Event {
+                    action: Action::TaskLateResult,
+                    actor: Actor::Agent(&evidence.agent_id),
+                    object: ("task", &evidence.task.task_id),
+                    outcome: "ok",
+                    details: json!({ "epoch": evidence.task.epoch, "state": state }),
+                };
+                self.audit(&event, now).await?;
                 // Too late for its task, but what it says about the password still holds.
                 let (task_id, epoch) = (&evidence.task.task_id, evidence.task.epoch);
                 if failure::rejects_credential(&evidence.result)
@@ -570,10 +690,23 @@ impl Engine {
         for (name, version) in &outcome.rejected_credentials {
             store::secrets::mark_rejected(self.database().await?, name, *version, now.wall).await?;
             warn!(credential = name, version, "Credential was rejected by a host and is not handed out again");
+            let event = Event {
+                action: Action::CredentialRejected,
+                actor: Actor::ControlPlane,
+                object: ("credential", name),
+                outcome: "ok",
+                details: json!({ "version": version }),
+            };
+            self.audit(&event, now).await?;
         }
         for (session, outgoing) in outcome.outgoing {
             match outgoing {
-                Outgoing::Event(event) => self.outgoing.push((session, Ready::Event(event))),
+                Outgoing::Event(mut event) => {
+                    let resealed = outcome.resealed.iter().filter(|(other, _)| *other == session);
+                    let resealed: Vec<&Assign> = resealed.map(|(_, assign)| assign).collect();
+                    self.give_again(&mut event, &resealed).await?;
+                    self.outgoing.push((session, Ready::Event(event)));
+                }
                 Outgoing::Close(goodbye) => self.outgoing.push((session, Ready::Close(goodbye))),
                 Outgoing::Assign(assign) => match self.assignment(&assign, now).await? {
                     Ok(event) => self.outgoing.push((session, Ready::Event(Box::new(event)))),
@@ -599,6 +732,9 @@ impl Engine {
                     self.sessions.remove(&session);
                 }
             }
+        }
+        if let Some(seq) = self.audited.take() {
+            self.parts.audited.send_replace(seq);
         }
         for reply in std::mem::take(&mut self.replies) {
             reply();

@@ -5,18 +5,24 @@
 use lictor_proto::sealing::{Binding, seal};
 use lictor_proto::v1::{
     Assignment, Credential, CredentialIdentity, Failure, SealedSecret, ServerEvent, TaskRef, TaskSpec, server_event,
+    task_spec,
 };
+use prost::Message as _;
+use serde_json::json;
 use subtle::ConstantTimeEq as _;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use super::{Engine, Refusal};
+use crate::access::{Caller, within};
+use crate::audit::{Action, Actor, Event};
 use crate::clock::Now;
 use crate::connection;
 use crate::dispatch::{Assign, CredentialState};
 use crate::failure;
 use crate::store::secrets::{self, CredentialRecord};
 use crate::store::{StoreError, tasks};
+use crate::validate::quoted;
 use crate::vault::{Encrypted, VaultError};
 
 /// A credential to be stored, checked.
@@ -30,16 +36,27 @@ impl Engine {
     pub(super) async fn put_credential(
         &mut self,
         new: NewCredential,
+        by: &Caller,
         now: Now,
     ) -> Result<Result<Credential, Refusal>, StoreError> {
         let NewCredential { credential, password } = new;
         let old = secrets::credential(self.database().await?, &credential.name).await?;
+        if old.as_ref().is_some_and(|old| old.deleted_at.is_none() && !by.sees(&old.scope)) {
+            return Ok(Err(Refusal::Taken(format!("the name {:?} is taken; choose another", credential.name))));
+        }
         let (version, secret) = match self.next_secret(&credential, password, old.as_ref()) {
             Ok(next) => next,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let kept = old.as_ref().filter(|old| old.deleted_at.is_none());
+        // Who changes a password without a word about the scope does not mean to give the credential to others.
+        let scope = match (kept, credential.scope.is_empty()) {
+            (Some(kept), true) => kept.scope.clone(),
+            (None, true) => by.scope.clone(),
+            (_, false) => credential.scope,
+        };
         let record = CredentialRecord {
+            scope,
             rejected_at: kept.filter(|old| old.version == version).and_then(|old| old.rejected_at),
             created_at: kept.map_or(now.wall, |old| old.created_at),
             name: credential.name,
@@ -57,6 +74,8 @@ impl Engine {
         let state = CredentialState { version, rejected: record.rejected_at.is_some() };
         self.parts.ledger.credential_stored(&record.name, state);
         info!(credential = record.name, version, "Credential stored");
+        let details = json!({ "version": version, "scope": record.scope, "username": record.qualified_username() });
+        self.audit_of(by, Action::CredentialStored, ("credential", &record.name), details, now).await?;
         Ok(Ok(record.view()))
     }
 
@@ -99,10 +118,15 @@ impl Engine {
         }
     }
 
-    pub(super) async fn delete_credential(&mut self, name: &str, now: Now) -> Result<Result<(), Refusal>, StoreError> {
+    pub(super) async fn delete_credential(
+        &mut self,
+        name: &str,
+        by: &Caller,
+        now: Now,
+    ) -> Result<Result<(), Refusal>, StoreError> {
         let found = secrets::credential(self.database().await?, name).await?;
-        let Some(mut record) = found.filter(|record| record.deleted_at.is_none()) else {
-            return Ok(Err(Refusal::NotFound(format!("there is no credential named {name:?}"))));
+        let Some(mut record) = found.filter(|record| record.deleted_at.is_none() && by.sees(&record.scope)) else {
+            return Ok(Err(Refusal::NotFound(format!("there is no credential named {}", quoted(name)))));
         };
         record.secret.ciphertext.clear();
         record.secret.nonce.clear();
@@ -111,7 +135,34 @@ impl Engine {
         secrets::save_credential(self.database().await?, &record).await?;
         self.parts.ledger.credential_deleted(name, now);
         info!(credential = name, "Credential deleted");
+        self.audit_of(by, Action::CredentialDeleted, ("credential", name), json!({}), now).await?;
         Ok(Ok(()))
+    }
+
+    /// Whether tasks of this scope may use this credential: one of their own scope or of one above it.
+    pub(super) async fn may_use_credential(
+        &mut self,
+        name: &str,
+        of_tasks: &str,
+        by: &Caller,
+    ) -> Result<Result<(), Refusal>, StoreError> {
+        if self.parts.ledger.credential(name).is_none() {
+            return Ok(Err(no_credential(name)));
+        }
+        let Some(scope) = secrets::scope(self.database().await?, name).await? else {
+            return Ok(Err(no_credential(name)));
+        };
+        if within(&scope, of_tasks) {
+            return Ok(Ok(()));
+        }
+        // Somebody else's credential and none look the same.
+        Ok(Err(if by.sees(&scope) {
+            Refusal::Invalid(format!(
+                "credential: {name:?} is for tasks of the scope {scope:?}; give the task that scope or one below it"
+            ))
+        } else {
+            no_credential(name)
+        }))
     }
 
     /// Records an assignment and makes its message: the connection complete, the secret sealed to the agent.
@@ -128,6 +179,11 @@ impl Engine {
         let Some(record) = secrets::credential(database, &spec.credential).await? else {
             return Ok(Err(failure::credential_deleted(&spec.credential)));
         };
+        // The credential may have been given another scope while the task waited.
+        if !within(&record.scope, scope_of(&spec)) {
+            let reason = "it belongs to another scope by now";
+            return Ok(Err(failure::credential_unusable(&record.name, reason)));
+        }
         let secret = match self.sealed(assign, &record) {
             Ok(secret) => secret,
             Err(error) => {
@@ -135,18 +191,87 @@ impl Engine {
                 return Ok(Err(failure::credential_unusable(&record.name, &error.to_string())));
             }
         };
+        let batch = self.parts.ledger.task(task_id).and_then(|task| task.claim.batch.clone());
+        let details = json!({
+            "agent_id": agent_id,
+            "batch_id": batch.as_deref(),
+            "epoch": epoch,
+            "host": spec.target.as_ref().map(|target| target.host.as_str()),
+            "credential": record.name,
+            "credential_version": record.version,
+            "username": record.qualified_username(),
+        });
+        let event = Event {
+            action: Action::TaskAssigned,
+            actor: Actor::ControlPlane,
+            object: ("task", task_id),
+            outcome: "ok",
+            details,
+        };
+        self.audit(&event, now).await?;
         let assignment = Assignment {
             task: Some(TaskRef { task_id: task_id.clone(), epoch: *epoch }),
             spec: Some(complete(spec, &record)),
             lease: prost_types::Duration::try_from(*lease).ok(),
-            identity: Some(CredentialIdentity {
-                name: record.name.clone(),
-                version: record.version,
-                username: record.qualified_username(),
-            }),
+            identity: Some(identity(&record)),
             secret: Some(secret),
         };
         Ok(Ok(ServerEvent { event: Some(server_event::Event::Assignment(assignment)) }))
+    }
+
+    /// Adds assignments to the Welcome of an agent that has lost their secrets, as far as they can be had and the message has
+    /// room. What is missing the agent cannot follow, and says so.
+    pub(super) async fn give_again(&mut self, event: &mut ServerEvent, assigns: &[&Assign]) -> Result<(), StoreError> {
+        let Some(server_event::Event::Welcome(welcome)) = &mut event.event else { return Ok(()) };
+        let mut room = MAX_GIVEN_AGAIN;
+        for assign in assigns {
+            let resume = welcome.resume.iter_mut().find(|resume| {
+                let task = resume.task.as_ref();
+                task.is_some_and(|task| task.task_id == assign.task_id && task.epoch == assign.epoch)
+            });
+            let (Some(resume), Some(assignment)) = (resume, self.once_more(assign).await?) else { continue };
+            let Some(left) = room.checked_sub(assignment.encoded_len()) else {
+                warn!(
+                    task_id = assign.task_id,
+                    agent_id = assign.agent_id,
+                    "Too many assignments to be given again at once"
+                );
+                continue;
+            };
+            room = left;
+            resume.assignment = Some(assignment);
+        }
+        Ok(())
+    }
+
+    /// An assignment that the agent was given before, without what only starting needs.
+    async fn once_more(&mut self, assign: &Assign) -> Result<Option<Assignment>, StoreError> {
+        let database = self.database().await?;
+        let Some(mut spec) = tasks::spec(database, &assign.task_id).await? else { return Ok(None) };
+        let Some(record) = secrets::credential(database, &spec.credential).await? else { return Ok(None) };
+        if record.deleted_at.is_some() || record.rejected_at.is_some() {
+            info!(
+                credential = record.name,
+                task_id = assign.task_id,
+                "Credential is of no use any more, its running command cannot be followed"
+            );
+            return Ok(None);
+        }
+        let secret = match self.sealed(assign, &record) {
+            Ok(secret) => secret,
+            Err(error) => {
+                warn!(credential = record.name, agent_id = assign.agent_id, error = %error, "Credential cannot be handed over");
+                return Ok(None);
+            }
+        };
+        strip(&mut spec);
+        Ok(Some(Assignment {
+            task: Some(TaskRef { task_id: assign.task_id.clone(), epoch: assign.epoch }),
+            spec: Some(complete(spec, &record)),
+            lease: prost_types::Duration::try_from(assign.lease).ok(),
+            identity: Some(identity(&record)),
+            secret: Some(secret),
+        }))
     }
 
     fn sealed(&self, assign: &Assign, record: &CredentialRecord) -> Result<SealedSecret, Unsealable> {
@@ -163,6 +288,14 @@ impl Engine {
     }
 }
 
+fn no_credential(name: &str) -> Refusal {
+    Refusal::NotFound(format!("there is no credential named {name:?}; store it with `lictor credential put`"))
+}
+
+pub(super) fn scope_of(spec: &TaskSpec) -> &str {
+    spec.selector.as_ref().map_or("", |selector| selector.scope.as_str())
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Unsealable {
     #[error("the agent has vanished")]
@@ -172,6 +305,34 @@ enum Unsealable {
     #[error(transparent)]
     Seal(#[from] lictor_proto::sealing::SealError),
 }
+
+fn identity(record: &CredentialRecord) -> CredentialIdentity {
+    CredentialIdentity { name: record.name.clone(), version: record.version, username: record.qualified_username() }
+}
+
+/// Leaves out what following a command does not need: it may be large, and was handed over before.
+fn strip(spec: &mut TaskSpec) {
+    let shell = match &mut spec.kind {
+        Some(task_spec::Kind::Command(command)) => {
+            command.stdin.clear();
+            command.arguments.clear();
+            command.command_line.clear();
+            command.shell.as_mut()
+        }
+        Some(task_spec::Kind::Script(script)) => {
+            script.text.clear();
+            script.arguments.clear();
+            script.shell.as_mut()
+        }
+        Some(task_spec::Kind::ConnectionTest(_)) | None => None,
+    };
+    if let Some(shell) = shell {
+        shell.environment.clear();
+    }
+}
+
+/// Assignments in one Welcome, which has room for twice as much.
+const MAX_GIVEN_AGAIN: usize = 8 << 20;
 
 /// The specification with the credential's defaults and the general ones filled in.
 fn complete(mut spec: TaskSpec, record: &CredentialRecord) -> TaskSpec {

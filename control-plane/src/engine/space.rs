@@ -12,6 +12,7 @@ use lictor_proto::v1::GoodbyeReason;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::access::open_chain;
 use super::{Command, Engine, Refusal};
 use crate::clock::Now;
 use crate::dispatch::{Ledger, Settings, goodbye};
@@ -83,6 +84,8 @@ impl Engine {
         // Whoever waits for an answer learns from the flag why there is none.
         self.replies.clear();
         self.touched.clear();
+        (self.users_changed, self.audited) = (false, None);
+        self.parts.chain = open_chain(&mut self.parts.writer).await?;
         for (_, outbox) in self.sessions.drain() {
             outbox.close(goodbye(GoodbyeReason::Shutdown, FULL));
         }
@@ -122,6 +125,12 @@ impl Engine {
                 let _ = reply.send(Ok(self.parts.ledger.agent_views()));
             }
             Command::Submit { reply, .. } | Command::SubmitBatch { reply, .. } => no(reply),
+            Command::WhoAmI { reply, .. } => no(reply),
+            Command::CreateUser { reply, .. } | Command::SetUser { reply, .. } => no(reply),
+            Command::IssueToken { reply, .. } | Command::RevokeToken { reply, .. } => no(reply),
+            Command::NoteExport { reply, .. } => no(reply),
+            // It is in the metrics and the log.
+            Command::NoteAccess { .. } => {}
             Command::Cancel { reply, .. }
             | Command::CancelBatch { reply, .. }
             | Command::DeleteCredential { reply, .. } => no(reply),

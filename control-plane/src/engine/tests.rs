@@ -16,10 +16,15 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::clock::UnixMillis;
+use crate::access::Role;
 use crate::config::MasterKeySource;
 use crate::dispatch::{AgentEntry, Limits, Settings};
 use crate::store::Readers;
+
+fn caller() -> Caller {
+    let text = String::new;
+    Caller { user: "u".into(), token_id: text(), role: Role::Admin, scope: text(), source: text() }
+}
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -70,18 +75,43 @@ impl Bench {
                 outputs: Duration::from_secs(3600),
                 output_bytes: 1 << 30,
             },
+            users: Arc::new(Directory::new(&[], Vec::new())),
+            chain: Chain::after(None),
+            audited: watch::Sender::new(0),
         });
         let stop = CancellationToken::new();
         let running = tokio::spawn(engine.run(stop.clone()));
         let bench = Self { dir, engine: handle, readers, metrics, stop, running };
         let credential = Credential { name: "web".into(), username: "u".into(), ..Credential::default() };
         let credential = NewCredential { credential, password: Some(Zeroizing::new("p".into())) };
-        let put = |reply| Command::PutCredential { credential: Box::new(credential), reply };
+        let put = |reply| Command::PutCredential { credential: Box::new(credential), by: caller(), reply };
         bench.engine.ask(put).await.unwrap();
         bench
     }
 
+    async fn submit_batch(&self, id: &str, hosts: usize, bytes: usize) -> Result<String, Refusal> {
+        let task = |index: usize| NewTask { batch: Some(id.into()), ..self.task(&format!("{id}-{index}"), bytes) };
+        let batch = NewBatch {
+            batch_id: id.into(),
+            submitted_by: "u".into(),
+            idempotency_key: None,
+            label: String::new(),
+            credential: "web".into(),
+            scope: String::new(),
+            concurrency: 0,
+            threshold: None,
+            retries: 0,
+            tasks: (0..hosts).map(task).collect(),
+        };
+        self.engine.ask(|reply| Command::SubmitBatch { batch: Box::new(batch), by: caller(), reply }).await
+    }
+
     async fn submit(&self, id: &str, bytes: usize) -> Result<String, Refusal> {
+        let task = Box::new(self.task(id, bytes));
+        self.engine.ask(|reply| Command::Submit { task, by: caller(), reply }).await
+    }
+
+    fn task(&self, id: &str, bytes: usize) -> NewTask {
         let spec = TaskSpec {
             target: Some(Target { host: "h".into(), connection: None }),
             credential: "web".into(),
@@ -89,7 +119,7 @@ impl Bench {
             kind: Some(task_spec::Kind::Script(Script { text: "x".repeat(bytes), ..Script::default() })),
             ..TaskSpec::default()
         };
-        let task = NewTask {
+        NewTask {
             task_id: id.into(),
             spec,
             queue_timeout: Duration::from_secs(3600),
@@ -97,8 +127,7 @@ impl Bench {
             idempotency_key: None,
             batch: None,
             retries: 0,
-        };
-        self.engine.ask(|reply| Command::Submit { task: Box::new(task), reply }).await
+        }
     }
 
     /// Opens a session that grants one credit; what the engine answers is in the outbox.
@@ -114,7 +143,7 @@ impl Bench {
         };
         let events =
             vec![event(agent_event::Event::Hello(hello)), event(agent_event::Event::Credit(Credit { total: 1 }))];
-        let open = Command::Open { agent_id: "a".into(), session, outbox: Arc::clone(&outbox), events, polling: false };
+        let open = Command::Open { agent_id: "a".into(), session, outbox: Arc::clone(&outbox), polling: false, events };
         self.engine.tell(open).await.unwrap();
         outbox
     }
@@ -253,6 +282,40 @@ async fn a_full_disk_refuses_clearly_keeps_what_was_acknowledged_and_is_over_by_
     assert_eq!(view.task.state(), TaskState::Succeeded);
     // Everything else that was accepted still waits.
     assert_eq!(bench.stored(0..5).await, accepted.len());
+    // The audit log has no gap, and tells of nothing that was taken back.
+    let lines = store::audit::lines(&bench.readers, 0, None, None).await.unwrap();
+    let mut chain = Chain::after(None);
+    for line in &lines {
+        let entry: serde_json::Value = serde_json::from_str(&line.text).unwrap();
+        assert_eq!(entry["previous"], chain.last(), "{}", line.text);
+        chain = Chain::after(Some((line.seq, &line.text)));
+    }
+    let submitted = lines.iter().filter(|line| line.text.contains("task.submitted")).count();
+    assert_eq!(submitted, accepted.len() + 1);
+    bench.stop.cancel();
+    timeout(Duration::from_secs(20), bench.running).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_that_does_not_fit_on_the_disk_leaves_nothing() {
+    let bench = Bench::start(300).await;
+    let refusal = bench.submit_batch("large", 40, 100_000).await.unwrap_err();
+    assert!(matches!(&refusal, Refusal::Exhausted(text) if text.contains("disk is full")), "{refusal:?}");
+    let cancel = |reply| Command::CancelBatch { batch_id: "large".into(), reason: String::new(), by: caller(), reply };
+    assert!(matches!(bench.engine.ask(cancel).await, Err(Refusal::Exhausted(_))));
+    bench.make_room().await;
+    let again = async {
+        while bench.submit_batch("small", 2, 10).await.is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), again).await.expect("the engine goes on by itself");
+    assert!(store::batches::view(&bench.readers, "large").await.unwrap().is_none());
+    let tasks: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tasks").fetch_one(&*bench.readers).await.unwrap();
+    assert_eq!(tasks, 2);
+    let lines = store::audit::lines(&bench.readers, 0, None, None).await.unwrap();
+    assert_eq!(lines.iter().filter(|line| line.text.contains("batch.submitted")).count(), 1);
+    assert!(bench.metrics.encode().contains("control_plane_tasks_queued 2"));
     bench.stop.cancel();
     timeout(Duration::from_secs(20), bench.running).await.unwrap().unwrap().unwrap();
 }
@@ -263,4 +326,32 @@ async fn a_full_disk_does_not_keep_the_control_plane_from_stopping() {
     while bench.submit(&uuid::Uuid::now_v7().to_string(), 100_000).await.is_ok() {}
     bench.stop.cancel();
     timeout(Duration::from_secs(20), bench.running).await.unwrap().unwrap().unwrap();
+}
+
+/// What the database says after a start at this wall time: the calendar, and whether the waiting task still waits.
+async fn restart_at(dir: &std::path::Path, wall: UnixMillis) -> (UnixMillis, bool) {
+    let vault = Vault::open(&MasterKeySource::StateDir, dir).unwrap();
+    let (mut writer, _readers) = store::open(dir, vault.task_keys()).await.unwrap();
+    let now = Now { wall, ..Now::read() };
+    let mut ledger = load_ledger(&mut writer, &vault, SETTINGS, now).await.unwrap();
+    ledger.tick(Now { instant: now.instant + Duration::from_secs(60), wall });
+    let stored = store::retention::calendar(&mut writer).await.unwrap();
+    writer.connection.close().await.unwrap();
+    (stored.unwrap_or(UnixMillis(0)), ledger.task("waits").is_some())
+}
+
+#[tokio::test]
+async fn a_start_under_a_clock_that_moved_rejects_and_removes_nothing() {
+    let bench = Bench::start(1000).await;
+    bench.submit("waits", 10).await.unwrap();
+    bench.stop.cancel();
+    timeout(Duration::from_secs(20), bench.running).await.unwrap().unwrap().unwrap();
+    bench.readers.close().await;
+    let begin = Now::read().wall;
+    for hours in [2, -2, 24 * 365] {
+        let wall = UnixMillis(begin.0 + hours * 3_600_000);
+        let (calendar, waits) = restart_at(bench.dir.path(), wall).await;
+        assert!(waits, "{hours} h");
+        assert!((begin.0 - 60_000..=begin.0).contains(&calendar.0), "{hours} h: {calendar:?}, {begin:?}");
+    }
 }

@@ -128,13 +128,22 @@ pub(crate) async fn view(readers: &Readers, batch_id: &str) -> Result<Option<Bat
     row.as_ref().map(view_from_row).transpose()
 }
 
-/// Batches older than `before`, newest first.
-pub(crate) async fn list(readers: &Readers, before: Option<i64>, limit: u32) -> Result<Vec<BatchView>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM batches WHERE seq < $1 ORDER BY seq DESC LIMIT $2")
-        .bind(before.unwrap_or(i64::MAX))
-        .bind(i64::from(limit))
-        .fetch_all(&readers.pool)
-        .await?;
+/// Batches within the scope, older than `before`, newest first.
+pub(crate) async fn list(
+    readers: &Readers,
+    scope: &str,
+    before: Option<i64>,
+    limit: u32,
+) -> Result<Vec<BatchView>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM batches WHERE seq < $1 \
+         AND ($3 = '' OR scope = $3 OR substr(scope, 1, length($3) + 1) = $3 || '/') ORDER BY seq DESC LIMIT $2",
+    )
+    .bind(before.unwrap_or(i64::MAX))
+    .bind(i64::from(limit))
+    .bind(scope)
+    .fetch_all(&readers.pool)
+    .await?;
     rows.iter().map(view_from_row).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Records of users, join tokens, agents and certificates.
+//! Records of join tokens, agents and certificates.
 
 use std::time::Duration;
 
@@ -9,28 +9,6 @@ use sqlx::{Row as _, SqliteConnection, SqlitePool};
 use super::{StoreError, from_json, millis, to_json};
 use crate::clock::UnixMillis;
 use crate::dispatch::AgentEntry;
-
-/// A user and the SHA-256 of the user's token.
-#[derive(Debug, Clone)]
-pub(crate) struct User {
-    pub(crate) name: String,
-    pub(crate) token_hash: Vec<u8>,
-}
-
-pub(crate) async fn users(writer: &mut SqliteConnection) -> Result<Vec<User>, StoreError> {
-    let rows = sqlx::query("SELECT name, token_hash FROM users").fetch_all(writer).await?;
-    rows.iter().map(|row| Ok(User { name: row.try_get("name")?, token_hash: row.try_get("token_hash")? })).collect()
-}
-
-pub(crate) async fn add_user(writer: &mut SqliteConnection, user: &User, now: UnixMillis) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO users (name, token_hash, created_at) VALUES ($1, $2, $3)")
-        .bind(&user.name)
-        .bind(&user.token_hash)
-        .bind(now.0)
-        .execute(writer)
-        .await?;
-    Ok(())
-}
 
 /// A join token with what proves its possession.
 #[derive(Debug, Clone)]
@@ -110,18 +88,22 @@ pub(crate) async fn join_token(
     row.as_ref().map(JoinTokenRecord::from_row).transpose()
 }
 
-/// Tokens older than the one named, newest first: identifiers grow with time.
+/// Tokens within the scope, older than the one named, newest first: identifiers grow with time.
 pub(crate) async fn join_tokens(
     readers: &SqlitePool,
+    scope: &str,
     before: Option<&str>,
     limit: u32,
 ) -> Result<Vec<JoinTokenRecord>, StoreError> {
-    let rows =
-        sqlx::query("SELECT * FROM join_tokens WHERE $1 IS NULL OR token_id < $1 ORDER BY token_id DESC LIMIT $2")
-            .bind(before)
-            .bind(i64::from(limit))
-            .fetch_all(readers)
-            .await?;
+    let rows = sqlx::query(
+        "SELECT * FROM join_tokens WHERE ($1 IS NULL OR token_id < $1) \
+         AND ($3 = '' OR scope = $3 OR substr(scope, 1, length($3) + 1) = $3 || '/') ORDER BY token_id DESC LIMIT $2",
+    )
+    .bind(before)
+    .bind(i64::from(limit))
+    .bind(scope)
+    .fetch_all(readers)
+    .await?;
     rows.iter().map(JoinTokenRecord::from_row).collect()
 }
 
@@ -215,35 +197,68 @@ pub(crate) async fn save_agent(writer: &mut SqliteConnection, agent: &AgentEntry
     Ok(())
 }
 
-/// Records a certificate. `replaces_all`: the agent's earlier ones are forgotten, but for those that were revoked.
+/// A certificate about to be recorded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewCertificate<'a> {
+    pub(crate) serial: &'a str,
+    pub(crate) agent_id: &'a str,
+    pub(crate) not_after: UnixMillis,
+    /// SHA-256 of its key.
+    pub(crate) key_hash: [u8; 32],
+    /// The join token it was got with; nothing for a renewal.
+    pub(crate) join_token_id: Option<&'a str>,
+}
+
+/// Records a certificate. One that was got with a join token replaces all earlier ones of the agent: they are forgotten,
+/// but for those that were revoked.
 pub(crate) async fn add_certificate(
     writer: &mut SqliteConnection,
-    serial: &str,
-    agent_id: &str,
-    not_after: UnixMillis,
-    replaces_all: bool,
+    new: &NewCertificate<'_>,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    if replaces_all {
+    if new.join_token_id.is_some() {
         sqlx::query("DELETE FROM certificates WHERE agent_id = $1 AND revoked_at IS NULL")
-            .bind(agent_id)
+            .bind(new.agent_id)
             .execute(&mut *writer)
             .await?;
     }
     // Long expired ones tell nothing.
     sqlx::query("DELETE FROM certificates WHERE agent_id = $1 AND not_after < $2")
-        .bind(agent_id)
+        .bind(new.agent_id)
         .bind(now.0.saturating_sub(i64::try_from(KEEP_EXPIRED.as_millis()).unwrap_or(i64::MAX)))
         .execute(&mut *writer)
         .await?;
-    sqlx::query("INSERT INTO certificates (serial, agent_id, issued_at, not_after) VALUES ($1, $2, $3, $4)")
-        .bind(serial)
-        .bind(agent_id)
-        .bind(now.0)
-        .bind(not_after.0)
-        .execute(writer)
-        .await?;
+    sqlx::query(
+        "INSERT INTO certificates (serial, agent_id, issued_at, not_after, key_hash, join_token_id) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(new.serial)
+    .bind(new.agent_id)
+    .bind(now.0)
+    .bind(new.not_after.0)
+    .bind(&new.key_hash[..])
+    .bind(new.join_token_id)
+    .execute(writer)
+    .await?;
     Ok(())
+}
+
+/// When the agent's certificates with this key were issued, and with which join token, without revoked ones.
+pub(crate) async fn certificates_with_key(
+    writer: &mut SqliteConnection,
+    agent_id: &str,
+    key_hash: &[u8; 32],
+) -> Result<Vec<(UnixMillis, Option<String>)>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT issued_at, join_token_id FROM certificates WHERE agent_id = $1 AND key_hash = $2 AND revoked_at IS NULL",
+    )
+    .bind(agent_id)
+    .bind(&key_hash[..])
+    .fetch_all(writer)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((UnixMillis(row.try_get("issued_at")?), row.try_get::<Option<String>, _>("join_token_id")?)))
+        .collect()
 }
 
 pub(crate) async fn revoke_certificates(

@@ -19,6 +19,7 @@ pub(crate) struct CredentialRecord {
     pub(crate) connection: ConnectionSettings,
     pub(crate) no_profile: bool,
     pub(crate) description: String,
+    pub(crate) scope: String,
     pub(crate) version: u64,
     pub(crate) secret: Encrypted,
     pub(crate) created_at: UnixMillis,
@@ -40,6 +41,7 @@ impl CredentialRecord {
             created_at: Some(self.created_at.timestamp()),
             updated_at: Some(self.updated_at.timestamp()),
             rejected_at: self.rejected_at.map(UnixMillis::timestamp),
+            scope: self.scope.clone(),
         }
     }
 
@@ -62,6 +64,7 @@ impl CredentialRecord {
                 .map_err(|_| StoreError::Malformed("a credential's connection settings"))?,
             no_profile: row.try_get("no_profile")?,
             description: row.try_get("description")?,
+            scope: row.try_get("scope")?,
             version: unsigned(row.try_get("version")?),
             secret: Encrypted {
                 key_id: row.try_get("key_id")?,
@@ -85,17 +88,28 @@ pub(crate) async fn credential(
     row.as_ref().map(CredentialRecord::from_row).transpose()
 }
 
-/// By name, behind the one named, without deleted ones.
+/// The scope of a credential that is not deleted.
+pub(crate) async fn scope(writer: &mut SqliteConnection, name: &str) -> Result<Option<String>, StoreError> {
+    let scope = sqlx::query_scalar("SELECT scope FROM credentials WHERE name = $1 AND deleted_at IS NULL");
+    Ok(scope.bind(name).fetch_optional(writer).await?)
+}
+
+/// Within the scope, by name, behind the one named, without deleted ones.
 pub(crate) async fn credentials(
     readers: &SqlitePool,
+    scope: &str,
     after: &str,
     limit: u32,
 ) -> Result<Vec<CredentialRecord>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM credentials WHERE deleted_at IS NULL AND name > $1 ORDER BY name LIMIT $2")
-        .bind(after)
-        .bind(i64::from(limit))
-        .fetch_all(readers)
-        .await?;
+    let rows = sqlx::query(
+        "SELECT * FROM credentials WHERE deleted_at IS NULL AND name > $1 \
+         AND ($3 = '' OR scope = $3 OR substr(scope, 1, length($3) + 1) = $3 || '/') ORDER BY name LIMIT $2",
+    )
+    .bind(after)
+    .bind(i64::from(limit))
+    .bind(scope)
+    .fetch_all(readers)
+    .await?;
     rows.iter().map(CredentialRecord::from_row).collect()
 }
 
@@ -122,13 +136,13 @@ pub(crate) async fn save_credential(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO credentials (name, username, domain, connection, no_profile, description, version, key_id, nonce, \
-         ciphertext, created_at, updated_at, rejected_at, deleted_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+         ciphertext, created_at, updated_at, rejected_at, deleted_at, scope) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
          ON CONFLICT (name) DO UPDATE SET username = excluded.username, domain = excluded.domain, \
          connection = excluded.connection, no_profile = excluded.no_profile, description = excluded.description, \
          version = excluded.version, key_id = excluded.key_id, nonce = excluded.nonce, \
          ciphertext = excluded.ciphertext, created_at = excluded.created_at, updated_at = excluded.updated_at, \
-         rejected_at = excluded.rejected_at, deleted_at = excluded.deleted_at",
+         rejected_at = excluded.rejected_at, deleted_at = excluded.deleted_at, scope = excluded.scope",
     )
     .bind(&record.name)
     .bind(&record.username)
@@ -144,6 +158,7 @@ pub(crate) async fn save_credential(
     .bind(record.updated_at.0)
     .bind(record.rejected_at.map(|at| at.0))
     .bind(record.deleted_at.map(|at| at.0))
+    .bind(&record.scope)
     .execute(writer)
     .await?;
     Ok(())

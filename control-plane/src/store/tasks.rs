@@ -49,7 +49,7 @@ pub(crate) async fn add(
         let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
             "INSERT INTO tasks (task_id, spec, submitted_by, idempotency_key, state, epoch, accepted, started, \
              credential_version, submitted_at, queued_at, output_bytes, output_base, batch_id, retries_left, \
-             sealed) ",
+             sealed, scope) ",
         );
         query.push_values(some.iter().zip(specs), |mut row, (task, spec)| {
             row.push_bind(&task.task_id)
@@ -63,7 +63,8 @@ pub(crate) async fn add(
                 .push("0, 0")
                 .push_bind(task.batch.as_deref())
                 .push_bind(i64::from(task.retries))
-                .push("TRUE");
+                .push("TRUE")
+                .push_bind(task.spec.selector.as_ref().map_or("", |selector| selector.scope.as_str()));
         });
         query.push(" RETURNING task_id, seq");
         let rows = query.build().fetch_all(&mut **writer).await?;
@@ -410,7 +411,7 @@ fn coalesce(appends: Vec<Append>) -> Vec<Append> {
         .collect()
 }
 
-/// Output from `offset` on, about one MiB: whole stored pieces, the first one cut to begin at the offset.
+/// Output from `offset` on, about 256 KiB: whole stored pieces, the first one cut to begin at the offset.
 pub(crate) async fn output_from(
     readers: &Readers,
     task: &TaskView,
@@ -455,6 +456,7 @@ pub(crate) async fn output_from(
 #[derive(Debug, Clone)]
 pub(crate) struct TaskView {
     pub(crate) seq: i64,
+    pub(crate) scope: String,
     pub(crate) task: Task,
 }
 
@@ -474,9 +476,10 @@ pub(crate) async fn view(readers: &Readers, task_id: &str) -> Result<Option<Task
     row.as_ref().map(|row| view_from_row(&readers.keys, row)).transpose()
 }
 
-/// Tasks older than `before`, newest first.
+/// Tasks within the scope, older than `before`, newest first.
 pub(crate) async fn list(
     readers: &Readers,
+    scope: &str,
     before: Option<i64>,
     states: &[TaskState],
     batch_id: Option<&str>,
@@ -485,6 +488,11 @@ pub(crate) async fn list(
     use futures::TryStreamExt as _;
     let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(SELECT_VIEW);
     query.push(" WHERE t.seq < ").push_bind(before.unwrap_or(i64::MAX));
+    if !scope.is_empty() {
+        query.push(" AND (t.scope = ").push_bind(scope);
+        let below = format!("{scope}/");
+        query.push(" OR substr(t.scope, 1, length(").push_bind(below.clone()).push(")) = ").push_bind(below).push(")");
+    }
     if !states.is_empty() {
         query.push(" AND t.state IN (");
         let mut list = query.separated(", ");
@@ -532,7 +540,7 @@ pub(crate) async fn ended_of_batch(
         let view = view_from_row(&readers.keys, &row)?;
         bytes += view.task.encoded_len();
         ended.push((u32::try_from(row.try_get::<i64, _>("batch_ended")?).unwrap_or(u32::MAX), view));
-        if bytes > PAGE_BYTES {
+        if bytes > READ_BYTES {
             break;
         }
     }
@@ -577,7 +585,7 @@ fn view_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<TaskView, StoreErro
         output_removed_at: timestamp("output_removed_at")?,
         batch_id: row.try_get::<Option<String>, _>("batch_id")?.unwrap_or_default(),
     };
-    Ok(TaskView { seq: row.try_get("seq")?, task })
+    Ok(TaskView { seq: row.try_get("seq")?, scope: row.try_get("scope")?, task })
 }
 
 /// What is stored of a message, or of output.
@@ -627,7 +635,8 @@ const OUTPUT: &str = "a task's output";
 const ROWS_AT_ONCE: i64 = 512;
 /// Well below the bound on a statement's parameters.
 const ROWS_PER_INSERT: usize = 200;
-const READ_BYTES: usize = 1 << 20;
+/// What one follower holds until its reader has taken it.
+const READ_BYTES: usize = 256 << 10;
 const PAGE_BYTES: usize = 2 << 20;
 
 #[cfg(test)]

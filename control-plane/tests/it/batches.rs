@@ -1,12 +1,13 @@
 //! Batches: stored whole or not at all, followed, stopped, and carried over a restart.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lictor_proto::v1::submit_batch_request::FailureThreshold;
 use lictor_proto::v1::*;
 use tonic::Code;
 
-use crate::support::*;
+use crate::access::{code, credential, sign_up};
+use crate::support::{User, *};
 
 fn hosts(count: usize) -> Vec<BatchHost> {
     (0..count).map(|index| host(&format!("web{index}.corp.example"))).collect()
@@ -251,4 +252,145 @@ async fn a_batch_is_kept_as_long_as_its_tasks() {
     assert!(list(&mut user, &batch.batch_id, &[]).await.is_empty());
     let left = user.batches.list_batches(ListBatchesRequest::default()).await.unwrap().into_inner().batches;
     assert_eq!(left.iter().map(|batch| &batch.batch_id).collect::<Vec<_>>(), [&going.batch_id]);
+}
+
+async fn get(user: &mut User, batch_id: &str) -> Result<Batch, tonic::Status> {
+    let request = GetBatchRequest { batch_id: batch_id.into() };
+    Ok(user.batches.get_batch(request).await?.into_inner().batch.unwrap())
+}
+
+async fn cancel(user: &mut User, batch_id: &str, reason: &str) -> Result<Batch, tonic::Status> {
+    let request = CancelBatchRequest { batch_id: batch_id.into(), reason: reason.into() };
+    Ok(user.batches.cancel_batch(request).await?.into_inner().batch.unwrap())
+}
+
+async fn listed(user: &mut User) -> Vec<String> {
+    let page = user.batches.list_batches(ListBatchesRequest::default()).await.unwrap().into_inner();
+    page.batches.into_iter().map(|batch| batch.batch_id).collect()
+}
+
+#[tokio::test]
+async fn viewers_look_at_batches_and_operators_make_them() {
+    let (server, mut admin, _) = scene(&[]).await;
+    let mut viewer = sign_up(&server, &mut admin, "viewer", Role::Viewer, "").await;
+    let mut operator = sign_up(&server, &mut admin, "operator", Role::Operator, "").await;
+    assert_eq!(code(viewer.batches.submit_batch(request(hosts(1))).await), Code::PermissionDenied);
+    let mut wanted = request(hosts(2));
+    let environment = [("NAME".to_owned(), "marker-value".to_owned())].into();
+    let shell = ShellSettings { environment, ..ShellSettings::default() };
+    let script = Script { text: "echo marker-script".into(), shell: Some(shell), ..Script::default() };
+    wanted.template.as_mut().unwrap().kind = Some(task_spec::Kind::Script(script));
+    let batch = submit(&mut operator, wanted).await;
+    assert_eq!(batch.submitted_by, "operator");
+    assert_eq!(code(cancel(&mut viewer, &batch.batch_id, "").await), Code::PermissionDenied);
+    assert!(get(&mut viewer, &batch.batch_id).await.unwrap().stop.is_none());
+    assert_eq!(listed(&mut viewer).await, std::slice::from_ref(&batch.batch_id));
+    let tasks = list(&mut viewer, &batch.batch_id, &[]).await;
+    cancel(&mut operator, &batch.batch_id, "enough").await.unwrap();
+    let (ended, _) = watch(&mut viewer, &batch.batch_id, 0).await;
+    assert_eq!((tasks.len(), ended.len()), (2, 2));
+    assert!(!format!("{tasks:?}{ended:?}").contains("marker"));
+    assert!(format!("{:?}", list(&mut operator, &batch.batch_id, &[]).await).contains("marker-script"));
+}
+
+#[tokio::test]
+async fn a_scope_hides_batches_outside_it() {
+    let server = Server::start(&[]).await;
+    let mut admin = server.user().await;
+    let mut ours = sign_up(&server, &mut admin, "ours", Role::Operator, "team/a").await;
+    let mut theirs = sign_up(&server, &mut admin, "theirs", Role::Operator, "team/ab").await;
+    for (name, scope) in [("web", ""), ("ours", "team/a"), ("theirs", "team/ab")] {
+        admin.put(credential(name, scope), Some(PASSWORD)).await.unwrap();
+    }
+    let with = |credential: &str, scope: &str| {
+        let mut wanted = request(hosts(2));
+        let template = wanted.template.as_mut().unwrap();
+        template.credential = credential.into();
+        template.selector = Some(AgentSelector { tags: Vec::new(), scope: scope.into() });
+        wanted
+    };
+    // What nobody said a word about has the scope of who made it, each of the tasks too.
+    let batch = submit(&mut ours, SubmitBatchRequest { idempotency_key: "k".into(), ..with("ours", "") }).await;
+    assert_eq!(batch.scope, "team/a");
+    let tasks = list(&mut ours, &batch.batch_id, &[]).await;
+    assert!(tasks.iter().all(|task| task.spec.as_ref().unwrap().selector.as_ref().unwrap().scope == "team/a"));
+    assert_eq!(submit(&mut ours, with("web", "team/a/web")).await.scope, "team/a/web");
+    let above = submit(&mut admin, with("web", "")).await;
+
+    // Nothing can be made elsewhere, or with somebody else's credential, which looks like none.
+    for scope in ["team", "team/ab"] {
+        assert_eq!(code(ours.batches.submit_batch(with("web", scope)).await), Code::PermissionDenied, "{scope}");
+    }
+    let hidden = ours.batches.submit_batch(with("theirs", "")).await.unwrap_err();
+    let missing = ours.batches.submit_batch(with("nobody", "")).await.unwrap_err();
+    assert_eq!((hidden.code(), missing.code()), (Code::NotFound, Code::NotFound));
+    assert_eq!(hidden.message().replace("theirs", "NAME"), missing.message().replace("nobody", "NAME"));
+
+    assert!(listed(&mut theirs).await.is_empty());
+    assert!(list(&mut theirs, &batch.batch_id, &[]).await.is_empty());
+    assert_eq!((listed(&mut ours).await.len(), listed(&mut admin).await.len()), (2, 3));
+    let hidden = get(&mut theirs, &batch.batch_id).await.unwrap_err();
+    let missing = get(&mut theirs, "0197-none").await.unwrap_err();
+    assert_eq!((hidden.code(), missing.code()), (Code::NotFound, Code::NotFound));
+    assert_eq!(hidden.message().replace(&batch.batch_id, "ID"), missing.message().replace("0197-none", "ID"));
+    for user in [&mut theirs, &mut ours] {
+        assert_eq!(code(get(user, &above.batch_id).await), Code::NotFound);
+    }
+    let watch_it = WatchBatchRequest { batch_id: batch.batch_id.clone(), from_ended: 0 };
+    assert_eq!(code(theirs.batches.watch_batch(watch_it).await), Code::NotFound);
+    assert_eq!(code(cancel(&mut theirs, &batch.batch_id, "mine").await), Code::NotFound);
+    assert!(get(&mut ours, &batch.batch_id).await.unwrap().stop.is_none());
+    // The same key of somebody else is another one.
+    let keyed = SubmitBatchRequest { idempotency_key: "k".into(), ..with("theirs", "") };
+    assert_ne!(submit(&mut theirs, keyed).await.batch_id, batch.batch_id);
+    assert_eq!(cancel(&mut ours, &batch.batch_id, "ours").await.unwrap().stop.unwrap().message, "ours");
+}
+
+#[tokio::test]
+async fn a_watch_of_a_batch_ends_with_its_user() {
+    let (server, mut admin, _) = scene(&[]).await;
+    let batch = submit(&mut admin, request(hosts(1))).await;
+    let mut viewer = sign_up(&server, &mut admin, "viewer", Role::Viewer, "").await;
+    let request = WatchBatchRequest { batch_id: batch.batch_id, from_ended: 0 };
+    let mut stream = viewer.batches.watch_batch(request).await.unwrap().into_inner();
+    within(stream.message()).await.unwrap().unwrap();
+    admin.access.disable_user(DisableUserRequest { name: "viewer".into() }).await.unwrap();
+    assert_eq!(within(stream.message()).await.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn the_audit_log_tells_of_a_batch_once_and_of_each_assignment() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let keyed = SubmitBatchRequest { concurrency: 1, idempotency_key: "k".into(), ..request(hosts(3)) };
+    let batch = submit(&mut user, keyed.clone()).await;
+    submit(&mut user, keyed).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 10).await;
+    let reference = link.assignment().await.task.unwrap();
+    cancel(&mut user, &batch.batch_id, "too\nmany").await.unwrap();
+    link.end(&reference, TaskResult { outcome: TaskState::Cancelled.into(), ..succeeded(0) }).await;
+    assert_eq!(watch(&mut user, &batch.batch_id, 0).await.0.len(), 3);
+    // A finished batch is not cancelled, and so the log does not say it was.
+    cancel(&mut user, &batch.batch_id, "again").await.unwrap();
+
+    let entries = user.audit().await;
+    let all: Vec<serde_json::Value> = entries.iter().map(|entry| serde_json::from_str(entry).unwrap()).collect();
+    let mut counts = BTreeMap::new();
+    for entry in &all {
+        *counts.entry(entry["action"].as_str().unwrap()).or_insert(0) += 1;
+    }
+    for (action, count) in [("batch.submitted", 1), ("batch.cancelled", 1), ("task.assigned", 1), ("task.finished", 3)]
+    {
+        assert_eq!(counts.get(action), Some(&count), "{action}");
+    }
+    assert!(!counts.contains_key("task.submitted") && !counts.contains_key("task.cancel_requested"));
+    let of = |action: &str| all.iter().find(|entry| entry["action"] == action).unwrap();
+    let submitted = of("batch.submitted");
+    assert_eq!(submitted["actor"]["name"], "admin");
+    assert_eq!(submitted["object"], serde_json::json!({ "id": batch.batch_id, "kind": "batch" }));
+    assert_eq!(submitted["details"]["hosts"], 3);
+    assert_eq!(submitted["details"]["credential"], "web");
+    assert_eq!(submitted["details"]["kind"], "command");
+    assert_eq!(of("batch.cancelled")["details"]["reason"], "toomany");
+    assert_eq!(of("task.assigned")["details"]["batch_id"], batch.batch_id);
+    assert!(all.iter().filter(|e| e["action"] == "task.finished").all(|e| e["details"]["batch_id"] == batch.batch_id));
 }

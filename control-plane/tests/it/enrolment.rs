@@ -6,7 +6,7 @@ use lictor_proto::v1::*;
 use tonic::Code;
 use tonic::transport::Identity;
 
-use crate::support::*;
+use crate::support::{User, *};
 
 #[tokio::test]
 async fn a_good_token_gives_an_identity_that_works() {
@@ -119,13 +119,153 @@ async fn an_identity_is_renewed_and_the_new_one_works() {
 async fn enrolling_again_keeps_the_id_and_ends_the_old_identity() {
     let (server, mut user, agent) = scene(&[]).await;
     let (_, token) = user.token(CreateJoinTokenRequest::default()).await;
-    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let (link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    drop(link);
+    user.until_agent("a1", AgentState::Offline).await;
     let again = enroll(&server, &token, "a1", &[]).await.unwrap();
     assert_eq!(again.id, agent.id);
-    assert_eq!(link.goodbye().await.reason(), GoodbyeReason::Superseded);
     // Nobody took the old identity away: who lost the new one may enrol once more.
     refused_everywhere(&server, &agent, Code::Unauthenticated).await;
     again.connect(&server, "i2", Vec::new(), 1).await;
+}
+
+#[tokio::test]
+async fn a_connected_agents_name_is_not_taken_over_but_by_who_holds_its_key() {
+    let (server, mut user, _) = scene(&[]).await;
+    let (record, token) = user.token(CreateJoinTokenRequest { max_uses: 1, ..Default::default() }).await;
+    let (csr_der, key_pem) = csr();
+    let agent = enroll_with(&server, &token, "a2", csr_der.clone(), &key_pem).await.unwrap();
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let (_, other) = user.token(CreateJoinTokenRequest::default()).await;
+    let Err(status) = enroll(&server, &other, "a2", &[]).await else { panic!("a living agent lost its name") };
+    // An agent that lost its state tries again until the control plane knows that its old connection is gone.
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert_eq!(link.heartbeat(1, Vec::new()).await.sequence, 1, "the session goes on");
+    let same = enroll_with(&server, &other, "a2", csr_der, &key_pem).await.unwrap();
+    assert_eq!(same.id, agent.id);
+    assert_eq!(link.goodbye().await.reason(), GoodbyeReason::Superseded);
+    same.connect(&server, "i2", Vec::new(), 1).await;
+    assert_eq!(uses(&mut user, &record.token_id).await, 1);
+}
+
+#[tokio::test]
+async fn a_name_belongs_to_its_scope() {
+    let (server, mut user, _) = scene(&[]).await;
+    for scope in ["team/a", "team"] {
+        let (_, token) = user.token(CreateJoinTokenRequest { scope: scope.into(), ..Default::default() }).await;
+        let Err(status) = enroll(&server, &token, "a1", &[]).await else { panic!("{scope} took the name") };
+        assert_eq!(status.code(), Code::AlreadyExists, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_does_not_spend_the_token() {
+    let server = Server::start(&[]).await;
+    let mut user = server.user().await;
+    let (record, token) = user.token(CreateJoinTokenRequest { max_uses: 1, ..Default::default() }).await;
+    let (csr_der, key_pem) = csr();
+    let first = enroll_with(&server, &token, "a1", csr_der.clone(), &key_pem).await.unwrap();
+    // The answer got lost: the same request again, even after a restart of the control plane.
+    let server = server.restart().await;
+    let mut user = {
+        drop(user);
+        server.user().await
+    };
+    let second = enroll_with(&server, &token, "a1", csr_der.clone(), &key_pem).await.unwrap();
+    assert_eq!(second.id, first.id);
+    assert_eq!(uses(&mut user, &record.token_id).await, 1);
+    second.connect(&server, "i1", Vec::new(), 1).await;
+    refused_everywhere(&server, &first, Code::Unauthenticated).await;
+    // Another key, another name, or after the revocation of the agent: that is another enrolment.
+    for (name, csr_der) in [("a1", csr().0), ("a2", csr_der.clone())] {
+        let Err(status) = enroll_with(&server, &token, name, csr_der, &key_pem).await else { panic!("spent twice") };
+        assert!(status.message().contains("used up"), "{status}");
+    }
+    user.fleet.revoke_agent(RevokeAgentRequest { agent: "a1".into(), reason: String::new() }).await.unwrap();
+    assert!(enroll_with(&server, &token, "a1", csr_der, &key_pem).await.is_err());
+    assert_eq!(user.agents().await.len(), 1);
+}
+
+#[tokio::test]
+async fn twenty_at_once_on_a_single_use_token_give_one_agent() {
+    let server = Server::start(&[]).await;
+    let mut user = server.user().await;
+    for (max_uses, expected) in [(1, 1), (3, 3), (0, 16)] {
+        let before = user.agents().await.len();
+        let (record, token) = user.token(CreateJoinTokenRequest { max_uses, ..Default::default() }).await;
+        // The gate lets 16 at a time in; with the others it would refuse some for another reason.
+        let names: Vec<String> = (0..16).map(|n| format!("agent-{max_uses}-{n}")).collect();
+        let all = futures::future::join_all(names.iter().map(|name| enroll(&server, &token, name, &[]))).await;
+        assert_eq!(all.iter().filter(|answer| answer.is_ok()).count(), expected, "{max_uses}");
+        assert_eq!(user.agents().await.len() - before, expected);
+        assert_eq!(uses(&mut user, &record.token_id).await as usize, expected);
+    }
+}
+
+async fn uses(user: &mut User, token_id: &str) -> u32 {
+    let tokens = user.fleet.list_join_tokens(ListJoinTokensRequest::default()).await.unwrap().into_inner().join_tokens;
+    tokens.into_iter().find(|token| token.token_id == token_id).unwrap().uses
+}
+
+#[tokio::test]
+async fn revocation_ends_a_waiting_poll() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let mut client = agent.client(&server).await;
+    let events = vec![AgentEvent { event: Some(agent_event::Event::Hello(agent.hello("i", Vec::new()))) }];
+    let poll = tokio::spawn(async move { client.poll(PollRequest { events, wait: seconds(60) }).await });
+    user.until_agent("a1", AgentState::Online).await;
+    let request = RevokeAgentRequest { agent: "a1".into(), reason: "stolen".into() };
+    user.fleet.revoke_agent(request).await.unwrap();
+    let answer = within(poll).await.unwrap().unwrap().into_inner();
+    let last = answer.events.last().and_then(|event| event.event.clone());
+    let Some(server_event::Event::Goodbye(goodbye)) = last else { panic!("{answer:?}") };
+    assert_eq!(goodbye.reason(), GoodbyeReason::Revoked);
+    refused_everywhere(&server, &agent, Code::PermissionDenied).await;
+}
+
+#[tokio::test]
+async fn an_agent_gets_nothing_of_another_agents_task() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (_, token) = user.token(CreateJoinTokenRequest::default()).await;
+    let thief = enroll(&server, &token, "thief", &[]).await.unwrap();
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    let task = user.submit(command()).await;
+    let assignment = link.assignment().await;
+    let reference = assignment.task.clone().unwrap();
+    link.started(&reference).await;
+    link.output(&reference, 0, &b"ours"[..]).await;
+    link.acked(&reference, 4).await;
+
+    // It says that it holds the task, sends output, ends it, and renews its lease.
+    let held = vec![held(&reference, HeldState::Running)];
+    let (mut stolen, welcome) = thief.connect(&server, "i1", held, 1).await;
+    assert_eq!(welcome.resume.len(), 1);
+    assert_ne!(welcome.resume[0].decision(), ResumeDecision::Continue, "{welcome:?}");
+    assert_eq!(welcome.resume[0].output_acked, 0);
+    stolen.output(&reference, 4, &b"forged"[..]).await;
+    let forged = TaskEnd { task: Some(reference.clone()), result: Some(succeeded(10)) };
+    stolen.send(agent_event::Event::End(forged)).await;
+    stolen.send(agent_event::Event::Started(Started { task: Some(reference.clone()) })).await;
+    stolen.heartbeat(1, vec![reference.clone()]).await;
+    let seen = user.task(&task.task_id).await;
+    assert_eq!((seen.state(), seen.agent_id.as_str(), seen.output_bytes), (TaskState::Running, agent.id.as_str(), 4));
+    // The credential is sealed to the one agent, for the one task.
+    let secret = assignment.secret.clone().unwrap();
+    let identity = assignment.identity.clone().unwrap();
+    for (key, agent_id) in
+        [(&thief.sealing_key, &thief.id), (&thief.sealing_key, &agent.id), (&agent.sealing_key, &thief.id)]
+    {
+        let binding = lictor_proto::sealing::Binding {
+            agent_id,
+            task_id: &reference.task_id,
+            epoch: reference.epoch,
+            credential: &identity.name,
+            credential_version: identity.version,
+        };
+        assert!(key.open(&secret, &binding).is_err());
+    }
+    link.end(&reference, succeeded(4)).await;
+    user.until(&task.task_id, TaskState::Succeeded).await;
 }
 
 #[tokio::test]

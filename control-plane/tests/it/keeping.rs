@@ -3,7 +3,7 @@
 use lictor_proto::v1::*;
 use tonic::Code;
 
-use crate::support::*;
+use crate::support::{User, *};
 
 /// A finished task with this much output.
 async fn finished(user: &mut User, link: &mut Link, bytes: usize) -> String {

@@ -177,3 +177,53 @@ async fn a_cancellation_does_not_wait_for_the_end_of_a_poll() {
     assert!(welcome.resume[0].cancel_requested);
     assert!(matches!(answer.events[1].event, Some(server_event::Event::HeartbeatAck(_))), "{answer:?}");
 }
+
+#[tokio::test]
+async fn an_agent_that_floods_is_refused_and_others_work_on() {
+    let (server, mut user, flooding) = scene(&[]).await;
+    let (_, token) = user.token(CreateJoinTokenRequest::default()).await;
+    let other = enroll(&server, &token, "a2", &[]).await.unwrap();
+    let (mut link, _) = other.connect(&server, "i1", Vec::new(), 1).await;
+    let client = flooding.client(&server).await;
+    // Hellos as long as they may be.
+    let reference = |number: u32| TaskRef { task_id: format!("{number:036}"), epoch: 1 };
+    let named: Vec<HeldTask> = (0..10_000).map(|number| held(&reference(number), HeldState::Running)).collect();
+    let hello = flooding.hello("i1", named);
+    let flood: Vec<_> = (0..40)
+        .map(|_| {
+            let event = AgentEvent { event: Some(agent_event::Event::Hello(hello.clone())) };
+            let request = PollRequest { events: vec![event], wait: seconds(0) };
+            let mut client = client.clone();
+            tokio::spawn(async move { client.poll(request).await.map(|_| ()) })
+        })
+        .collect();
+    let task = user.submit(command()).await;
+    let reference = link.assignment().await.task.unwrap();
+    link.started(&reference).await;
+    link.heartbeat(1, vec![reference.clone()]).await;
+    link.end(&reference, succeeded(0)).await;
+    assert_eq!(user.until(&task.task_id, TaskState::Succeeded).await.agent_name, "a2");
+    let mut refusals = 0;
+    for call in flood {
+        refusals += u32::from(within(call).await.unwrap().is_err());
+    }
+    assert!(refusals > 0, "every Hello of the flood was taken");
+    // Sessions that never say Hello.
+    let mut silent = Vec::new();
+    let refused = loop {
+        match client.clone().session(tokio_stream::pending()).await {
+            Ok(session) => silent.push(session),
+            Err(status) => break status,
+        }
+        assert!(silent.len() < 100, "no end to it");
+    };
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    user.until_agent("a2", AgentState::Online).await;
+    // Once they have been ended for their silence, it is an agent like any other.
+    within(async {
+        while flooding.open(&server, vec![agent_event::Event::Hello(flooding.hello("i1", Vec::new()))]).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+}

@@ -7,9 +7,13 @@
     reason = "tests, helpers included, fail by panicking"
 )]
 
+mod access;
+mod audit;
 mod batches;
 mod delivery;
 mod enrolment;
+mod impostors;
+mod injection;
 mod keeping;
 mod leases;
 mod link;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lictor_control_plane::{Config, ControlPlane};
 use lictor_proto::sealing::SealingKey;
+use lictor_proto::v1::access_service_client::AccessServiceClient;
 use lictor_proto::v1::agent_service_client::AgentServiceClient;
 use lictor_proto::v1::batch_service_client::BatchServiceClient;
 use lictor_proto::v1::credential_service_client::CredentialServiceClient;
@@ -69,10 +70,15 @@ impl Server {
     }
 
     /// Stops gracefully and starts again on the same state.
-    pub(crate) async fn restart(mut self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
+        self.halt().await.start_again().await
+    }
+
+    /// Stops gracefully; the state stays.
+    pub(crate) async fn halt(mut self) -> Stopped {
         self.stop.take().unwrap().send(()).unwrap();
         timeout(DEADLINE, &mut self.running).await.unwrap().unwrap();
-        Self::start_in(self.state_dir, self.settings, self._dir).await
+        Stopped { state_dir: self.state_dir, settings: self.settings, dir: self._dir }
     }
 
     /// Cuts it off without any farewell and starts again on a copy of the files as they are at this moment, which is
@@ -133,8 +139,26 @@ impl Server {
             batches: BatchServiceClient::with_interceptor(channel.clone(), bearer.clone())
                 .max_decoding_message_size(lictor_proto::MAX_MESSAGE_BYTES),
             fleet: FleetServiceClient::with_interceptor(channel.clone(), bearer.clone()),
-            credentials: CredentialServiceClient::with_interceptor(channel, bearer),
+            credentials: CredentialServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            access: AccessServiceClient::with_interceptor(channel, bearer),
         }
+    }
+}
+
+/// What a stopped control plane leaves behind.
+pub(crate) struct Stopped {
+    state_dir: PathBuf,
+    settings: Vec<(String, String)>,
+    dir: Option<tempfile::TempDir>,
+}
+
+impl Stopped {
+    pub(crate) fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    pub(crate) async fn start_again(self) -> Server {
+        Server::start_in(self.state_dir, self.settings, self.dir).await
     }
 }
 
@@ -150,18 +174,40 @@ impl tonic::service::Interceptor for Bearer {
 
 type Authorized = InterceptedService<Channel, Bearer>;
 
-/// A user of the four services.
+/// A user of the services.
 pub(crate) struct User {
     pub(crate) tasks: TaskServiceClient<Authorized>,
     pub(crate) batches: BatchServiceClient<Authorized>,
     pub(crate) fleet: FleetServiceClient<Authorized>,
     pub(crate) credentials: CredentialServiceClient<Authorized>,
+    pub(crate) access: AccessServiceClient<Authorized>,
 }
 
 impl User {
     pub(crate) async fn token(&mut self, request: CreateJoinTokenRequest) -> (JoinToken, String) {
         let answer = self.fleet.create_join_token(request).await.unwrap().into_inner();
         (answer.join_token.unwrap(), answer.token)
+    }
+
+    /// A token for a user: its record and its text.
+    pub(crate) async fn issue(
+        &mut self,
+        user: &str,
+        lifetime: Option<prost_types::Duration>,
+    ) -> Result<(UserToken, String), Status> {
+        let request = IssueUserTokenRequest { user: user.into(), lifetime, description: String::new() };
+        let answer = self.access.issue_user_token(request).await?.into_inner();
+        Ok((answer.user_token.unwrap(), answer.token))
+    }
+
+    /// The whole audit log.
+    pub(crate) async fn audit(&mut self) -> Vec<String> {
+        let mut stream = self.access.export_audit(ExportAuditRequest::default()).await.unwrap().into_inner();
+        let mut entries = Vec::new();
+        while let Some(answer) = within(stream.message()).await.unwrap() {
+            entries.extend(answer.entries);
+        }
+        entries
     }
 
     pub(crate) async fn put_credential(&mut self, name: &str) -> Credential {
@@ -245,6 +291,28 @@ pub(crate) fn csr() -> (Vec<u8>, String) {
 
 pub(crate) async fn enroll(server: &Server, token: &str, name: &str, tags: &[&str]) -> Result<AgentPeer, Status> {
     let (csr_der, key_pem) = csr();
+    enroll_as(server, token, name, tags, csr_der, &key_pem).await
+}
+
+/// Enrols with a key of the test's choice.
+pub(crate) async fn enroll_with(
+    server: &Server,
+    token: &str,
+    name: &str,
+    csr_der: Vec<u8>,
+    key_pem: &str,
+) -> Result<AgentPeer, Status> {
+    enroll_as(server, token, name, &[], csr_der, key_pem).await
+}
+
+async fn enroll_as(
+    server: &Server,
+    token: &str,
+    name: &str,
+    tags: &[&str],
+    csr_der: Vec<u8>,
+    key_pem: &str,
+) -> Result<AgentPeer, Status> {
     let sealing_key = SealingKey::generate();
     let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
     let request = EnrollRequest {
@@ -423,7 +491,7 @@ pub(crate) fn succeeded(output_bytes: u64) -> TaskResult {
 }
 
 pub(crate) fn held(task: &TaskRef, state: HeldState) -> HeldTask {
-    HeldTask { task: Some(task.clone()), state: state.into(), output_bytes: 0 }
+    HeldTask { task: Some(task.clone()), state: state.into(), ..HeldTask::default() }
 }
 
 pub(crate) fn command() -> TaskSpec {

@@ -3,13 +3,20 @@
 //! One binary with a module per subject.
 
 mod access;
+mod admission;
+mod backup;
 mod batches;
+mod deaths;
 mod direct;
+mod disks;
 mod exchanges;
 mod first_light;
+mod hostile;
+mod identity;
 mod outages;
 mod policy;
 mod polling;
+mod proxies;
 mod restarts;
 mod scripts;
 mod secrecy;

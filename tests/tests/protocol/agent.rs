@@ -64,16 +64,26 @@ impl Log {
 
 #[derive(Debug)]
 enum Phase {
+    /// An earlier process started it; its command goes on.
+    Interrupted,
     Waiting,
     Running,
     Ended(Box<TaskResult>),
     HandedBack(HandBackReason),
 }
 
+impl Phase {
+    fn is_active(&self) -> bool {
+        matches!(self, Self::Waiting | Self::Running)
+    }
+}
+
 #[derive(Debug)]
 struct Held {
     phase: Phase,
     log: Log,
+    /// Some of its output may have died with an earlier process.
+    gap: bool,
     stop: bool,
     forget: bool,
     acknowledged: bool,
@@ -119,23 +129,23 @@ impl Agent {
     pub(crate) fn start(&mut self) {
         self.instances += 1;
         let (mut held, mut restored) = (BTreeMap::new(), Vec::new());
-        for (key, record) in &mut self.journal {
-            if matches!(record, Record::Started) {
-                let outcome = TaskState::Unknown.into();
-                let result = TaskResult { outcome, output_gap: true, ..TaskResult::default() };
-                *record = Record::Ended(Box::new(result), Log::default());
-            }
+        for (key, record) in &self.journal {
             let (phase, log) = match record {
                 Record::Ended(result, log) => {
                     restored.push(News::Ended(wire(key), result.clone()));
                     (Phase::Ended(result.clone()), log.clone())
                 }
-                Record::Accepted | Record::Started => {
+                Record::Started => {
+                    restored.push(News::Interrupted(wire(key)));
+                    (Phase::Interrupted, Log::default())
+                }
+                Record::Accepted => {
                     restored.push(News::HandedBack(wire(key), HandBackReason::Restarted));
                     (Phase::HandedBack(HandBackReason::Restarted), Log::default())
                 }
             };
-            held.insert(key.clone(), Held { phase, log, stop: false, forget: false, acknowledged: false });
+            let gap = matches!(phase, Phase::Interrupted);
+            held.insert(key.clone(), Held { phase, log, gap, stop: false, forget: false, acknowledged: false });
         }
         self.process = Some(Process {
             link: Link::new(&format!("{}-{}", self.name, self.instances), self.slots, &restored),
@@ -152,15 +162,16 @@ impl Agent {
         });
     }
 
-    /// kill -9. Returns the assignments whose fate nobody can know any more.
-    pub(crate) fn kill(&mut self) -> Vec<Key> {
-        let Some(process) = self.process.take() else { return Vec::new() };
+    /// kill -9. Returns the assignments whose fate nobody can know any more, and those whose commands go on.
+    pub(crate) fn kill(&mut self) -> (Vec<Key>, Vec<Key>) {
+        let Some(process) = self.process.take() else { return (Vec::new(), Vec::new()) };
         let on_the_way = process.orders.iter().filter_map(|order| match order {
             Order::Assign(task) => Some(key(task)),
             _ => None,
         });
-        let running = process.held.iter().filter(|(_, held)| matches!(held.phase, Phase::Running));
-        running.map(|(key, _)| key.clone()).chain(on_the_way).chain(process.refused).collect()
+        let lost = on_the_way.chain(process.refused).collect();
+        let running = process.held.iter().filter(|(_, held)| matches!(held.phase, Phase::Running | Phase::Interrupted));
+        (lost, running.map(|(key, _)| key.clone()).collect())
     }
 
     /// Whether it has drained to its end.
@@ -175,7 +186,7 @@ impl Agent {
 
     pub(crate) fn is_running(&self, task: &Key) -> bool {
         let held = self.process.as_ref().and_then(|process| process.held.get(task));
-        held.is_some_and(|held| matches!(held.phase, Phase::Running))
+        held.is_some_and(|held| matches!(held.phase, Phase::Running | Phase::Interrupted))
     }
 
     pub(crate) fn link(&mut self) -> Option<&mut Link> {
@@ -219,7 +230,8 @@ impl Agent {
         for key in process.removals.drain(..) {
             self.journal.remove(&key);
         }
-        let active = process.held.values().any(|held| matches!(held.phase, Phase::Waiting | Phase::Running));
+        let active =
+            process.held.values().any(|held| held.phase.is_active() || matches!(held.phase, Phase::Interrupted));
         if process.draining && !active && !process.idle_told {
             process.idle_told = true;
             process.news.push_back(News::Idle);
@@ -235,6 +247,7 @@ impl Agent {
                     held.stop = true;
                 }
             }
+            Order::Resume { task, given, output_acked, stale } => self.resume(&key(&task), given, output_acked, stale),
             Order::Stale(task) => self.forget(&key(&task), true),
             Order::Forget(task) => self.forget(&key(&task), false),
             Order::OutputAcked(task, offset, _) => {
@@ -246,7 +259,8 @@ impl Agent {
                 let key = key(&task);
                 process.refused.remove(&key);
                 match process.held.get_mut(&key) {
-                    Some(held) if matches!(held.phase, Phase::Waiting | Phase::Running) => held.acknowledged = true,
+                    Some(held) if held.phase.is_active() => held.acknowledged = true,
+                    Some(held) if matches!(held.phase, Phase::Interrupted) => {}
                     _ => self.remove(&key),
                 }
             }
@@ -266,6 +280,7 @@ impl Agent {
         if let Some(held) = process.held.get(&key) {
             let task = wire(&key);
             process.news.push_back(match &held.phase {
+                Phase::Interrupted => News::Interrupted(task.clone()),
                 Phase::Waiting | Phase::Running => News::Accepted(task.clone()),
                 Phase::Ended(result) => News::Ended(task.clone(), result.clone()),
                 Phase::HandedBack(reason) => News::HandedBack(task.clone(), *reason),
@@ -289,7 +304,26 @@ impl Agent {
         self.journal.insert(key.clone(), Record::Accepted);
         process.news.push_back(News::Accepted(wire(&key)));
         let (phase, log) = (Phase::Waiting, Log::default());
-        process.held.insert(key, Held { phase, log, stop: false, forget: false, acknowledged: false });
+        process.held.insert(key, Held { phase, log, gap: false, stop: false, forget: false, acknowledged: false });
+    }
+
+    fn resume(&mut self, key: &Key, given: bool, output_acked: u64, stale: bool) {
+        let Some(held) = self.process.as_mut().and_then(|process| process.held.get_mut(key)) else { return };
+        if !matches!(held.phase, Phase::Interrupted) {
+            return;
+        }
+        held.log.base = output_acked;
+        held.forget |= stale;
+        held.stop |= stale;
+        if given {
+            held.phase = Phase::Running;
+        } else if stale {
+            self.remove(key);
+        } else {
+            let mut result = ended(TaskState::Unknown, output_acked);
+            result.output_gap = true;
+            self.left(key, Phase::Ended(result));
+        }
     }
 
     fn forget(&mut self, key: &Key, stop: bool) {
@@ -297,7 +331,7 @@ impl Agent {
         held.forget = true;
         held.stop |= stop;
         held.log.acknowledge(u64::MAX);
-        if !matches!(held.phase, Phase::Waiting | Phase::Running) {
+        if !held.phase.is_active() {
             self.remove(key);
         }
     }
@@ -309,6 +343,9 @@ impl Agent {
             process.acknowledged.insert(key.clone());
         }
         process.removals.push(key.clone());
+        if matches!(held.phase, Phase::Interrupted) {
+            self.settle();
+        }
     }
 
     fn settle(&mut self) {
@@ -320,9 +357,7 @@ impl Agent {
     /// Assignments that something can be done for, in order.
     pub(crate) fn active(&self) -> Vec<Key> {
         let held = self.process.iter().flat_map(|process| &process.held);
-        held.filter(|(_, held)| matches!(held.phase, Phase::Waiting | Phase::Running))
-            .map(|(key, _)| key.clone())
-            .collect()
+        held.filter(|(_, held)| held.phase.is_active()).map(|(key, _)| key.clone()).collect()
     }
 
     /// A waiting task takes its next step. True when its command was started by that.
@@ -364,7 +399,9 @@ impl Agent {
         if state == TaskState::Succeeded {
             hosts.finished.insert(key.clone(), bytes);
         }
-        self.left(key, Phase::Ended(ended(state, bytes)));
+        let mut result = ended(state, bytes);
+        result.output_gap = held.gap;
+        self.left(key, Phase::Ended(result));
     }
 
     fn left(&mut self, key: &Key, phase: Phase) {
@@ -377,7 +414,7 @@ impl Agent {
                     process.news.push_back(News::Ended(wire(key), result.clone()));
                 }
                 Phase::HandedBack(reason) => process.news.push_back(News::HandedBack(wire(key), *reason)),
-                Phase::Waiting | Phase::Running => {}
+                Phase::Interrupted | Phase::Waiting | Phase::Running => {}
             }
         }
         held.phase = phase;

@@ -85,7 +85,8 @@ impl World {
         }
         // Nobody's agent lost output here but by dying. Beyond the bound it may call it a gap: it was told that those bytes were
         // taken, and the control plane forgets with a restart how many it counted and did not store.
-        if result.output_gap && !result.output_truncated && !self.lost.iter().any(|lost| lost.0 == *id) {
+        let mut broken_off = self.lost.iter().chain(&self.interrupted);
+        if result.output_gap && !result.output_truncated && !broken_off.any(|broken_off| broken_off.0 == *id) {
             return Err(format!("the output of {id} has a gap: {ending:?}"));
         }
         Ok(())

@@ -91,8 +91,10 @@ pub(crate) struct World {
     /// Submitted and answered, in order.
     pub(crate) tasks: Vec<(String, bool)>,
     pub(crate) cancelled: BTreeSet<String>,
-    /// Assignments whose fate cannot be known: their agent died or was revoked with them.
+    /// Assignments whose fate cannot be known: their agent died with what it had not journalled, or was revoked.
     pub(crate) lost: BTreeSet<Key>,
+    /// Assignments whose agent died while their command ran.
+    pub(crate) interrupted: BTreeSet<Key>,
     /// When the control plane last heard of an assignment that stood.
     pub(crate) heard: BTreeMap<Key, i64>,
     sessions: u64,
@@ -120,6 +122,7 @@ impl World {
             tasks: Vec::new(),
             cancelled: BTreeSet::new(),
             lost: BTreeSet::new(),
+            interrupted: BTreeSet::new(),
             heard: BTreeMap::new(),
             sessions: 0,
             window,
@@ -335,7 +338,9 @@ impl World {
 
     fn kill(&mut self, agent: usize) {
         self.break_off(agent);
-        self.lost.extend(self.agents[agent].kill());
+        let (lost, running) = self.agents[agent].kill();
+        self.lost.extend(lost);
+        self.interrupted.extend(running);
     }
 
     fn start(&mut self, agent: usize) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use lictor_winrm::error::Stage;
 use lictor_winrm::pool::{Pool, PoolSettings};
 use tokio::time::Instant;
 use winsim::{Order, QuotaChange};
@@ -33,5 +34,48 @@ async fn orphans_are_found_when_the_list_comes_in_pieces() -> Result<()> {
         ensure!(host.shells().len() == 1, "the shell of agent-2 is not ours: {:?}", host.shells());
         ensure!(host.statistics().violation_count == 0, "{:?}", host.statistics().violations);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_shell_of_a_connection_test_is_an_orphan_like_any_other() -> Result<()> {
+    let host = hosts::start(WAYS[0]).await?;
+    let target = hosts::target(&host, WAYS[0])?;
+    let settings = || PoolSettings { owner: Some("agent-1".to_owned()), ..PoolSettings::default() };
+    // A test that stands still once its shell is open, as that of a killed process.
+    let (opened, is_open) = tokio::sync::oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (over, is_over) = tokio::sync::oneshot::channel::<()>();
+    let killed = std::thread::spawn({
+        let target = target.clone();
+        move || -> Result<()> {
+            let mut opened = Some(opened);
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+                let pool = Pool::new(settings());
+                let probe = pool.probe(&target, Instant::now() + PATIENCE, |rung| {
+                    if rung.stage == Stage::OpenShell
+                        && let Some(opened) = opened.take()
+                    {
+                        // Whoever waits for either has gone: then the test is over.
+                        let _ = (opened.send(()), released.recv());
+                    }
+                });
+                tokio::select! {
+                    biased;
+                    _ = is_over => {}
+                    _ = probe => {}
+                }
+            });
+            Ok(())
+        }
+    });
+    is_open.await?;
+    ensure!(host.shells().len() == 1, "{:?}", host.shells());
+    let pool = Pool::new(settings());
+    hosts::run(&pool, &target, "ver", PATIENCE).await?;
+    hosts::eventually("the shell of the test is deleted", || host.statistics().shells.deleted == 1).await?;
+    ensure!(host.shells().len() == 1, "the pool's own: {:?}", host.shells());
+    drop((over, release));
+    ensure!(killed.join().is_ok_and(|ended| ended.is_ok()));
     Ok(())
 }

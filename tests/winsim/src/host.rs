@@ -66,6 +66,8 @@ pub(crate) struct Caller {
 pub struct ShellInfo {
     /// Its ShellId.
     pub id: String,
+    /// The name that its creator gave it.
+    pub name: Option<String>,
     /// Who created it.
     pub owner: String,
     /// The address it was created from.
@@ -148,6 +150,7 @@ impl Host {
             .values()
             .map(|shell| ShellInfo {
                 id: shell.id.clone(),
+                name: shell.name.clone(),
                 owner: shell.owner.clone(),
                 client: shell.client.clone(),
                 commands: shell

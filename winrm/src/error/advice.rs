@@ -61,6 +61,7 @@ pub(super) fn code(kind: &ErrorKind) -> &'static str {
         ErrorKind::PoolTimeout { .. } => "pool.timeout",
         ErrorKind::PoolClosed => "pool.closed",
         ErrorKind::SessionInDoubt => "pool.session_in_doubt",
+        ErrorKind::NotNoted => "pool.not_noted",
     }
 }
 
@@ -278,6 +279,11 @@ pub(super) fn advice(kind: &ErrorKind) -> Advice {
         ErrorKind::SessionInDoubt => row(
             "An earlier command on this session ended in a way that leaves its state unknown.",
             "Lease a new session.",
+            None,
+        ),
+        ErrorKind::NotNoted => row(
+            "The program keeps a record of what it starts, and could not write it.",
+            "See to the free space and the rights of the program's state directory.",
             None,
         ),
     }

@@ -213,6 +213,11 @@ impl Inner {
         Ok(())
     }
 
+    /// A shell that an earlier process created is ours from now on.
+    pub(super) fn shell_taken_over(&self) {
+        self.figures.shells_open.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The host says that a shell is no more.
     pub(super) fn shell_gone(&self) {
         // INVARIANT: called once per shell that was counted when it was created.
@@ -316,8 +321,9 @@ impl Inner {
 
     /// Deletes shells of the session's user that an earlier process of our owner left behind.
     async fn sweep(&self, session: &mut Session, deadline: Instant) -> Result<(), Error> {
+        let user = User::of(session.target());
         for shell in session.list_shells(deadline).await? {
-            if self.names.is_orphan(&shell) {
+            if self.names.is_orphan(&shell, &user) {
                 session.delete_shell(&shell.shell_id, deadline).await?;
                 self.figures.orphans_deleted.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::verdicts::Digest;
 use crate::target::{AuthKind, Endpoint, MessageEncryption, ShellProperties, Target, TlsPolicy};
 
@@ -19,6 +21,8 @@ pub(super) struct Key {
     send_channel_bindings: bool,
     allow_basic_over_http: bool,
     shell: ShellProperties,
+    /// Present when the caller wants no session that others had.
+    apart: Option<Uuid>,
 }
 
 impl Key {
@@ -33,7 +37,14 @@ impl Key {
             send_channel_bindings: target.send_channel_bindings,
             allow_basic_over_http: target.allow_basic_over_http,
             shell: target.shell.clone(),
+            apart: None,
         }
+    }
+
+    /// The same user, and nobody to share a session with.
+    pub(super) fn apart(mut self) -> Self {
+        self.apart = Some(Uuid::new_v4());
+        self
     }
 
     pub(super) fn user(&self) -> User {

@@ -43,7 +43,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    fn of(inner: Arc<Inner>, pooled: Option<Pooled>, runtime: Handle) -> Self {
+    pub(super) fn of(inner: Arc<Inner>, pooled: Option<Pooled>, runtime: Handle) -> Self {
         let before = pooled.as_ref().map_or(0, |pooled| pooled.session.exchanges());
         Self { inner, pooled, runtime, reused: false, counted: false, before, in_doubt: None }
     }
@@ -52,12 +52,16 @@ impl Lease {
         let mut lease = Self::of(inner, Some(pooled), Handle::current());
         lease.reused = lease.is_ready();
         lease.open_session(deadline).await?;
-        let inner = Arc::clone(&lease.inner);
-        inner.figures.leased.fetch_add(1, Ordering::Relaxed);
-        inner.figures.leases.fetch_add(1, Ordering::Relaxed);
-        inner.figures.warm.fetch_add(u64::from(lease.reused), Ordering::Relaxed);
-        lease.counted = true;
+        lease.count();
         Ok(lease)
+    }
+
+    pub(super) fn count(&mut self) {
+        let figures = &self.inner.figures;
+        figures.leased.fetch_add(1, Ordering::Relaxed);
+        figures.leases.fetch_add(1, Ordering::Relaxed);
+        figures.warm.fetch_add(u64::from(self.reused), Ordering::Relaxed);
+        self.counted = true;
     }
 
     fn is_ready(&self) -> bool {
@@ -123,28 +127,31 @@ impl Lease {
     /// replaced, when the command surely did not start.
     pub async fn start(&mut self, invocation: &Invocation, command_id: Uuid) -> Result<Running<'_>, Error> {
         let patience = Patience { until: Instant::now() + failure::PATIENCE, given_up: CancellationToken::new() };
-        self.start_patiently(invocation, command_id, patience).await
+        self.start_patiently(invocation, command_id, patience, &mut ()).await
     }
 
-    /// Like [`Lease::start`], for a caller with its own idea of how long to wait for a host that puts it off. An exchange
-    /// under way is not cut short: with its answer goes the knowledge of whether the command started.
+    /// Like [`Lease::start`], for a caller with its own idea of how long to wait for a host that puts it off, and one that
+    /// notes down which shell a command goes to: `ledger` is asked before Command is sent, and again when that shell had to
+    /// be replaced. An exchange under way is not cut short: with its answer goes the knowledge of whether the command started.
     ///
     /// # Errors
-    /// As of [`Lease::start`]. Once patience is at its end, what the host said the last time.
+    /// As of [`Lease::start`]. Once patience is at its end, what the host said the last time. When `ledger` says no, code
+    /// `pool.not_noted`; the command surely did not start.
     pub async fn start_patiently(
         &mut self,
         invocation: &Invocation,
         command_id: Uuid,
         patience: Patience,
+        ledger: &mut impl Ledger,
     ) -> Result<Running<'_>, Error> {
         if self.in_doubt.is_some() {
             return Err(Error::new(Stage::Run, ErrorKind::SessionInDoubt).unsent());
         }
-        let mut patience = Waiting { patience, pauses: Pauses::default() };
+        let mut patience = Waiting::new(patience);
         self.make_ready(&mut patience).await?;
         let budget = self.session()?.send_budget();
         let mut execution = Execution::new(invocation, command_id, budget);
-        let critical_from = self.send_command(invocation, &mut execution, &mut patience).await?;
+        let critical_from = self.send_command(invocation, &mut execution, &mut patience, ledger).await?;
         Ok(Running::new(self, execution, critical_from))
     }
 
@@ -182,11 +189,19 @@ impl Lease {
         invocation: &Invocation,
         execution: &mut Execution,
         patience: &mut Waiting,
+        ledger: &mut impl Ledger,
     ) -> Result<u32, Error> {
         let command_id = execution.command_id();
         let inner = Arc::clone(&self.inner);
         let (mut reconnected, mut replaced) = (false, 0);
+        let mut noted = String::new();
         loop {
+            if self.shell_id() != noted {
+                self.shell_id().clone_into(&mut noted);
+                if !ledger.note(&noted).await {
+                    return Err(Error::new(Stage::Run, ErrorKind::NotNoted).unsent());
+                }
+            }
             let from = self.session()?.exchanges();
             self.in_doubt = Some(command_id);
             if let Some(pooled) = &mut self.pooled {
@@ -357,18 +372,35 @@ pub struct Patience {
     pub given_up: CancellationToken,
 }
 
-struct Waiting {
+/// Notes down what is about to be started, so that it can be found again by [`Pool::attach`](super::Pool::attach).
+pub trait Ledger: Send {
+    /// The command is about to be sent to this shell. False: it must not be.
+    fn note(&mut self, shell_id: &str) -> impl Future<Output = bool> + Send;
+}
+
+/// Nobody notes anything.
+impl Ledger for () {
+    async fn note(&mut self, _: &str) -> bool {
+        true
+    }
+}
+
+pub(super) struct Waiting {
     patience: Patience,
     pauses: Pauses,
 }
 
 impl Waiting {
+    pub(super) fn new(patience: Patience) -> Self {
+        Self { patience, pauses: Pauses::default() }
+    }
+
     fn is_over(&self) -> bool {
         Instant::now() >= self.patience.until || self.patience.given_up.is_cancelled()
     }
 
     /// Waits before the next attempt. False when there is to be none.
-    async fn wait(&mut self, inner: &Inner) -> bool {
+    pub(super) async fn wait(&mut self, inner: &Inner) -> bool {
         if self.is_over() {
             return false;
         }
@@ -397,4 +429,4 @@ pub(super) fn trouble_error(stage: Stage, trouble: Trouble) -> Error {
 /// How often in a row a shell that proves to be gone is replaced.
 const REPLACEMENTS: u32 = 3;
 /// OperationTimeout of the Receive that finds out whether a host has a command: one that runs in silence is told by it.
-const ASK_PATIENCE: Duration = Duration::from_millis(500);
+pub(super) const ASK_PATIENCE: Duration = Duration::from_millis(500);

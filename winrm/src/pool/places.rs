@@ -37,6 +37,8 @@ pub(super) struct Slot {
     closing: bool,
     /// Commands that the shell has taken: its share of the user's quota.
     commands: u32,
+    /// The shell is deleted after its next command, whatever that is.
+    last: bool,
 }
 
 /// What a waiting caller gets.
@@ -384,7 +386,8 @@ impl Places {
                 (&mut blocked, book.all.closing, Within::All)
             } else {
                 book.count(&waiter.user, |count| count.taken += 1);
-                let slot = Slot { places: Arc::clone(self), user: waiter.user, closing: false, commands: 0 };
+                let slot =
+                    Slot { places: Arc::clone(self), user: waiter.user, closing: false, commands: 0, last: false };
                 grants.push((waiter.grant, Grant::New(slot)));
                 continue;
             };
@@ -503,6 +506,12 @@ impl Slot {
             self.uncharge(&mut lock(&self.places.book));
         }
         self.commands = 0;
+        self.last = false;
+    }
+
+    /// The shell is to serve one command only.
+    pub(super) fn serve_last(&mut self) {
+        self.last = true;
     }
 
     fn uncharge(&self, book: &mut Book) {
@@ -517,7 +526,8 @@ impl Slot {
         let budget = settings.commands_per_user;
         let shells = u32::try_from(settings.max_shells_per_user).unwrap_or(u32::MAX);
         let part = (budget / 2 / shells.max(1)).max(1);
-        self.commands >= settings.commands_per_shell
+        self.last
+            || self.commands >= settings.commands_per_shell
             || self.commands >= part
                 && lock(&self.places.book).users.get(&self.user).is_some_and(|count| count.commands >= budget / 2)
     }

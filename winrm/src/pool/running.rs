@@ -134,6 +134,12 @@ impl<'a> Running<'a> {
         self.execution.wants_input()
     }
 
+    /// Whether the host has taken all of the input, if there is any. What follows it needs nothing that only we have.
+    #[must_use]
+    pub fn has_sent_input(&self) -> bool {
+        self.execution.has_sent_input()
+    }
+
     /// Stops the command: ctrl_c, `grace`, terminate, then deletes the shell. Says what the host confirmed.
     pub async fn stop(mut self, grace: Duration) -> Stopped {
         self.execution.abandon_input();

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+mod attach;
 mod limits;
 mod running;
 

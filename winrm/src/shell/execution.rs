@@ -111,6 +111,31 @@ impl Execution {
         }
     }
 
+    /// For a command that somebody else started and followed until now: its input was sent, and what its first answers held
+    /// is not known.
+    #[must_use]
+    pub fn attached(command_id: Uuid) -> Self {
+        Self {
+            command_id,
+            input: VecDeque::new(),
+            waiting: 0,
+            complete: true,
+            ended: true,
+            stalled: false,
+            input_lost: None,
+            piece: SMALLEST_PIECE,
+            phase: Phase::Running,
+            gap: true,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Whether the host has taken all of the input, its end included. False also when nobody knows any more.
+    #[must_use]
+    pub fn has_sent_input(&self) -> bool {
+        self.ended && self.input_lost.is_none() && self.phase != Phase::Start
+    }
+
     /// The command's identifier.
     #[must_use]
     pub fn command_id(&self) -> Uuid {

@@ -78,12 +78,13 @@ impl Protocol {
     }
 
     fn credit_event(&mut self) -> Option<agent_event::Event> {
-        let session = self.session.as_mut()?;
-        if self.draining.is_some() {
+        if self.draining.is_some() || self.is_closed() {
             return None;
         }
+        let session = self.session.as_mut()?;
         let used = self.assigned.saturating_sub(self.settled);
-        let total = session.received + u64::from(self.about.slots).saturating_sub(used);
+        let slots = self.room.most.map_or(self.about.slots, |most| self.about.slots.min(most));
+        let total = session.received + u64::from(slots).saturating_sub(used);
         (total > session.credit).then(|| {
             session.credit = total;
             agent_event::Event::Credit(Credit { total })

@@ -39,7 +39,11 @@ fn handed_back(id: &str) -> Event {
 }
 
 fn resume(id: &str, decision: ResumeDecision, output_acked: u64) -> Resume {
-    Resume { task: wire(id), decision: decision.into(), output_acked, cancel_requested: false }
+    Resume { task: wire(id), decision: decision.into(), output_acked, ..Resume::default() }
+}
+
+fn interrupted(id: &str) -> Event {
+    Event::Interrupted { key: key(id), log: log(id) }
 }
 
 /// The protocol, a clock, and what a test looks at.
@@ -331,7 +335,8 @@ fn what_the_engine_has_not_answered_for_is_held_too() {
     assert!(bench.events().is_empty(), "it is not journalled yet");
     // The connection breaks before the engine has taken it.
     let hello = bench.hello_again();
-    assert_eq!(hello.held, [HeldTask { task: wire("a"), state: HeldState::Accepted.into(), output_bytes: 0 }]);
+    let state = HeldState::Accepted.into();
+    assert_eq!(hello.held, [HeldTask { task: wire("a"), state, ..HeldTask::default() }]);
     bench.welcome(vec![resume("a", ResumeDecision::Continue, 0)]);
     bench.protocol.engine(&accepted("a"));
     bench.protocol.engine(&Event::Started(key("a")));
@@ -586,9 +591,130 @@ fn what_the_engine_has_not_answered_for_yet_counts_as_held() {
     bench.protocol.engine(&accepted("b"));
     let hello = bench.hello_again();
     let held: Vec<_> = hello.held.iter().map(|held| (held.task.clone(), held.state())).collect();
-    let expected = ["b", "a", "c"].map(|id| (wire(id), HeldState::Accepted));
+    let expected = ["a", "b", "c"].map(|id| (wire(id), HeldState::Accepted));
     assert_eq!(held, expected, "or they were given out a second time while they are being accepted");
     bench.welcome(vec![resume("a", ResumeDecision::Forget, 0), resume("c", ResumeDecision::Continue, 0)]);
     bench.protocol.engine(&handed_back("c"));
     assert!(!bench.protocol.awaits_engine());
+}
+
+#[test]
+fn what_an_earlier_process_started_asks_for_its_assignment_until_it_is_decided() {
+    let mut bench = Bench::new(&[interrupted("a"), interrupted("b"), interrupted("c"), interrupted("d")]);
+    for _ in 0..2 {
+        let held = bench.hello().held;
+        assert!(held.iter().all(|held| held.wants_assignment && held.state() == HeldState::Running), "{held:?}");
+        bench.protocol.disconnected(bench.now);
+    }
+    bench.hello();
+    let assignment = |id: &str| Some(Assignment { task: wire(id), ..Assignment::default() });
+    bench.welcome(vec![
+        Resume { assignment: assignment("a"), cancel_requested: true, ..resume("a", ResumeDecision::Continue, 70) },
+        // Of an older control plane, or of one that mixes things up.
+        Resume { assignment: assignment("a"), ..resume("b", ResumeDecision::Continue, 0) },
+        Resume { assignment: assignment("c"), ..resume("c", ResumeDecision::Stale, 0) },
+        Resume { assignment: assignment("d"), ..resume("d", ResumeDecision::Forget, 0) },
+    ]);
+    let resumed = |id: &str, given: bool, output_acked, stale| {
+        let assignment = assignment(id).filter(|_| given).map(Box::new);
+        Command::Resume(Box::new(Resumption { key: key(id), assignment, output_acked, stale }))
+    };
+    let reason = "asked for while the agent was not connected".to_owned();
+    assert_eq!(
+        bench.commands(),
+        [
+            resumed("a", true, 70, false),
+            Command::Cancel { key: key("a"), reason },
+            resumed("b", false, 0, false),
+            resumed("c", true, 0, true),
+            Command::Stale(key("c")),
+            Command::Forget(key("d")),
+        ]
+    );
+    // All of them hold slots until the engine lets them go, so there is no credit.
+    assert!(!bench.events().iter().any(|event| matches!(event, agent_event::Event::Credit(_))));
+    bench.protocol.engine(&Event::Settled(1));
+    assert!(bench.events().contains(&agent_event::Event::Credit(lictor_proto::v1::Credit { total: 1 })));
+    // Output goes on behind what is stored.
+    bench.protocol.produced(&key("a"), 100);
+    assert_eq!(bench.output(), [(key("a"), 70, 100)]);
+    bench.protocol.disconnected(bench.now);
+    let held = bench.hello().held;
+    assert_eq!(held.len(), 2, "{held:?}");
+    assert!(!held.iter().any(|held| held.wants_assignment));
+}
+
+#[test]
+fn what_is_left_to_the_next_process_does_not_hold_up_the_end() {
+    let mut bench = Bench::new(&[interrupted("a")]);
+    bench.protocol.drain("asked");
+    assert!(matches!(bench.commands()[..], [Command::Drain(_)]));
+    bench.protocol.engine(&Event::Left(key("a")));
+    bench.protocol.engine(&Event::Idle);
+    assert!(bench.protocol.is_flushed());
+}
+
+#[test]
+fn output_with_a_hole_in_it_is_not_sent() {
+    let mut bench = Bench::new(&[ended("a", 100)]);
+    bench.open(vec![resume("a", ResumeDecision::Continue, 10)]);
+    let wanted = bench.protocol.next_output().unwrap();
+    assert_eq!(wanted.offset, 10);
+    let piece = Piece { offset: 40, stream: OutputStream::Stdout, data: vec![0; 20].into() };
+    assert_eq!(bench.protocol.output_read(&wanted, Some(piece)), None);
+    assert_eq!(bench.output(), []);
+    let events = bench.events();
+    let end = events.iter().find_map(|event| match event {
+        agent_event::Event::End(end) => end.result.as_ref(),
+        _ => None,
+    });
+    assert!(end.is_some_and(|result| result.output_gap && result.output_bytes == 100), "{events:?}");
+}
+
+#[test]
+fn short_of_room_it_grants_no_new_credit_and_takes_none_back() {
+    let mut bench = Bench::new(&[]);
+    bench.protocol.admit(Room { open: true, most: Some(2) });
+    bench.open(Vec::new());
+    assert_eq!(names(&bench.events()), ["credit 2"]);
+    bench.protocol.admit(Room { open: false, most: None });
+    assert!(bench.events().is_empty());
+    // Against credit of old: accepted, and not made up for.
+    bench.server(assignment("a")).unwrap();
+    assert!(matches!(bench.commands()[..], [Command::Assign(_)]));
+    bench.protocol.engine(&accepted("a"));
+    assert_eq!(names(&bench.events()), ["accepted a"]);
+    bench.protocol.engine(&Event::Settled(1));
+    assert!(bench.events().is_empty());
+    // A new session begins with none.
+    bench.hello_again();
+    bench.welcome(Vec::new());
+    assert!(bench.events().is_empty() && bench.protocol.is_closed());
+    bench.protocol.admit(Room::default());
+    assert_eq!(names(&bench.events()), ["credit 4"]);
+    // Fewer slots than before are no reason to say anything.
+    bench.protocol.admit(Room { open: true, most: Some(1) });
+    assert!(bench.events().is_empty());
+}
+
+#[test]
+fn an_agent_that_cannot_write_its_journal_says_so_in_a_new_session_and_takes_nothing() {
+    let mut bench = Bench::new(&[]);
+    bench.open(Vec::new());
+    assert!(names(&bench.events()).contains(&"credit 4".to_owned()));
+    bench.protocol.engine(&Event::Impaired(Some("full".into())));
+    assert_eq!(bench.pass(0).unwrap_err(), SessionEnd::Afresh);
+    bench.protocol.disconnected(bench.now);
+    assert_eq!(bench.hello().degraded, ["full"]);
+    bench.welcome(Vec::new());
+    assert!(!names(&bench.events()).iter().any(|name| name.starts_with("credit")));
+    // The same once more is no news.
+    bench.protocol.engine(&Event::Impaired(Some("still full".into())));
+    bench.pass(0).unwrap();
+    bench.protocol.engine(&Event::Impaired(None));
+    assert_eq!(bench.pass(0).unwrap_err(), SessionEnd::Afresh);
+    bench.protocol.disconnected(bench.now);
+    assert_eq!(bench.hello().degraded, [""; 0]);
+    bench.welcome(Vec::new());
+    assert!(names(&bench.events()).contains(&"credit 4".to_owned()));
 }

@@ -41,7 +41,8 @@ impl Segment {
         let mut header = [0; HEADER];
         while size + HEADER as u64 <= length {
             reader.read_exact(&mut header)?;
-            let record = Header::parse(&header)?;
+            // What a crash of the machine left of a page that was not written.
+            let Ok(record) = Header::parse(&header) else { break };
             if size + record.size() > length || (first.is_some() && record.offset != end) {
                 break;
             }

@@ -113,7 +113,7 @@ async fn what_is_persisted_is_restored_without_the_acknowledged_front() {
     assert_eq!(drain(&log, 1200, 4000).await, bytes(1200, 50_000 - 1200));
 
     let shelf = Shelf::new(directory.path().to_owned(), LIMITS);
-    let restored = shelf.restore(&key(), 50_000, Vec::new()).unwrap();
+    let restored = shelf.restore(&key(), 50_000, Vec::new(), 0).unwrap();
     assert_eq!(drain(&restored, 1200, 4000).await, bytes(1200, 50_000 - 1200));
     assert_eq!(shelf.spilled_bytes(), 49_000);
     restored.discard();
@@ -133,7 +133,7 @@ async fn short_output_goes_inline() {
     let log = shelf.log(&key());
     log.append(OutputStream::Stdout, Bytes::from_static(b"abc")).await;
     let Tail::Inline(pieces) = log.persist().unwrap() else { panic!() };
-    let restored = shelf.restore(&key(), 3, pieces).unwrap();
+    let restored = shelf.restore(&key(), 3, pieces, 0).unwrap();
     assert_eq!(drain(&restored, 0, 10).await, b"abc");
     assert_eq!(directory.path().read_dir().unwrap().count(), 0);
 }
@@ -170,4 +170,76 @@ async fn files_of_nobody_are_swept() {
     let left: Vec<_> = directory.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 1);
     assert!(left[0].to_str().unwrap().starts_with(&file_prefix(&other)));
+}
+
+/// What a process that is killed leaves: the files of a log whose memory is gone.
+async fn interrupted(directory: &Path, skipped: u64, made: std::ops::Range<usize>) -> Arc<Shelf> {
+    let shelf = Shelf::new(directory.to_owned(), LIMITS);
+    let log = shelf.interrupted(&key(), skipped).unwrap();
+    log.resume(u64::try_from(made.start).unwrap());
+    for start in made.step_by(500) {
+        log.append(OutputStream::Stdout, bytes(start, 500)).await;
+    }
+    Shelf::new(directory.to_owned(), LIMITS)
+}
+
+#[tokio::test]
+async fn after_a_crash_output_goes_on_behind_what_is_stored_or_in_files_without_a_hole() {
+    // 1000 bytes in memory, 3000 in files.
+    for (stored, lost, left) in [(0, 1000, 3000), (600, 400, 3000), (1000, 0, 3000), (2600, 0, 1400), (4000, 0, 0)] {
+        let directory = tempfile::tempdir().unwrap();
+        let shelf = interrupted(directory.path(), 0, 0..4000).await;
+        let log = shelf.interrupted(&key(), 0).unwrap();
+        assert_eq!(log.resume(stored), lost, "{stored} stored");
+        assert_eq!(log.end(), stored + left);
+        log.announce();
+        assert!(shelf.grown().await.contains(&key()));
+        log.append(OutputStream::Stdout, bytes(4000, 500)).await;
+        let expected = bytes(usize::try_from(stored + lost).unwrap(), usize::try_from(left + 500).unwrap());
+        assert_eq!(drain(&log, stored, 333).await, expected);
+        // The end is journalled, and the process killed once more.
+        let (end, skipped) = (log.end(), log.skipped());
+        let inline = match log.persist().unwrap() {
+            Tail::Inline(pieces) => pieces,
+            Tail::Files => Vec::new(),
+        };
+        let again = Shelf::new(directory.path().to_owned(), LIMITS);
+        let restored = again.restore(&key(), end, inline, skipped).unwrap();
+        assert_eq!(restored.end(), end);
+        assert_eq!(drain(&restored, stored, 333).await, expected);
+        restored.acknowledge(end, false);
+        assert_eq!(restored.read(stored, 10).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_second_crash_does_not_give_an_offset_to_other_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let shelf = interrupted(directory.path(), 0, 0..4000).await;
+    let first = shelf.interrupted(&key(), 0).unwrap();
+    let skipped = first.resume(300);
+    assert_eq!((skipped, first.end()), (700, 3300));
+    // The control plane stores up to 1800, which is byte 2500, and the process is killed without having acknowledged it here.
+    drop(first);
+    let again = Shelf::new(directory.path().to_owned(), LIMITS);
+    let second = again.interrupted(&key(), skipped).unwrap();
+    assert_eq!(second.resume(1800), skipped);
+    assert_eq!(drain(&second, 1800, 1000).await, bytes(2500, 1500));
+}
+
+#[tokio::test]
+async fn behind_a_hole_in_the_files_nothing_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let shelf = interrupted(directory.path(), 0, 0..6000).await;
+    let mut files: Vec<_> = directory.path().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 3, "{files:?}");
+    std::fs::remove_file(&files[1]).unwrap();
+    let log = shelf.interrupted(&key(), 0).unwrap();
+    assert_eq!(directory.path().read_dir().unwrap().count(), 1);
+    log.resume(1000);
+    assert_eq!(drain(&log, 1000, 1000).await, bytes(1000, 1500));
+    let fresh = shelf.log_without_files(&key(), 70);
+    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+    assert_eq!((fresh.resume(30), fresh.end()), (70, 30));
 }

@@ -151,6 +151,7 @@ pub(in crate::control) struct CredentialView {
     connection: SettingsView,
     no_profile: bool,
     description: String,
+    scope: String,
     version: u64,
     created_at: Option<String>,
     updated_at: Option<String>,
@@ -180,6 +181,7 @@ impl From<v1::Credential> for CredentialView {
             connection: SettingsView::from(credential.connection.unwrap_or_default()),
             no_profile: credential.no_profile,
             description: credential.description,
+            scope: credential.scope,
             version: credential.version,
             created_at: time(credential.created_at),
             updated_at: time(credential.updated_at),
@@ -228,7 +230,7 @@ impl CredentialView {
 /// Credentials in lines.
 pub(in crate::control) fn credential_table(credentials: &[CredentialView]) -> String {
     console::table(
-        &["name", "user", "auth", "scheme", "port", "version", "updated", "rejected", "description"],
+        &["name", "user", "auth", "scheme", "port", "version", "scope", "updated", "rejected", "description"],
         credentials.iter().map(|credential| {
             let user = if credential.domain.is_empty() {
                 credential.username.clone()
@@ -242,6 +244,7 @@ pub(in crate::control) fn credential_table(credentials: &[CredentialView]) -> St
                 credential.connection.scheme.unwrap_or_default().to_owned(),
                 credential.connection.port.map(|port| port.to_string()).unwrap_or_default(),
                 credential.version.to_string(),
+                credential.scope.clone(),
                 credential.updated_at.clone().unwrap_or_default(),
                 credential.rejected_at.clone().unwrap_or_default(),
                 credential.description.clone(),

@@ -109,8 +109,9 @@ async fn whoever_gives_up_does_not_wait_for_a_host_that_puts_off() {
             given_up.cancel();
             std::future::pending::<()>().await;
         };
+        let mut ledger = ();
         let error = tokio::select! {
-            started = lease.start_patiently(&invocation, Uuid::new_v4(), patience) => started.unwrap_err(),
+            started = lease.start_patiently(&invocation, Uuid::new_v4(), patience, &mut ledger) => started.unwrap_err(),
             () = giving_up => unreachable!(),
         };
         assert_eq!((error.code(), error.may_have_started()), ("fault.2150859174", false));

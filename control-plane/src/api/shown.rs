@@ -1,0 +1,116 @@
+//! What a caller sees of a task.
+//!
+//! Pure. A viewer sees what was done where, how it went and the output, but not what scripts may hold secrets in: their
+//! text and arguments, standard input, values of environment variables. The command line stays: Windows itself shows it
+//! to everybody who lists processes on the host. Who has a scope learns nothing of agents that belong elsewhere.
+
+use std::time::Duration;
+
+use lictor_proto::v1::{Task, TaskSpec, task_spec};
+
+use crate::access::{Caller, Role};
+use crate::connection::shell_settings;
+use crate::failure;
+
+/// The task as this caller may see it.
+pub(super) fn shown(mut task: Task, caller: &Caller) -> Task {
+    if caller.role < Role::Operator
+        && let Some(spec) = &mut task.spec
+    {
+        withhold(spec);
+    }
+    if !caller.scope.is_empty() {
+        without_strangers(&mut task);
+    }
+    task
+}
+
+fn withhold(spec: &mut TaskSpec) {
+    match &mut spec.kind {
+        Some(task_spec::Kind::Script(script)) => {
+            script.text.clear();
+            script.arguments.clear();
+        }
+        Some(task_spec::Kind::Command(command)) => command.stdin = Default::default(),
+        Some(task_spec::Kind::ConnectionTest(_)) | None => return,
+    }
+    if let Some(shell) = shell_settings(spec) {
+        shell.environment.values_mut().for_each(String::clear);
+    }
+}
+
+/// Agents that do not serve the task's scope are other people's: leaves them out of the candidates, and out of the
+/// failure that names them all.
+fn without_strangers(task: &mut Task) {
+    task.candidates.retain(|candidate| candidate.code != "scope");
+    let waited = task.spec.as_ref().and_then(|spec| spec.queue_timeout).and_then(|wait| Duration::try_from(wait).ok());
+    if let Some(failure) = task.result.as_mut().and_then(|result| result.failure.as_mut())
+        && failure.code == "no_agent"
+    {
+        failure.message = failure::no_agent(waited.unwrap_or_default(), &task.candidates).message;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use lictor_proto::v1::{Candidate, Command, Script, ShellSettings, TaskResult};
+
+    use super::*;
+
+    fn caller(role: Role, scope: &str) -> Caller {
+        let text = String::new;
+        Caller { user: text(), token_id: text(), role, scope: scope.into(), source: text() }
+    }
+
+    fn task(kind: task_spec::Kind) -> Task {
+        Task { spec: Some(TaskSpec { kind: Some(kind), ..TaskSpec::default() }), ..Task::default() }
+    }
+
+    fn shell() -> Option<ShellSettings> {
+        let environment = HashMap::from([("NAME".to_owned(), "marker".to_owned())]);
+        Some(ShellSettings { environment: environment.into_iter().collect(), ..ShellSettings::default() })
+    }
+
+    #[test]
+    fn viewers_do_not_see_where_secrets_may_be() {
+        let script =
+            Script { text: "marker".into(), arguments: vec!["marker".into()], shell: shell(), ..Script::default() };
+        let command = Command {
+            command_line: "visible".into(),
+            stdin: b"marker".to_vec().into(),
+            shell: shell(),
+            ..Command::default()
+        };
+        for kind in [task_spec::Kind::Script(script), task_spec::Kind::Command(command)] {
+            let all = task(kind);
+            assert_eq!(shown(all.clone(), &caller(Role::Operator, "")), all);
+            let seen = format!("{:?}", shown(all.clone(), &caller(Role::Viewer, "")));
+            // Bytes print as characters too.
+            assert!(!seen.contains("marker"), "{seen}");
+            assert!(seen.contains("NAME"), "{seen}");
+            assert_eq!(seen.contains("visible"), format!("{all:?}").contains("visible"));
+        }
+    }
+
+    #[test]
+    fn other_peoples_agents_are_not_named() {
+        let candidate = |name: &str, code: &str| Candidate {
+            agent_name: name.into(),
+            code: code.into(),
+            reason: format!("reason of {name}"),
+            ..Candidate::default()
+        };
+        let candidates = vec![candidate("ours", "offline"), candidate("theirs", "scope")];
+        let failure = failure::no_agent(Duration::from_secs(1), &candidates);
+        let task = Task {
+            candidates,
+            result: Some(TaskResult { failure: Some(failure), ..TaskResult::default() }),
+            ..Task::default()
+        };
+        assert_eq!(shown(task.clone(), &caller(Role::Admin, "")), task);
+        let seen = format!("{:?}", shown(task, &caller(Role::Admin, "team")));
+        assert!(seen.contains("ours") && !seen.contains("theirs"), "{seen}");
+    }
+}

@@ -1,0 +1,107 @@
+//! A backup that is taken while everything runs, and what it means to go back to it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lictor_tests::{Output, Stack, eventually};
+
+use crate::{FINAL, PATIENCE, ntlm_host};
+
+const WAITS: &[(&str, &str)] = &[
+    ("LICTOR_CONTROL_PLANE_LEASE", "3s"),
+    ("LICTOR_CONTROL_PLANE_HEARTBEAT_INTERVAL", "1s"),
+    ("LICTOR_CONTROL_PLANE_LOST_WAIT", "2s"),
+    ("LICTOR_CONTROL_PLANE_RESTART_GRACE", "3s"),
+];
+
+/// What docs/operations.md tells operators to do; `sqlite3` on the command line does the same.
+fn back_up(database: &Path, to: &Path) -> Result<()> {
+    let program = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('VACUUM INTO ?', (sys.argv[2],))";
+    let output = Output::of(Command::new("python3").args(["-c", program]).args([database, to]), PATIENCE)?;
+    anyhow::ensure!(output.code == 0, "{}", output.stderr);
+    Ok(())
+}
+
+fn restore(from: &Path, database: &Path) -> Result<()> {
+    for suffix in ["-wal", "-shm"] {
+        let mut file = database.as_os_str().to_owned();
+        file.push(suffix);
+        // A control plane that was stopped in order leaves neither.
+        let _ = std::fs::remove_file(file);
+    }
+    std::fs::copy(from, database)?;
+    Ok(())
+}
+
+#[test]
+fn a_restored_backup_goes_on_and_is_honest_about_what_it_missed() -> Result<()> {
+    let mut stack = Stack::start(WAITS)?;
+    let tags = |name: &'static str| [("LICTOR_AGENT_TAGS", name)];
+    let _agent = stack.agent("agent-1", &tags("agent-1"))?;
+    let mut late = stack.agent("agent-2", &tags("agent-2"))?;
+    late.process.kill()?;
+    let windows = ntlm_host(&stack)?;
+    let submit = |stack: &Stack, agent: &str, line: &str| {
+        stack.submit(&["--host", "127.0.0.1", "--credential", "ntlm", "--tag", agent, "--", line])
+    };
+    let started = |mark: &str| -> Result<u64> {
+        Ok(windows.statistics()?["marks"].get(mark).and_then(serde_json::Value::as_u64).unwrap_or(0))
+    };
+    let before = submit(&stack, "agent-1", "sim.exe lines 3 0")?;
+    stack.task_in(&before, &["succeeded"], PATIENCE)?;
+    let running = submit(&stack, "agent-1", "sim.exe mark running&& sim.exe lines 20 200")?;
+    let waiting = submit(&stack, "agent-2", "sim.exe mark waiting")?;
+    let given_up = submit(&stack, "agent-2", "sim.exe mark given-up")?;
+    stack.task_in(&running, &["running"], PATIENCE)?;
+    eventually("the command runs", PATIENCE, || {
+        anyhow::ensure!(started("running")? == 1);
+        Ok(())
+    })?;
+
+    let database = stack.control_plane.state.join("control-plane.db");
+    let backup = stack.directory().join("backup.db");
+    back_up(&database, &backup)?;
+
+    // The world goes on behind the backup's back.
+    late.restart()?;
+    let after = submit(&stack, "agent-1", "sim.exe mark after")?;
+    for task in [&running, &waiting, &given_up, &after] {
+        stack.task_in(task, &["succeeded"], PATIENCE)?;
+    }
+    late.process.kill()?;
+    stack.control_plane.kill()?;
+    restore(&backup, &database)?;
+
+    // Looked through where no agent reaches it: what may have run must not run again.
+    let address = stack.control_plane.address.clone();
+    stack.control_plane.address =
+        std::net::TcpListener::bind("127.0.0.1:0")?.local_addr().map(|free| free.to_string())?;
+    stack.control_plane.restart()?;
+    let waits = stack.lictor_json(&["task", "list", "--state", "queued"])?;
+    let waits = waits.as_array().or_else(|| waits["tasks"].as_array()).context("tasks")?.len();
+    assert_eq!(waits, 2);
+    stack.lictor(&["task", "cancel", &given_up])?;
+    stack.control_plane.kill()?;
+    stack.control_plane.address = address;
+    stack.control_plane.restart()?;
+    late.restart()?;
+
+    assert_eq!(stack.task_in(&before, FINAL, PATIENCE)?["state"], "succeeded");
+    assert_eq!(stack.lictor(&["task", "watch", &before])?.text().lines().count(), 3);
+    // Its agent has delivered the end, to the database that is gone, and has forgotten it.
+    let task = stack.task_in(&running, FINAL, PATIENCE)?;
+    assert_eq!(task["state"], "unknown", "{task:#}");
+    assert_eq!(stack.task_in(&given_up, FINAL, PATIENCE)?["state"], "cancelled");
+    // The hazard: nobody knows any more that this one has run, as its agent was restarted, too.
+    assert_eq!(stack.task_in(&waiting, FINAL, PATIENCE)?["state"], "succeeded");
+    let marks = [started("running")?, started("waiting")?, started("given-up")?, started("after")?];
+    assert_eq!(marks, [1, 2, 1, 1]);
+    let missing = stack.lictor(&["task", "show", &after])?;
+    assert_eq!(missing.code, 133, "{}", missing.stderr);
+    // Agents that were enrolled before the backup work on, with new tasks.
+    let next = submit(&stack, "agent-1", "sim.exe mark next")?;
+    assert_eq!(stack.task_in(&next, FINAL, PATIENCE + Duration::from_secs(30))?["state"], "succeeded");
+    Ok(())
+}
