@@ -123,7 +123,8 @@ impl BatchView {
 
     /// The batch in one line.
     pub(in crate::control) fn state_line(&self) -> String {
-        let stop = self.stop.as_ref().map(|stop| format!("; stopped [{}]: {}", stop.code, clean(&stop.message)));
+        let stop =
+            self.stop.as_ref().map(|stop| format!("; stopped [{}]: {}", clean(&stop.code), clean(&stop.message)));
         format!("batch {}: {}, {}{}\n", clean(&self.batch_id), self.state, self.counts_line(), stop.unwrap_or_default())
     }
 }
