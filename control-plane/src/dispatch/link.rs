@@ -47,6 +47,9 @@ impl Ledger {
         now: Now,
     ) -> Result<(), ProtocolError> {
         check_hello(hello)?;
+        if self.is_replaced(agent_id, session, hello) {
+            return Ok(());
+        }
         let Some(agent) = self.agents.get_mut(agent_id) else {
             return Err(ProtocolError("the agent is not enrolled".into()));
         };
@@ -56,6 +59,11 @@ impl Ledger {
         }
         if agent.instance_id != hello.instance_id {
             agent.drain_reason = None;
+            let former = self.former_processes.entry(agent_id.to_owned()).or_default();
+            former.push_back(std::mem::take(&mut agent.instance_id));
+            if former.len() > MAX_FORMER {
+                former.pop_front();
+            }
         }
         let journal_lost = std::mem::take(&mut agent.journal_lost);
         agent.instance_id.clone_from(&hello.instance_id);
@@ -76,6 +84,18 @@ impl Ledger {
             self.send(session, server_event::Event::Drain(Drain { reason }));
         }
         Ok(())
+    }
+
+    /// Sends the session of a process away that a newer one has replaced. What a killed process had under way may arrive
+    /// behind the first words of the next one: it would take the link over, and put output where the next one's belongs.
+    fn is_replaced(&mut self, agent_id: &str, session: SessionId, hello: &Hello) -> bool {
+        let former = self.former_processes.get(agent_id);
+        let replaced = former.is_some_and(|former| former.contains(&hello.instance_id));
+        if replaced {
+            let goodbye = goodbye(GoodbyeReason::Superseded, "a newer process of this agent has taken over");
+            self.outcome.outgoing.push((session, Outgoing::Close(goodbye)));
+        }
+        replaced
     }
 
     /// Decides about one assignment that the agent still holds.
@@ -187,6 +207,9 @@ impl Ledger {
         now: Now,
     ) -> Result<(), ProtocolError> {
         check_hello(hello)?;
+        if self.is_replaced(agent_id, session, hello) {
+            return Ok(());
+        }
         // What the agent does not name may be on its way to it in the answer to a Poll: that is for Poll to settle.
         let resume = hello.held.iter().filter_map(|held| self.resume(agent_id, session, held, facts, now)).collect();
         self.welcome(session, resume, now);
@@ -527,6 +550,8 @@ const OUTPUT_WINDOW: u64 = 4 << 20;
 /// Far above what an agent can hold; each one named costs a look into the database.
 pub(super) const MAX_NAMED_TASKS: usize = 10_000;
 const MAX_RESULT_BYTES: usize = 256 << 10;
+/// Processes that are remembered after they were replaced. What they had under way is gone long before so many have followed.
+const MAX_FORMER: usize = 8;
 /// As many as can be asked for.
 const MAX_VARIABLES: usize = 64;
 const MAX_TEXT_BYTES: usize = 4 << 10;

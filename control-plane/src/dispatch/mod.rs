@@ -15,7 +15,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -121,6 +121,8 @@ pub(crate) struct Ledger {
     settings: Settings,
     started: Instant,
     agents: BTreeMap<String, AgentEntry>,
+    /// By agent: its processes before the one that spoke last, as far back as anything of theirs may still arrive.
+    former_processes: HashMap<String, VecDeque<String>>,
     tasks: HashMap<String, LiveTask>,
     queue: Queue,
     /// What the tasks that agents hold take up.
@@ -151,6 +153,7 @@ impl Ledger {
             settings,
             started: now.instant,
             agents: agents.into_iter().map(|agent| (agent.agent_id.clone(), agent)).collect(),
+            former_processes: HashMap::new(),
             tasks: HashMap::new(),
             queue: Queue::default(),
             busy: Busy::default(),

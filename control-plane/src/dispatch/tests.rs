@@ -766,3 +766,25 @@ fn a_task_from_the_future_waits_its_whole_time_after_a_restart() {
     world.pass(Duration::from_millis(1));
     assert_eq!(world.outcome("t"), TaskState::Rejected);
 }
+
+#[test]
+fn what_a_replaced_process_still_had_under_way_changes_nothing() {
+    let mut world = World::new(&["a"]);
+    world.submit("t", false);
+    let old = world.connect("a", "first", Vec::new(), 1);
+    world.say("a", old, started("t", 1)).unwrap();
+    let task = Some(TaskRef { task_id: "t".into(), epoch: 1 });
+    let held = vec![HeldTask { task, state: HeldState::Running.into(), ..HeldTask::default() }];
+    let new = world.connect("a", "second", held.clone(), 1);
+    let hello = Hello { protocol: 1, instance_id: "first".into(), held, ..Hello::default() };
+    let output = AgentEvent { event: Some(output("t", 1, 0, b"late")) };
+    world.ledger.report("a", 77, &hello, &HeldFacts::new(), vec![output], world.now).unwrap();
+    world.ledger.hello("a", 78, &hello, &HeldFacts::new(), world.now).unwrap();
+    let outcome = world.ledger.take_outcome();
+    let closed = outcome.outgoing.iter().filter(|(_, what)| matches!(what, Outgoing::Close(_)));
+    assert_eq!(closed.map(|(session, _)| *session).collect::<Vec<_>>(), [77, 78]);
+    assert!(outcome.appends.is_empty());
+    assert_eq!(world.ledger.agent("a").unwrap().link.as_ref().map(|link| link.session), Some(new));
+    // Only what came before the newest process is refused.
+    world.connect("a", "third", Vec::new(), 1);
+}

@@ -27,12 +27,17 @@ pub(super) enum Attempt {
 pub(super) fn attempt(path: &Path, opener: &Opener) -> Result<Attempt, JournalError> {
     // The store checks itself, but a file damaged in the right places makes it panic instead of returning an error.
     let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<_, redb::Error> {
-        let database = opener(path)?;
+        let mut database = opener(path)?;
+        // What reads well may still not bear to be written: it would fail at each start anew, and never be set aside.
+        if !database.check_integrity()? {
+            return Ok(None);
+        }
         let records = read(&database)?;
-        Ok((database, records))
+        Ok(Some((database, records)))
     }));
     match outcome {
-        Ok(Ok((database, records))) => {
+        Ok(Ok(None)) => Ok(Attempt::Damaged("the store's check of its pages failed".into())),
+        Ok(Ok(Some((database, records)))) => {
             std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| JournalError::File {
                 action: "restrict",
                 path: path.to_owned(),
