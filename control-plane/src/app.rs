@@ -31,7 +31,7 @@ use crate::engine::{Command, Engine, EngineHandle, Parts, Retention, load_ledger
 use crate::listener::{Bounds, Door, Plain};
 use crate::metrics::Metrics;
 use crate::store::access::{TokenRecord, UserRecord};
-use crate::store::{self, StoreError};
+use crate::store::{self, Readers, StoreError};
 use crate::vault::{Vault, VaultError};
 use crate::watchers::Watchers;
 use crate::{files, http, listener, process};
@@ -97,57 +97,19 @@ impl ControlPlane {
     }
 
     async fn open(config: &Config) -> Result<Self, Cause> {
-        let state_dir = config.state_dir.as_path();
-        prepare_directory(state_dir)?;
-        let lock = lock(state_dir)?;
-        let authority = Arc::new(Authority::open(state_dir)?);
-        let vault = Vault::open(&config.master_key, state_dir)?;
-        let (mut writer, readers) = store::open(state_dir, vault.task_keys()).await?;
-        let (users, chain) = open_users(&mut writer, state_dir).await?;
-        let users = Arc::new(users);
-        let settings = Settings {
-            lease: config.lease,
-            heartbeat_interval: config.heartbeat_interval,
-            lost_wait: config.lost_wait,
-            restart_grace: config.restart_grace,
-            output_limit: config.output_limit,
-            limits: Limits {
-                tasks_per_host: config.limits_tasks_per_host,
-                tasks_per_credential: config.limits_tasks_per_credential,
-            },
-        };
-        let ledger = load_ledger(&mut writer, &vault, settings, Now::read()).await?;
+        let State { lock, authority, readers, users, parts } = State::open(config).await?;
         let tls = TlsAcceptor::from(Arc::new(authority.tls(&config.names)?));
         let (grpc, address) = bind(config.listen).await?;
         let (http, http_address) = bind(config.http_listen).await?;
-        let metrics = Arc::new(Metrics::new());
         let bounds = Bounds {
             most: listener::within_file_bound(config.connections_most, process::file_bound()),
             per_source: config.connections_per_source,
             silence: SILENCE,
         };
-        let watchers = Arc::new(Watchers::default());
         let stop = CancellationToken::new();
-        let audited = watch::Sender::new(0);
-        let audited_seen = audited.subscribe();
-        let (engine, handle) = Engine::new(Parts {
-            writer,
-            ledger,
-            authority: Arc::clone(&authority),
-            vault,
-            watchers: Arc::clone(&watchers),
-            metrics: Arc::clone(&metrics),
-            agent_certificate_lifetime: config.agent_certificate_lifetime,
-            settings,
-            retention: Retention {
-                tasks: config.retention_tasks,
-                outputs: config.retention_outputs,
-                output_bytes: config.retention_output_bytes,
-            },
-            users: Arc::clone(&users),
-            chain,
-            audited,
-        });
+        let (metrics, watchers) = (Arc::clone(&parts.metrics), Arc::clone(&parts.watchers));
+        let audited_seen = parts.audited.subscribe();
+        let (engine, handle) = Engine::new(parts);
         let api = Api {
             engine: handle,
             readers,
@@ -336,6 +298,60 @@ async fn note_access(engine: EngineHandle, guard: Arc<Guard>, users: Arc<Directo
     let _ = engine.tell(Command::NoteAccess { refused: guard.take(), used: users.used() }).await;
 }
 
+/// What is in a state directory, opened.
+struct State {
+    /// INVARIANT: one process at a time decides over what is in a state directory.
+    lock: std::fs::File,
+    authority: Arc<Authority>,
+    readers: Readers,
+    users: Arc<Directory>,
+    parts: Parts,
+}
+
+impl State {
+    async fn open(config: &Config) -> Result<Self, Cause> {
+        let state_dir = config.state_dir.as_path();
+        prepare_directory(state_dir)?;
+        let lock = lock(state_dir)?;
+        let authority = Arc::new(Authority::open(state_dir)?);
+        let vault = Vault::open(&config.master_key, state_dir)?;
+        let (mut writer, readers) = store::open(state_dir, vault.task_keys()).await?;
+        let (users, chain) = open_users(&mut writer, state_dir).await?;
+        let users = Arc::new(users);
+        let settings = Settings {
+            lease: config.lease,
+            heartbeat_interval: config.heartbeat_interval,
+            lost_wait: config.lost_wait,
+            restart_grace: config.restart_grace,
+            output_limit: config.output_limit,
+            limits: Limits {
+                tasks_per_host: config.limits_tasks_per_host,
+                tasks_per_credential: config.limits_tasks_per_credential,
+            },
+        };
+        let ledger = load_ledger(&mut writer, &vault, settings, Now::read()).await?;
+        let parts = Parts {
+            writer,
+            ledger,
+            authority: Arc::clone(&authority),
+            vault,
+            watchers: Arc::new(Watchers::default()),
+            metrics: Arc::new(Metrics::new()),
+            agent_certificate_lifetime: config.agent_certificate_lifetime,
+            settings,
+            retention: Retention {
+                tasks: config.retention_tasks,
+                outputs: config.retention_outputs,
+                output_bytes: config.retention_output_bytes,
+            },
+            users: Arc::clone(&users),
+            chain,
+            audited: watch::Sender::new(0),
+        };
+        Ok(Self { lock, authority, readers, users, parts })
+    }
+}
+
 /// All users, and the end of the audit log; at the first start the administrator is made, and the token written to a
 /// file that only its owner reads.
 async fn open_users(writer: &mut SqliteConnection, state_dir: &Path) -> Result<(Directory, Chain), Cause> {
@@ -420,6 +436,20 @@ pub(crate) async fn issue_admin_token(config: &Config, revoke_others: bool) -> R
         make_administrator(&mut writer, state_dir, &mut chain, revoke_others).await
     };
     issue.await.map_err(Error)
+}
+
+/// Ends every task of a restored database that has not ended in it as unknown, while no control plane runs: since the
+/// backup it may have been carried out. Returns how many.
+///
+/// # Errors
+/// [`Error`] when the state cannot be used, above all because a control plane uses it.
+pub(crate) async fn settle_restored(config: &Config) -> Result<usize, Error> {
+    let settle = async {
+        let State { lock: _lock, parts, .. } = State::open(config).await?;
+        let (engine, _handle) = Engine::new(parts);
+        Ok(engine.settle_restored().await?)
+    };
+    settle.await.map_err(|cause: Cause| Error(cause))
 }
 
 fn lock(state_dir: &Path) -> Result<std::fs::File, Cause> {

@@ -9,7 +9,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::{ControlPlane, issue_admin_token};
+use crate::app::{ControlPlane, issue_admin_token, settle_restored};
 use crate::config::Config;
 use crate::{process, telemetry};
 
@@ -50,6 +50,14 @@ enum Command {
         /// Revoke the administrator's other tokens: the lost one may be in wrong hands.
         #[arg(long)]
         revoke_others: bool,
+    },
+    /// After a database was restored from a backup, before it is used: end every task as unknown that had not ended in it.
+    /// Since the backup it may have been carried out, and must not be once more. The control plane must not run.
+    #[command(after_help = EXIT_CODES)]
+    SettleRestored {
+        /// Settings, TOML or YAML.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Print the completion script of a shell.
     Completion {
@@ -96,6 +104,11 @@ async fn execute(command: Command) -> Result<(), (u8, String)> {
             let config = load(config)?;
             let path = issue_admin_token(&config, revoke_others).await.map_err(failed)?;
             let _ = writeln!(std::io::stdout(), "{}", path.display());
+            Ok(())
+        }
+        Command::SettleRestored { config } => {
+            let settled = settle_restored(&load(config)?).await.map_err(failed)?;
+            let _ = writeln!(std::io::stdout(), "{settled} tasks were ended as unknown.");
             Ok(())
         }
         Command::Completion { shell } => {

@@ -44,6 +44,19 @@ pub(crate) fn unreadable(why: &str) -> Failure {
     }
 }
 
+/// The task had not ended in the backup that the database was restored from.
+pub(crate) fn restored() -> Failure {
+    Failure {
+        stage: "control_plane".into(),
+        code: "control_plane.restored".into(),
+        message: "the task had not ended when the backup was made from which the control plane was restored".into(),
+        cause: "What happened to it since then is not in the backup.".into(),
+        remedy: "Look on the host what the command did, and submit the task again if need be.".into(),
+        legacy_text: String::new(),
+        may_have_started: true,
+    }
+}
+
 /// The task waited in vain.
 pub(crate) fn no_agent(waited: Duration, candidates: &[Candidate]) -> Failure {
     let mut reasons: Vec<String> =

@@ -524,6 +524,20 @@ impl Ledger {
         }
     }
 
+    /// The database is an older one: whatever is not final in it may have been carried out since.
+    pub(crate) fn settle_restored(&mut self, now: Now) -> usize {
+        let live: Vec<String> = self.tasks.keys().cloned().collect();
+        for task_id in &live {
+            if let Some(task) = self.tasks.get_mut(task_id) {
+                // Nor is it known that there was no other try.
+                task.claim.last_result = None;
+            }
+            let result = failure::result(TaskState::Unknown, Some(failure::restored()));
+            self.finish(task_id, result, Vec::new(), false, now);
+        }
+        live.len()
+    }
+
     fn finish_unknown(&mut self, task_id: &str, why: Vanished, now: Now) {
         let Some(task) = self.tasks.get(task_id) else { return };
         let agent_id = task.agent_id.as_deref().unwrap_or_default();

@@ -350,6 +350,16 @@ impl Engine {
         Ok(self.parts.writer.connection.close().await?)
     }
 
+    /// Ends every task as unknown that is not final, and the engine with it. Returns how many there were.
+    pub(crate) async fn settle_restored(mut self) -> Result<usize, StoreError> {
+        let now = Now::read();
+        self.resume_housekeeping(now).await?;
+        let settled = self.parts.ledger.settle_restored(now);
+        self.turn(None).await?;
+        self.parts.writer.connection.close().await?;
+        Ok(settled)
+    }
+
     /// What has been handed over already is still stored.
     async fn finish(&mut self) -> Result<(), StoreError> {
         self.commands.close();

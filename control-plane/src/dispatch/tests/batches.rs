@@ -180,6 +180,26 @@ fn a_failed_task_is_tried_again_after_a_pause_as_often_as_it_may() {
 }
 
 #[test]
+fn how_tasks_of_a_restored_batch_ended_is_not_known_whatever_was_tried_before() {
+    let mut world = World::new(&["a"]);
+    let session = world.connect("a", "i", Vec::new(), 100);
+    world.submit_batch("x", 3, 1, Some(Threshold::Count(0)), 1);
+    world.say("a", session, end("x0", 1, TaskState::Failed)).unwrap();
+    assert_eq!(world.code("x0"), "retry_pause");
+    assert_eq!(world.ledger.settle_restored(world.now), 3);
+    world.turn();
+    for id in ["x0", "x1", "x2"] {
+        assert_eq!(
+            (world.outcome(id), world.failure_of(id).code.as_str()),
+            (TaskState::Unknown, "control_plane.restored")
+        );
+    }
+    let record = world.record();
+    assert_eq!((record.finished, record.progress.unknown), (true, 3));
+    world.ledger.queue.check();
+}
+
+#[test]
 fn what_is_not_tried_again() {
     let mut world = World::new(&["a"]);
     let session = world.connect("a", "i", Vec::new(), 100);
