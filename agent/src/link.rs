@@ -310,12 +310,8 @@ impl Link {
     }
 
     async fn session(&mut self, channel: Channel) -> Result<Closed, LinkError> {
-        let patience = Instant::now() + ENGINE_WAIT;
-        while self.protocol.awaits_engine() && Instant::now() < patience {
-            let chore = timeout(patience.saturating_duration_since(Instant::now()), self.housekeeping()).await;
-            if chore == Ok(false) {
-                return Ok(Closed::Finished);
-            }
+        if !self.engine_answers().await {
+            return Ok(Closed::Finished);
         }
         let (outbound, requests) = mpsc::channel(OUTBOUND);
         self.protocol.connected(std::time::Instant::now());
@@ -533,6 +529,20 @@ impl Link {
                 return event;
             }
         }
+    }
+
+    /// Waits for what the engine says about assignments that it got, so that Hello can name them as they are. Bounded: an engine
+    /// that is stuck must not keep leases from being renewed, and what it has not answered for is named all the same. False
+    /// when the time to deliver is over.
+    async fn engine_answers(&mut self) -> bool {
+        let patience = Instant::now() + ENGINE_WAIT;
+        while self.protocol.awaits_engine() && Instant::now() < patience {
+            let chore = timeout(patience.saturating_duration_since(Instant::now()), self.housekeeping()).await;
+            if chore == Ok(false) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Runs `work` while the engine goes on. Nothing: the agent is done.

@@ -31,13 +31,8 @@ impl Link {
             .max_encoding_message_size(lictor_proto::MAX_REPORT_BYTES);
         let mut renew_at = self.renewal_instant();
         loop {
-            // Bounded: an engine that is stuck must not keep leases from being renewed; what it has not answered for is named.
-            let patience = Instant::now() + ENGINE_WAIT;
-            while self.protocol.awaits_engine() && Instant::now() < patience {
-                let chore = timeout(patience.saturating_duration_since(Instant::now()), self.housekeeping()).await;
-                if chore == Ok(false) {
-                    return Ok(Closed::Finished);
-                }
+            if !self.engine_answers().await {
+                return Ok(Closed::Finished);
             }
             if self.protocol.is_flushed() {
                 return Ok(Closed::Finished);
@@ -138,8 +133,6 @@ impl Link {
     }
 }
 
-/// For the engine to journal what one answer assigned.
-const ENGINE_WAIT: Duration = Duration::from_secs(5);
 /// For an answer, beyond the wait that was asked for.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
 /// Between the beginnings of two polls that brought nothing.

@@ -714,7 +714,7 @@ impl Engine {
                 Outgoing::Event(mut event) => {
                     let resealed = outcome.resealed.iter().filter(|(other, _)| *other == session);
                     let resealed: Vec<&Assign> = resealed.map(|(_, assign)| assign).collect();
-                    self.give_again(&mut event, &resealed).await?;
+                    self.give_again(&mut event, &resealed, now).await?;
                     self.outgoing.push((session, Ready::Event(event)));
                 }
                 Outgoing::Close(goodbye) => self.outgoing.push((session, Ready::Close(goodbye))),

@@ -191,24 +191,7 @@ impl Engine {
                 return Ok(Err(failure::credential_unusable(&record.name, &error.to_string())));
             }
         };
-        let batch = self.parts.ledger.task(task_id).and_then(|task| task.claim.batch.clone());
-        let details = json!({
-            "agent_id": agent_id,
-            "batch_id": batch.as_deref(),
-            "epoch": epoch,
-            "host": spec.target.as_ref().map(|target| target.host.as_str()),
-            "credential": record.name,
-            "credential_version": record.version,
-            "username": record.qualified_username(),
-        });
-        let event = Event {
-            action: Action::TaskAssigned,
-            actor: Actor::ControlPlane,
-            object: ("task", task_id),
-            outcome: "ok",
-            details,
-        };
-        self.audit(&event, now).await?;
+        self.audit_assigned(assign, &spec, &record, now).await?;
         let assignment = Assignment {
             task: Some(TaskRef { task_id: task_id.clone(), epoch: *epoch }),
             spec: Some(complete(spec, &record)),
@@ -219,9 +202,42 @@ impl Engine {
         Ok(Ok(ServerEvent { event: Some(server_event::Event::Assignment(assignment)) }))
     }
 
+    /// A credential goes to an agent: who gets what, for which host.
+    async fn audit_assigned(
+        &mut self,
+        assign: &Assign,
+        spec: &TaskSpec,
+        record: &CredentialRecord,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let batch = self.parts.ledger.task(&assign.task_id).and_then(|task| task.claim.batch.clone());
+        let details = json!({
+            "agent_id": assign.agent_id,
+            "batch_id": batch.as_deref(),
+            "epoch": assign.epoch,
+            "host": spec.target.as_ref().map(|target| target.host.as_str()),
+            "credential": record.name,
+            "credential_version": record.version,
+            "username": record.qualified_username(),
+        });
+        let event = Event {
+            action: Action::TaskAssigned,
+            actor: Actor::ControlPlane,
+            object: ("task", &assign.task_id),
+            outcome: "ok",
+            details,
+        };
+        self.audit(&event, now).await
+    }
+
     /// Adds assignments to the Welcome of an agent that has lost their secrets, as far as they can be had and the message has
     /// room. What is missing the agent cannot follow, and says so.
-    pub(super) async fn give_again(&mut self, event: &mut ServerEvent, assigns: &[&Assign]) -> Result<(), StoreError> {
+    pub(super) async fn give_again(
+        &mut self,
+        event: &mut ServerEvent,
+        assigns: &[&Assign],
+        now: Now,
+    ) -> Result<(), StoreError> {
         let Some(server_event::Event::Welcome(welcome)) = &mut event.event else { return Ok(()) };
         let mut room = MAX_GIVEN_AGAIN;
         for assign in assigns {
@@ -229,7 +245,7 @@ impl Engine {
                 let task = resume.task.as_ref();
                 task.is_some_and(|task| task.task_id == assign.task_id && task.epoch == assign.epoch)
             });
-            let (Some(resume), Some(assignment)) = (resume, self.once_more(assign).await?) else { continue };
+            let (Some(resume), Some(assignment)) = (resume, self.once_more(assign, now).await?) else { continue };
             let Some(left) = room.checked_sub(assignment.encoded_len()) else {
                 warn!(
                     task_id = assign.task_id,
@@ -245,11 +261,12 @@ impl Engine {
     }
 
     /// An assignment that the agent was given before, without what only starting needs.
-    async fn once_more(&mut self, assign: &Assign) -> Result<Option<Assignment>, StoreError> {
+    async fn once_more(&mut self, assign: &Assign, now: Now) -> Result<Option<Assignment>, StoreError> {
         let database = self.database().await?;
         let Some(mut spec) = tasks::spec(database, &assign.task_id).await? else { return Ok(None) };
         let Some(record) = secrets::credential(database, &spec.credential).await? else { return Ok(None) };
-        if record.deleted_at.is_some() || record.rejected_at.is_some() {
+        let elsewhere = !within(&record.scope, scope_of(&spec));
+        if elsewhere || record.deleted_at.is_some() || record.rejected_at.is_some() {
             info!(
                 credential = record.name,
                 task_id = assign.task_id,
@@ -264,6 +281,7 @@ impl Engine {
                 return Ok(None);
             }
         };
+        self.audit_assigned(assign, &spec, &record, now).await?;
         strip(&mut spec);
         Ok(Some(Assignment {
             task: Some(TaskRef { task_id: assign.task_id.clone(), epoch: assign.epoch }),
