@@ -47,6 +47,9 @@ pub(crate) enum Command {
     /// Submit, look at, follow and cancel tasks.
     #[command(after_long_help = exit::HELP)]
     Task(control::TaskArgs),
+    /// Look at, follow and stop batches: tasks for many hosts.
+    #[command(after_long_help = exit::HELP)]
+    Batch(control::BatchArgs),
     /// Look at agents, drain them, take their identity away.
     Agent(control::AgentArgs),
     /// Make, list and revoke the tokens by which agents join.

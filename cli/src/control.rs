@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod batch;
 mod connect;
 mod settings;
 mod submit;
@@ -25,6 +26,7 @@ use crate::failure::Failure;
 use crate::input;
 pub(crate) use access::{user, whoami};
 pub(crate) use audit::audit;
+pub(crate) use batch::batch;
 use connect::{ControlPlane, unary};
 use view::{AgentView, CredentialView, TaskView, TokenView};
 
@@ -34,6 +36,9 @@ pub(crate) async fn task(args: TaskArgs, output: Output) -> Result<Exit, Failure
         TaskCommand::Submit(submit) => {
             // Files first: a mistake in them should not wait for the network.
             let request = submit::request(&submit)?;
+            if submit.host.is_none() {
+                return batch::submit(&args.server, &submit, request, output).await;
+            }
             let control_plane = ControlPlane::connect(&args.server).await?;
             let answer = unary(control_plane.tasks().submit_task(Request::new(request))).await?;
             let task = present(answer.task, "task")?;
@@ -49,9 +54,9 @@ pub(crate) async fn task(args: TaskArgs, output: Output) -> Result<Exit, Failure
             }
             Ok(Exit::SUCCESS)
         }
-        TaskCommand::List { limit, states } => {
+        TaskCommand::List { limit, states, batch } => {
             let control_plane = ControlPlane::connect(&args.server).await?;
-            let tasks = list_tasks(&control_plane, limit, &states).await?;
+            let tasks = list_tasks(&control_plane, limit, &states, &batch).await?;
             print_list(tasks.into_iter().map(TaskView::from).collect(), "tasks", view::task_table, output)
         }
         TaskCommand::Show { task_id } => {
@@ -231,6 +236,7 @@ async fn list_tasks(
     control_plane: &ControlPlane,
     limit: u32,
     states: &[StateFilter],
+    batch_id: &str,
 ) -> Result<Vec<v1::Task>, Failure> {
     let states: Vec<i32> = states.iter().map(|state| settings::state(*state).into()).collect();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -239,7 +245,8 @@ async fn list_tasks(
     let mut page_token = String::new();
     loop {
         let page_size = u32::try_from(limit.saturating_sub(tasks.len()).min(TASKS_PER_PAGE)).unwrap_or_default();
-        let request = v1::ListTasksRequest { page_size, page_token, states: states.clone() };
+        let request =
+            v1::ListTasksRequest { page_size, page_token, states: states.clone(), batch_id: batch_id.to_owned() };
         let page = unary(client.list_tasks(request)).await?;
         tasks.extend(page.tasks);
         page_token = page.next_page_token;

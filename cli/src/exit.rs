@@ -31,6 +31,8 @@ impl Exit {
     pub(crate) const SERVER_REFUSED: Self = Self(133);
     pub(crate) const AGENT: Self = Self(134);
     pub(crate) const LOCAL: Self = Self(135);
+    /// Of the tasks of a batch, not all succeeded.
+    pub(crate) const BATCH: Self = Self(136);
 
     /// The number.
     pub(crate) fn code(self) -> u8 {
@@ -101,6 +103,7 @@ Exit codes:
       133  the control plane refused the request: unknown name, wrong value
       134  the task failed for a reason of the agent or the control plane
       135  something local failed, such as writing the output
+      136  a batch has ended, and not all of its tasks succeeded
 
 Environment: LICTOR_PASSWORD (password, when there is no --password-file), LICTOR_SERVER (--server),
 LICTOR_TOKEN (user token, when there is no --token-file), LICTOR_TOKEN_FILE (--token-file), LICTOR_CA (--ca of the
@@ -147,7 +150,7 @@ mod tests {
 
     #[test]
     fn help_lists_every_code() {
-        for code in 119..=135 {
+        for code in 119..=136 {
             assert!(HELP.contains(&format!("\n      {code}  ")), "{code}");
         }
     }

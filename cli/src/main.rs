@@ -53,6 +53,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         match cli.command {
             Command::Winrm(args) => direct::run(args.command, cli.output).await,
             Command::Task(args) => control::task(args, cli.output).await,
+            Command::Batch(args) => control::batch(args, cli.output).await,
             Command::Agent(args) => control::agent(args, cli.output).await,
             Command::Token(args) => control::token(args, cli.output).await,
             Command::Credential(args) => control::credential(args, cli.output).await,

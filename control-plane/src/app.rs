@@ -26,7 +26,7 @@ use crate::audit::{Action, Actor, Chain, Event};
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::Now;
 use crate::config::Config;
-use crate::dispatch::Settings;
+use crate::dispatch::{Limits, Settings};
 use crate::engine::{Command, Engine, EngineHandle, Parts, Retention, load_ledger, open_chain};
 use crate::listener::{Bounds, Door, Plain};
 use crate::metrics::Metrics;
@@ -324,6 +324,10 @@ impl State {
             lost_wait: config.lost_wait,
             restart_grace: config.restart_grace,
             output_limit: config.output_limit,
+            limits: Limits {
+                tasks_per_host: config.limits_tasks_per_host,
+                tasks_per_credential: config.limits_tasks_per_credential,
+            },
         };
         let ledger = load_ledger(&mut writer, &vault, settings, Now::read()).await?;
         let parts = Parts {

@@ -22,6 +22,8 @@ pub(crate) enum Action {
     TaskAssigned,
     TaskFinished,
     TaskLateResult,
+    BatchSubmitted,
+    BatchCancelled,
     CredentialStored,
     CredentialDeleted,
     CredentialRejected,
@@ -42,12 +44,14 @@ pub(crate) enum Action {
 
 impl Action {
     #[cfg(test)]
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 23] = [
         Self::TaskSubmitted,
         Self::TaskCancelRequested,
         Self::TaskAssigned,
         Self::TaskFinished,
         Self::TaskLateResult,
+        Self::BatchSubmitted,
+        Self::BatchCancelled,
         Self::CredentialStored,
         Self::CredentialDeleted,
         Self::CredentialRejected,
@@ -73,6 +77,8 @@ impl Action {
             Self::TaskAssigned => "task.assigned",
             Self::TaskFinished => "task.finished",
             Self::TaskLateResult => "task.late_result",
+            Self::BatchSubmitted => "batch.submitted",
+            Self::BatchCancelled => "batch.cancelled",
             Self::CredentialStored => "credential.stored",
             Self::CredentialDeleted => "credential.deleted",
             Self::CredentialRejected => "credential.rejected",

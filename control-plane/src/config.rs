@@ -53,6 +53,11 @@ pub struct Config {
     /// `retention.output_bytes`: most bytes of output kept in all; beyond it, that of the tasks that finished first goes.
     /// Default 20 GiB; at least 1 MiB.
     pub retention_output_bytes: u64,
+    /// `limits.tasks_per_host`: most tasks that run on one host at once, over all agents. Default 10; 0 is any number.
+    pub limits_tasks_per_host: u32,
+    /// `limits.tasks_per_credential`: most tasks that run with one credential at once, over all agents. Default 0, any
+    /// number.
+    pub limits_tasks_per_credential: u32,
     /// `log.format`: `text` or `json`. Default `text`.
     pub log_format: LogFormat,
     /// `log.level`: a level, or a filter such as `info,lictor_control_plane=debug`. Default `info`.
@@ -146,6 +151,7 @@ impl Config {
         let output_limit = reader.size("output_limit", DEFAULT_OUTPUT_LIMIT, MINIMUM_OUTPUT_LIMIT);
         let (connections_most, connections_per_source) = reader.connections();
         let (retention_tasks, retention_outputs, retention_output_bytes) = reader.retention();
+        let (limits_tasks_per_host, limits_tasks_per_credential) = reader.limits();
         let (log_format, log_level) = reader.log();
         let master_key = match (key_file, master_key) {
             (Some(_), Some(_)) => {
@@ -185,6 +191,8 @@ impl Config {
             retention_tasks,
             retention_outputs,
             retention_output_bytes,
+            limits_tasks_per_host,
+            limits_tasks_per_credential,
             log_format,
             log_level,
         })
@@ -307,6 +315,15 @@ impl Reader {
         (tasks, outputs, bytes)
     }
 
+    fn limits(&mut self) -> (u32, u32) {
+        let mut inner = self.table("limits", "limits.", "tasks_per_host and tasks_per_credential");
+        let mut limit = |key: &str, default: u32| inner.parse(key, default, "a number, or 0", |text| text.parse().ok());
+        let per_host = limit("tasks_per_host", DEFAULT_TASKS_PER_HOST);
+        let per_credential = limit("tasks_per_credential", 0);
+        self.mistakes = inner.finish();
+        (per_host, per_credential)
+    }
+
     fn log(&mut self) -> (LogFormat, String) {
         let mut inner = self.table("log", "log.", "format and level");
         let format = inner.parse("format", LogFormat::Text, "text or json", |text| match text {
@@ -374,6 +391,8 @@ const DEFAULT_LOST_WAIT: Duration = Duration::from_secs(60);
 /// As long as a lease: agents reconnect with a backoff well below it.
 const DEFAULT_RESTART_GRACE: Duration = Duration::from_secs(30);
 const DEFAULT_OUTPUT_LIMIT: u64 = 1 << 30;
+/// A third of the shells that Windows gives one user by default (MaxShellsPerUser 30); one slow host takes no more slots.
+const DEFAULT_TASKS_PER_HOST: u32 = 10;
 const MINIMUM_OUTPUT_LIMIT: u64 = 64 << 10;
 /// Some 50 KiB each; an agent needs one.
 const DEFAULT_CONNECTIONS: usize = 4096;
@@ -440,7 +459,7 @@ mod tests {
     fn every_mistake_is_reported_at_once() {
         let file = file(
             ".toml",
-            "listen = \"nowhere\"\nlease = \"forever\"\noutput_limit = \"1 potato\"\nlisten_adress = 1\nnames = [\"a b\"]\n[log]\nformat = \"xml\"\ncolour = true\n",
+            "listen = \"nowhere\"\nlease = \"forever\"\noutput_limit = \"1 potato\"\nlisten_adress = 1\nnames = [\"a b\"]\n[log]\nformat = \"xml\"\ncolour = true\n[limits]\ntasks_per_host = -1\ntasks = 1\n",
         );
         let Mistakes(mistakes) = Config::load(
             Some(file.path()),
@@ -456,12 +475,14 @@ mod tests {
             "names:",
             "log.format:",
             "log.colour: unknown key",
+            "limits.tasks_per_host:",
+            "limits.tasks: unknown key",
             "typo: unknown key",
             "LICTOR_MASTER_KEY:",
         ] {
             assert!(text.contains(expected), "{expected} is missing in:\n{text}");
         }
-        assert_eq!(mistakes.len(), 9, "{text}");
+        assert_eq!(mistakes.len(), 11, "{text}");
         assert!(!text.contains("short"), "the key's text must not be repeated");
     }
 
@@ -495,7 +516,8 @@ mod tests {
                 field => field
                     .replace("log_", "log.")
                     .replace("retention_", "retention.")
-                    .replace("connections_", "connections."),
+                    .replace("connections_", "connections.")
+                    .replace("limits_", "limits."),
             })
             .collect();
         let mut listed = Vec::new();

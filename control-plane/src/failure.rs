@@ -95,6 +95,19 @@ pub(crate) fn too_many_assignments(times: u64) -> Failure {
     }
 }
 
+/// So many tasks of a batch failed that the rest of it was not started.
+pub(crate) fn batch_threshold(message: &str) -> Failure {
+    Failure {
+        stage: "control_plane".into(),
+        code: "batch.threshold".into(),
+        message: format!("the batch was stopped before this task started: {message}"),
+        cause: "More tasks of the batch failed than it allows.".into(),
+        remedy: "Look at those that failed, then submit a batch with the hosts that are left.".into(),
+        legacy_text: String::new(),
+        may_have_started: false,
+    }
+}
+
 /// The credential's version was rejected by a host.
 pub(crate) fn credential_rejected(name: &str, version: u64) -> Failure {
     Failure {

@@ -1,12 +1,17 @@
 //! Every metric of the control plane, in one place, listed in `docs/metrics.md`. Labels come from small fixed sets.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use lictor_proto::v1::TaskState;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::clock::Now;
+use crate::dispatch::Backlog;
 
 use crate::access::Refused;
 
@@ -18,6 +23,12 @@ pub(crate) struct Metrics {
     finished: Family<StateLabel, Counter>,
     queued: Gauge,
     assigned: Gauge,
+    live: Family<StateLabel, Gauge>,
+    oldest_waiting: Gauge,
+    /// Since when the task waits that has waited longest, in Unix milliseconds; 0 for none. Its age is counted when
+    /// somebody asks: it grows while nothing happens.
+    oldest_since: AtomicI64,
+    free_slots: Gauge,
     connected: Gauge,
     output_bytes: Counter,
     enrolments: Family<OutcomeLabel, Counter>,
@@ -83,6 +94,10 @@ impl Metrics {
             finished: Family::default(),
             queued: Gauge::default(),
             assigned: Gauge::default(),
+            live: Family::default(),
+            oldest_waiting: Gauge::default(),
+            oldest_since: AtomicI64::new(0),
+            free_slots: Gauge::default(),
             connected: Gauge::default(),
             output_bytes: Counter::default(),
             enrolments: Family::default(),
@@ -102,6 +117,14 @@ impl Metrics {
         registry.register("tasks_finished", "Tasks that became final, by state", metrics.finished.clone());
         registry.register("tasks_queued", "Tasks that wait for an agent", metrics.queued.clone());
         registry.register("tasks_assigned", "Tasks given to agents and not final", metrics.assigned.clone());
+        registry.register("tasks_live", "Tasks that are not final, by state", metrics.live.clone());
+        registry.register_with_unit(
+            "tasks_oldest_waiting",
+            "Age of the task that has waited longest for an agent",
+            Unit::Seconds,
+            metrics.oldest_waiting.clone(),
+        );
+        registry.register("slots_free", "Tasks that connected agents would take now", metrics.free_slots.clone());
         registry.register("agents_connected", "Agents with an open session", metrics.connected.clone());
         registry.register("output_bytes", "Bytes of output received", metrics.output_bytes.clone());
         registry.register("enrolments", "Enrolments, by outcome", metrics.enrolments.clone());
@@ -119,8 +142,8 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    pub(crate) fn submitted(&self) {
-        self.submitted.inc();
+    pub(crate) fn submitted(&self, tasks: u64) {
+        self.submitted.inc_by(tasks);
     }
 
     pub(crate) fn finished(&self, state: TaskState) {
@@ -152,10 +175,16 @@ impl Metrics {
         self.audited.inc();
     }
 
-    pub(crate) fn state(&self, queued: usize, assigned: usize, connected: usize) {
+    pub(crate) fn state(&self, backlog: &Backlog, connected: usize) {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        self.queued.set(gauge(queued));
-        self.assigned.set(gauge(assigned));
+        let held = [("assigned", backlog.assigned), ("running", backlog.running), ("lost", backlog.lost)];
+        self.queued.set(gauge(backlog.queued));
+        self.assigned.set(gauge(held.iter().map(|(_, count)| count).sum()));
+        for (state, count) in [("queued", backlog.queued)].into_iter().chain(held) {
+            self.live.get_or_create(&StateLabel { state }).set(gauge(count));
+        }
+        self.oldest_since.store(backlog.oldest.map_or(0, |since| since.0), Ordering::Relaxed);
+        self.free_slots.set(i64::try_from(backlog.free_slots).unwrap_or(i64::MAX));
         self.connected.set(gauge(connected));
     }
 
@@ -189,6 +218,9 @@ impl Metrics {
 
     /// OpenMetrics text.
     pub(crate) fn encode(&self) -> String {
+        let since = self.oldest_since.load(Ordering::Relaxed);
+        let age = if since == 0 { 0 } else { Now::read().wall.0.saturating_sub(since).max(0) };
+        self.oldest_waiting.set(age / 1000);
         let mut text = String::new();
         // Writing into a string cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -208,6 +240,7 @@ mod tests {
         metrics.finished(TaskState::Succeeded);
         metrics.enrolments(true);
         metrics.turned_away(Turned::Total);
+        metrics.state(&Backlog::default(), 0);
         metrics.refused(Refused::Missing);
         let text = metrics.encode();
         let exposed: BTreeSet<String> = text

@@ -12,8 +12,8 @@ use lictor_proto::v1::{
 
 use crate::clock::{Now, UnixMillis};
 use crate::dispatch::{
-    AgentEntry, Append, Assign, CredentialState, HeldFact, HeldFacts, Ledger, LiveTask, Outcome, Outgoing, Phase,
-    Route, SessionId, Settings,
+    AgentEntry, Append, Assign, Claim, CredentialState, HeldFact, HeldFacts, Ledger, Limits, LiveTask, Outcome,
+    Outgoing, Phase, Route, SessionId, Settings,
 };
 
 /// Waits and bounds.
@@ -146,6 +146,15 @@ impl ControlPlane {
             received: 0,
             handed_back: BTreeMap::new(),
             deadline: None,
+            claim: Claim {
+                submitter: "someone".into(),
+                host: "host".into(),
+                batch: None,
+                batch_ended: None,
+                retries_left: 0,
+                retry_at: None,
+                last_result: None,
+            },
         };
         transaction.live.insert(task.task_id.clone(), task.clone());
         self.ledger.submit(task, now);
@@ -315,6 +324,9 @@ impl ControlPlane {
         let Outcome {
             changed_tasks,
             finished,
+            // Of batches, which this scene has none of.
+            tried: _,
+            batches: _,
             changed_agents,
             appends,
             evidence,
@@ -398,11 +410,12 @@ fn start(waits: Waits, disk: &Disk, now: Now) -> Ledger {
         lost_wait: waits.lost_wait,
         restart_grace: waits.restart_grace,
         output_limit: waits.output_limit,
+        limits: Limits::default(),
     };
     // What the store does not keep is not there after a start.
     let tasks = disk.live.values().map(|task| LiveTask { received: 0, deadline: None, ..task.clone() }).collect();
     let credentials = [(CREDENTIAL.to_owned(), CredentialState { version: 1, rejected: false })].into();
-    Ledger::new(settings, disk.agents.values().cloned().collect(), tasks, credentials, now)
+    Ledger::new(settings, disk.agents.values().cloned().collect(), tasks, Vec::new(), credentials, now)
 }
 
 fn offline(agent: &AgentEntry) -> AgentEntry {

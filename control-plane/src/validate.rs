@@ -2,6 +2,8 @@
 //!
 //! Pure. What passes is complete: defaults that do not depend on the credential are filled in.
 
+mod batch;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use lictor_proto::v1::{
 };
 
 use crate::access::Role;
+pub(crate) use batch::batch;
 
 /// What is wrong, field by field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -35,7 +35,13 @@ pub(crate) struct TaskArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TaskCommand {
     /// Submit a task. Prints its id, or follows it with --watch.
-    #[command(after_long_help = exit::HELP, group = ArgGroup::new("kind").required(true).multiple(true).args(["command", "script", "test"]))]
+    ///
+    /// With --hosts or --hosts-file it becomes a batch, one task for each host: prints the batch's id, or follows it with
+    /// --watch to one table of results.
+    #[command(after_long_help = exit::HELP,
+              group = ArgGroup::new("kind").required(true).multiple(true).args(["command", "script", "test"]),
+              group = ArgGroup::new("where").required(true).args(["host", "hosts", "hosts_file"]),
+              group = ArgGroup::new("many").multiple(true).args(["hosts", "hosts_file"]))]
     Submit(Box<SubmitArgs>),
     /// List tasks, newest first.
     List {
@@ -45,6 +51,9 @@ pub(crate) enum TaskCommand {
         /// Only tasks in this state. May be given several times.
         #[arg(long = "state", value_enum, value_name = "STATE")]
         states: Vec<StateFilter>,
+        /// Only tasks of this batch.
+        #[arg(long, value_name = "BATCH", default_value = "")]
+        batch: String,
     },
     /// Show all that is known of one task.
     Show {
@@ -77,7 +86,27 @@ pub(crate) enum TaskCommand {
 pub(crate) struct SubmitArgs {
     /// The Windows host: name or address.
     #[arg(long)]
-    pub(crate) host: String,
+    pub(crate) host: Option<String>,
+    /// Many hosts, separated by commas: names or addresses, each with its port behind a colon if need be.
+    #[arg(long, value_name = "HOST,...", value_delimiter = ',', help_heading = "Many hosts")]
+    pub(crate) hosts: Vec<String>,
+    /// Many hosts from a file, or from standard input with `-`: one a line, `HOST[:PORT] [LABEL]`. Blank lines and what
+    /// follows a `#` are passed over.
+    #[arg(long, value_name = "FILE", help_heading = "Many hosts")]
+    pub(crate) hosts_file: Option<PathBuf>,
+    /// Most hosts at once [default: as many as agents take].
+    #[arg(long, value_name = "N", requires = "many", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Many hosts")]
+    pub(crate) concurrency: Option<u32>,
+    /// How many hosts may fail, as a number or as a share such as 10%. With the next failure no further host is started
+    /// [default: any number].
+    #[arg(long, value_name = "N|P%", requires = "many", value_parser = tolerance, help_heading = "Many hosts")]
+    pub(crate) max_failures: Option<Tolerance>,
+    /// How often each host is tried again, at most 5. Only with --idempotent.
+    #[arg(long, value_name = "N", requires = "many", value_parser = clap::value_parser!(u32).range(0..=5), help_heading = "Many hosts")]
+    pub(crate) retries: Option<u32>,
+    /// With --watch: write each host's output to a file in this directory.
+    #[arg(long, value_name = "DIR", requires = "many", requires = "watch", help_heading = "Many hosts")]
+    pub(crate) output_dir: Option<PathBuf>,
     /// Name of the stored WinRM credential.
     #[arg(long, value_name = "NAME")]
     pub(crate) credential: String,
@@ -121,7 +150,7 @@ pub(crate) struct SubmitArgs {
     /// How long the task may run [default: 1h].
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Handling")]
     pub(crate) timeout: Option<Duration>,
-    /// How long the task may wait for an agent [default: 5m].
+    /// How long the task may wait for an agent [default: 5m; of many hosts 24h, as most wait for their turn].
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Handling")]
     pub(crate) queue_timeout: Option<Duration>,
     /// Running it twice does no harm: start it again when its agent is lost.
@@ -142,6 +171,69 @@ pub(crate) struct SubmitArgs {
     /// quoted when it needs it. With --script: the script's arguments.
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "test")]
     pub(crate) command: Vec<String>,
+}
+
+/// How many hosts of a batch may fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tolerance {
+    /// So many.
+    Count(u32),
+    /// So many of a hundred.
+    Percent(u32),
+}
+
+fn tolerance(text: &str) -> Result<Tolerance, String> {
+    let number = |text: &str| text.parse::<u32>().ok();
+    match text.strip_suffix('%') {
+        Some(share) => number(share).filter(|share| *share <= 100).map(Tolerance::Percent),
+        None => number(text).map(Tolerance::Count),
+    }
+    .ok_or_else(|| "it must be a number such as 5, or a share from 0% to 100%".to_owned())
+}
+
+/// `lictor batch`.
+#[derive(Debug, Args)]
+pub(crate) struct BatchArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(subcommand)]
+    pub(crate) command: BatchCommand,
+}
+
+/// What to do with batches.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BatchCommand {
+    /// List batches, newest first.
+    List {
+        /// At most this many.
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+    },
+    /// Show how far a batch is. Its tasks: `lictor task list --batch BATCH`.
+    Show {
+        /// The batch.
+        batch_id: String,
+    },
+    /// Follow a batch to its end: one line of progress on a terminal, then one table of results. The exit code is 0 only
+    /// when all of its tasks succeeded.
+    ///
+    /// When the control plane goes away, watching goes on as soon as it is back. Ctrl-C stops watching, not the batch.
+    #[command(after_long_help = exit::HELP)]
+    Watch {
+        /// The batch.
+        batch_id: String,
+        /// Write each host's output to a file in this directory.
+        #[arg(long, value_name = "DIR")]
+        output_dir: Option<PathBuf>,
+    },
+    /// Stop a batch: nothing further starts, and running commands are stopped on their hosts.
+    Cancel {
+        /// The batch.
+        batch_id: String,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
 }
 
 /// Which agents may take a task.

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use lictor_proto::v1::access_service_client::AccessServiceClient;
+use lictor_proto::v1::batch_service_client::BatchServiceClient;
 use lictor_proto::v1::credential_service_client::CredentialServiceClient;
 use lictor_proto::v1::fleet_service_client::FleetServiceClient;
 use lictor_proto::v1::task_service_client::TaskServiceClient;
@@ -81,6 +82,12 @@ impl ControlPlane {
 
     pub(super) fn tasks(&self) -> TaskServiceClient<Authorized> {
         TaskServiceClient::new(self.authorized()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(super) fn batches(&self) -> BatchServiceClient<Authorized> {
+        BatchServiceClient::new(self.authorized())
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+            .max_encoding_message_size(lictor_proto::MAX_MESSAGE_BYTES)
     }
 
     pub(super) fn fleet(&self) -> FleetServiceClient<Authorized> {

@@ -46,7 +46,10 @@ pub(super) fn request(args: &SubmitArgs) -> Result<v1::SubmitTaskRequest, Failur
         })
     };
     let spec = v1::TaskSpec {
-        target: Some(v1::Target { host: args.host.clone(), connection: Some(settings::connection(&args.connection)?) }),
+        target: Some(v1::Target {
+            host: args.host.clone().unwrap_or_default(),
+            connection: Some(settings::connection(&args.connection)?),
+        }),
         credential: args.credential.clone(),
         timeout: args.timeout.map(settings::proto_duration),
         queue_timeout: args.queue_timeout.map(settings::proto_duration),

@@ -4,6 +4,7 @@
 //! milliseconds. It is not the contract's own JSON mapping, which changes with the contract.
 
 mod access;
+mod batch;
 mod fleet;
 mod task;
 
@@ -11,6 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 pub(super) use access::{IdentityView, UserTokenView, UserView, user_table, user_token_table};
+pub(super) use batch::{BatchView, batch_page, batch_table};
 pub(super) use fleet::{AgentView, CredentialView, TokenView, agent_table, credential_table, token_table};
 pub(super) use task::{TaskView, rung_table, state_name, task_page, task_table};
 
@@ -33,7 +35,7 @@ fn milliseconds(duration: prost_types::Duration) -> f64 {
 }
 
 /// A text cut to what a table can take.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     const LONGEST: usize = 60;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),

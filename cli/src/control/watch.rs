@@ -312,7 +312,7 @@ fn is_final(state: v1::TaskState) -> bool {
 }
 
 /// Whether waiting may help. What the control plane itself said about the request stays said.
-fn passing(status: &Status) -> bool {
+pub(super) fn passing(status: &Status) -> bool {
     matches!(
         status.code(),
         // A restarting control plane shows as any of these, depending on where the stream broke.
@@ -320,14 +320,14 @@ fn passing(status: &Status) -> bool {
     )
 }
 
-const FIRST_DELAY: Duration = Duration::from_millis(200);
-const LONGEST_DELAY: Duration = Duration::from_secs(5);
+pub(super) const FIRST_DELAY: Duration = Duration::from_millis(200);
+pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
 /// How long a control plane may be away.
-const PATIENCE: Duration = Duration::from_secs(10 * 60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// For the head of the stream, not for its events.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
-//! How much one caller may ask at the same time: calls of an agent, and followers of tasks over all users.
+//! How much one caller may ask at the same time: calls of an agent, and followers of tasks and batches over all
+//! users.
 //!
 //! A caller beyond its bound is told at once; nobody waits, and nobody else is slowed. Called by the services.
 
@@ -40,10 +41,12 @@ impl Calls {
         Ok(Call { calls: self.clone(), agent_id: agent_id.to_owned() })
     }
 
-    /// Notes a follower of a task until what this returns is dropped.
+    /// Notes a follower of a task or a batch until what this returns is dropped.
     pub(super) fn follower(&self) -> Result<OwnedSemaphorePermit, Status> {
         Arc::clone(&self.followers).try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(format!("{MAX_FOLLOWERS} followers of tasks are connected; try again later"))
+            Status::resource_exhausted(format!(
+                "{MAX_FOLLOWERS} followers of tasks and batches are connected; try again later"
+            ))
         })
     }
 

@@ -4,6 +4,7 @@
 
 mod access;
 mod agents;
+mod batches;
 mod calls;
 mod credentials;
 mod door;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use lictor_proto::v1::access_service_server::AccessServiceServer;
 use lictor_proto::v1::agent_service_server::AgentServiceServer;
+use lictor_proto::v1::batch_service_server::BatchServiceServer;
 use lictor_proto::v1::credential_service_server::CredentialServiceServer;
 use lictor_proto::v1::fleet_service_server::FleetServiceServer;
 use lictor_proto::v1::task_service_server::TaskServiceServer;
@@ -79,12 +81,16 @@ impl Api {
         let tasks = TaskServiceServer::new(self.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let batches = BatchServiceServer::new(self.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let fleet = FleetServiceServer::new(self.clone()).max_decoding_message_size(MAX_REPORT_BYTES);
         let credentials = CredentialServiceServer::new(self.clone()).max_decoding_message_size(MAX_REPORT_BYTES);
         let access = AccessServiceServer::new(self).max_decoding_message_size(MAX_REPORT_BYTES);
         // A service of users' without the door before it would be open to everybody.
         Routes::new(Gate::new(agents))
             .add_service(door.before(tasks))
+            .add_service(door.before(batches))
             .add_service(door.before(fleet))
             .add_service(door.before(credentials))
             .add_service(door.before(access))

@@ -45,10 +45,20 @@ impl Api {
             queue_timeout,
             submitted_by: caller.user.clone(),
             idempotency_key: (!idempotency_key.is_empty()).then_some(idempotency_key),
+            batch: None,
+            retries: 0,
         });
         let by = caller.clone();
         let task_id = self.engine.ask(|reply| Command::Submit { task, by, reply }).await?;
         Ok(self.view(&task_id, caller).await?.task)
+    }
+
+    /// Whether a call that stays open may go on.
+    pub(super) fn still_in(&self, caller: &Caller) -> Result<(), Status> {
+        if self.users.stands(caller, Now::read().wall) {
+            return Ok(());
+        }
+        Err(Status::unauthenticated("the token has expired or was revoked, or the user was disabled"))
     }
 
     /// The task as it is now and as the caller may see it; with its candidates while it waits.
@@ -90,9 +100,10 @@ impl TaskService for Api {
         let states: Result<Vec<TaskState>, _> =
             request.states.iter().take(64).map(|state| TaskState::try_from(*state)).collect();
         let states = states.map_err(|_| Status::invalid_argument("states: not a state of a task"))?;
+        let batch_id = Some(request.batch_id.as_str()).filter(|batch_id| !batch_id.is_empty());
         let size = page_size(request.page_size, 50, 500);
         // One more than asked for tells whether there is another page.
-        let mut views = tasks::list(&self.readers, &caller.scope, before, &states, size + 1).await?;
+        let mut views = tasks::list(&self.readers, &caller.scope, before, &states, batch_id, size + 1).await?;
         let more = views.truncated || views.tasks.len() > size as usize;
         views.tasks.truncate(size as usize);
         let next_page_token = match views.tasks.last() {
@@ -193,10 +204,7 @@ impl Watch {
     /// A watch ends when its user may not start one any more.
     fn check_access(&mut self) -> Result<(), Status> {
         self.access.borrow_and_update();
-        if self.api.users.stands(&self.caller, Now::read().wall) {
-            return Ok(());
-        }
-        Err(Status::unauthenticated("the token has expired or was revoked, or the user was disabled"))
+        self.api.still_in(&self.caller)
     }
 
     /// Reads what is new. True when there may be more to do at once.

@@ -442,7 +442,11 @@ impl Ledger {
                     self.credential_rejected(&name, version, now);
                 }
             }
-            self.finish(&task_id, result, Vec::new(), true, now);
+            if self.is_tried_again(&task_id, &result) {
+                self.try_again_later(&task_id, result, now);
+            } else {
+                self.finish(&task_id, result, Vec::new(), true, now);
+            }
         } else {
             self.finish_unknown(&task_id, Vanished::NoOutcome, now);
         }

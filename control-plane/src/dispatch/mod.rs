@@ -5,30 +5,38 @@
 //! transaction and only then lets anything leave: what an agent or a user was told is on disk.
 
 mod agent;
+mod batches;
 mod link;
 mod polling;
+mod queue;
 mod routing;
+mod schedule;
 mod task;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lictor_proto::v1::{
-    Agent, Cancel, Candidate, Drain, Failure, Goodbye, GoodbyeReason, OutputAck, ServerEvent, TaskResult, TaskState,
-    server_event,
+    Agent, Cancel, Candidate, Drain, Failure, Goodbye, GoodbyeReason, OutputAck, ServerEvent, TaskRef, TaskResult,
+    TaskState, server_event,
 };
 
 use crate::clock::{Now, UnixMillis};
 use crate::failure::{self, Vanished};
 
 use polling::Polling;
+use queue::Queue;
+use schedule::Busy;
 
 pub(crate) use agent::{AgentEntry, SessionId};
+pub(crate) use batches::{BatchEntry, BatchRecord, Stop, Threshold};
 pub(crate) use link::{HeldFact, HeldFacts, ProtocolError, check_hello};
 pub(crate) use routing::Route;
-pub(crate) use task::{Append, Evidence, Finished, LiveTask, Phase};
+pub(crate) use schedule::{Backlog, Limits};
+pub(crate) use task::{Append, Claim, Evidence, Finished, LiveTask, Phase, host_key};
 
 /// Waits and bounds that the ledger goes by.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) lost_wait: Duration,
     pub(crate) restart_grace: Duration,
     pub(crate) output_limit: u64,
+    pub(crate) limits: Limits,
 }
 
 /// What the ledger knows of a credential.
@@ -54,6 +63,10 @@ pub(crate) struct Outcome {
     pub(crate) changed_tasks: HashSet<String>,
     /// Tasks that became final.
     pub(crate) finished: Vec<Finished>,
+    /// Tries that ended without ending their task.
+    pub(crate) tried: Vec<TaskRef>,
+    /// Batches whose record changed.
+    pub(crate) batches: Vec<BatchRecord>,
     /// Agents whose record changed.
     pub(crate) changed_agents: BTreeSet<String>,
     /// Output to be stored, in order.
@@ -93,6 +106,8 @@ impl Outcome {
     pub(crate) fn is_empty(&self) -> bool {
         self.changed_tasks.is_empty()
             && self.finished.is_empty()
+            && self.tried.is_empty()
+            && self.batches.is_empty()
             && self.changed_agents.is_empty()
             && self.appends.is_empty()
             && self.evidence.is_empty()
@@ -109,9 +124,14 @@ pub(crate) struct Ledger {
     /// By agent: its processes before the one that spoke last, as far back as anything of theirs may still arrive.
     former_processes: HashMap<String, VecDeque<String>>,
     tasks: HashMap<String, LiveTask>,
-    /// Waiting tasks in order of submission.
-    queue: BTreeSet<(i64, String)>,
+    queue: Queue,
+    /// What the tasks that agents hold take up.
+    busy: Busy,
     deadlines: BTreeSet<(Instant, String)>,
+    batches: HashMap<Arc<str>, BatchEntry>,
+    /// Stopped batches that have waiting tasks still to be ended.
+    stopping: BTreeSet<Arc<str>>,
+    changed_batches: BTreeSet<Arc<str>>,
     credentials: HashMap<String, CredentialState>,
     /// Output acknowledgements of this batch; the newest of a task is enough.
     acks: BTreeMap<(SessionId, String, u64), OutputAck>,
@@ -125,6 +145,7 @@ impl Ledger {
         settings: Settings,
         agents: Vec<AgentEntry>,
         tasks: Vec<LiveTask>,
+        batches: Vec<BatchEntry>,
         credentials: HashMap<String, CredentialState>,
         now: Now,
     ) -> Self {
@@ -134,8 +155,12 @@ impl Ledger {
             agents: agents.into_iter().map(|agent| (agent.agent_id.clone(), agent)).collect(),
             former_processes: HashMap::new(),
             tasks: HashMap::new(),
-            queue: BTreeSet::new(),
+            queue: Queue::default(),
+            busy: Busy::default(),
             deadlines: BTreeSet::new(),
+            stopping: batches.iter().filter(|b| b.stop.is_some()).map(|b| Arc::clone(&b.batch_id)).collect(),
+            batches: batches.into_iter().map(|batch| (Arc::clone(&batch.batch_id), batch)).collect(),
+            changed_batches: BTreeSet::new(),
             credentials,
             acks: BTreeMap::new(),
             polling: Polling::default(),
@@ -144,6 +169,11 @@ impl Ledger {
         for mut task in tasks {
             task.received = task.output_bytes.saturating_sub(task.output_base);
             let wait = match task.phase {
+                Phase::Queued if let Some(at) = task.claim.retry_at => {
+                    // The calendar may have stood still, or jumped.
+                    let left = Duration::from_millis(u64::try_from(at.0.saturating_sub(now.wall.0)).unwrap_or(0));
+                    left.min(batches::LONGEST_PAUSE)
+                }
                 Phase::Queued => {
                     let waited = u64::try_from(now.wall.0.saturating_sub(task.queued_at.0)).unwrap_or(0);
                     task.queue_timeout.saturating_sub(Duration::from_millis(waited))
@@ -151,8 +181,14 @@ impl Ledger {
                 Phase::Held => settings.lease,
                 Phase::Lost => settings.lost_wait,
             };
-            if task.phase == Phase::Queued {
-                ledger.queue.insert((task.seq, task.task_id.clone()));
+            match task.phase {
+                Phase::Queued if task.claim.retry_at.is_some() => {
+                    if let Some(batch) = task.claim.batch.as_ref().and_then(|id| ledger.batches.get_mut(id)) {
+                        batch.paused.insert(task.task_id.clone());
+                    }
+                }
+                Phase::Queued => ledger.queue.insert(&task),
+                Phase::Held | Phase::Lost => ledger.busy.take(&task),
             }
             let (id, deadline) = (task.task_id.clone(), now.instant + wait.max(settings.restart_grace));
             ledger.tasks.insert(id.clone(), task);
@@ -163,8 +199,10 @@ impl Ledger {
 
     /// When [`Ledger::tick`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        // What is to be worked off is due at once.
+        let at_once = self.has_ends_to_work_off().then_some(self.started);
         let task = self.deadlines.first().map(|(deadline, _)| *deadline);
-        task.into_iter().chain(self.polling.next_deadline()).min()
+        at_once.into_iter().chain(task).chain(self.polling.next_deadline()).min()
     }
 
     /// Hands over what must be stored and sent since the last call.
@@ -172,6 +210,7 @@ impl Ledger {
         for ((session, ..), ack) in std::mem::take(&mut self.acks) {
             self.outcome.outgoing.push((session, Outgoing::Event(event(server_event::Event::OutputAck(ack)))));
         }
+        self.outcome.batches = self.take_batch_records();
         std::mem::take(&mut self.outcome)
     }
 
@@ -195,9 +234,9 @@ impl Ledger {
         views
     }
 
-    /// Live tasks: waiting, and given to agents.
-    pub(crate) fn task_counts(&self) -> (usize, usize) {
-        (self.queue.len(), self.tasks.len() - self.queue.len())
+    /// How many tasks wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.tasks.len() - self.busy.len()
     }
 
     pub(crate) fn connected_agents(&self) -> usize {
@@ -213,7 +252,8 @@ impl Ledger {
     }
 
     fn candidates_of(&self, task: &LiveTask) -> Vec<Candidate> {
-        let candidate = |agent| self.polling.candidate(routing::candidate(agent, task));
+        let held_back = self.held_back(task);
+        let candidate = |agent| self.polling.candidate(routing::candidate(agent, task, held_back.as_ref()));
         let mut all: Vec<Candidate> = self.agents.values().map(candidate).collect();
         all.sort_by(|a, b| a.agent_name.cmp(&b.agent_name));
         all.truncate(MAX_CANDIDATES);
@@ -344,13 +384,14 @@ impl Ledger {
     }
 
     fn reject_waiting_for(&mut self, credential: &str, now: Now) {
-        let waiting: Vec<String> = self
-            .queue
-            .iter()
-            .filter(|(_, id)| self.tasks.get(id).is_some_and(|task| task.credential == credential))
-            .map(|(_, id)| id.clone())
+        let mut waiting: Vec<(i64, String)> = self
+            .tasks
+            .values()
+            .filter(|task| task.phase == Phase::Queued && task.credential == credential)
+            .map(|task| (task.seq, task.task_id.clone()))
             .collect();
-        for task_id in waiting {
+        waiting.sort_unstable();
+        for (_, task_id) in waiting {
             self.reject_unless_credential_usable(&task_id, now);
         }
     }
@@ -380,6 +421,7 @@ impl Ledger {
             self.set_deadline(&task_id, None);
             let Some(task) = self.tasks.get_mut(&task_id) else { continue };
             match task.phase {
+                Phase::Queued if task.claim.retry_at.is_some() => self.enqueue(&task_id, now),
                 Phase::Queued => {
                     let waited = task.queue_timeout;
                     let candidates = self.candidates(&task_id);
@@ -395,52 +437,7 @@ impl Ledger {
                 Phase::Lost => self.vanish(&task_id, Vanished::LeaseExpired, now),
             }
         }
-    }
-
-    /// Gives waiting tasks to agents, oldest first, each to the fitting agent with the most room.
-    pub(crate) fn schedule(&mut self, now: Now) {
-        let mut room: BTreeMap<&str, u64> = self
-            .agents
-            .values()
-            .filter(|agent| agent.revoked.is_none() && !agent.is_draining())
-            .filter_map(|agent| Some((agent.agent_id.as_str(), agent.link.as_ref()?.free())))
-            .filter(|(_, free)| *free > 0)
-            .collect();
-        // Routes that no agent with room fits; tasks with the same route need no second look.
-        let mut hopeless: HashSet<&Route> = HashSet::new();
-        let mut chosen: Vec<(String, String)> = Vec::new();
-        for (_, task_id) in &self.queue {
-            if room.is_empty() {
-                break;
-            }
-            let Some(task) = self.tasks.get(task_id) else { continue };
-            if hopeless.contains(&task.route) {
-                continue;
-            }
-            let best = room
-                .iter()
-                .filter(|(id, _)| self.agents.get(**id).is_some_and(|agent| routing::obstacle(agent, task).is_none()))
-                .max_by_key(|(_, free)| **free)
-                .map(|(id, _)| *id);
-            match best {
-                Some(agent_id) => {
-                    chosen.push((task_id.clone(), agent_id.to_owned()));
-                    let left = room.get(agent_id).map_or(0, |free| free - 1);
-                    if left == 0 {
-                        room.remove(agent_id);
-                    } else {
-                        room.insert(agent_id, left);
-                    }
-                }
-                None if task.handed_back.is_empty() => {
-                    hopeless.insert(&task.route);
-                }
-                None => {}
-            }
-        }
-        for (task_id, agent_id) in chosen {
-            self.assign(&task_id, &agent_id, now);
-        }
+        self.work_off_stopped(now);
     }
 
     fn assign(&mut self, task_id: &str, agent_id: &str, now: Now) {
@@ -449,7 +446,10 @@ impl Ledger {
         let (Some(link), Some(credential)) = (agent.link.as_mut(), self.credentials.get(&task.credential)) else {
             return;
         };
-        self.queue.remove(&(task.seq, task_id.to_owned()));
+        self.queue.turn_taken(task);
+        self.queue.remove(task);
+        self.busy.take(task);
+        let batch_id = task.claim.batch.clone();
         task.phase = Phase::Held;
         task.epoch += 1;
         task.agent_id = Some(agent_id.to_owned());
@@ -473,6 +473,7 @@ impl Ledger {
             }),
         ));
         self.set_deadline(task_id, Some(deadline));
+        self.batch_runs_one(batch_id.as_ref());
     }
 
     /// An assignment could not be made ready and was not sent: its credit is unspent, its task rejected.
@@ -485,16 +486,22 @@ impl Ledger {
 
     /// Puts a task (back) into the queue, at its place by age.
     fn enqueue(&mut self, task_id: &str, now: Now) {
+        self.leave_pause(task_id);
         let Some(task) = self.tasks.get_mut(task_id) else { return };
         let holder = task.agent_id.clone();
+        let given_back = (task.phase != Phase::Queued).then(|| task.claim.batch.clone()).flatten();
+        if task.phase != Phase::Queued {
+            self.busy.give_back(task, &self.settings.limits, &mut self.queue);
+        }
         task.phase = Phase::Queued;
         (task.accepted, task.started) = (false, false);
         task.queued_at = now.wall;
-        self.queue.insert((task.seq, task_id.to_owned()));
+        self.queue.insert(task);
         let deadline = now.instant + task.queue_timeout;
         self.outcome.changed_tasks.insert(task_id.to_owned());
         self.let_go(holder.as_deref(), task_id);
         self.set_deadline(task_id, Some(deadline));
+        self.batch_waits_one(given_back.as_ref());
         if self.tasks.get(task_id).is_some_and(|task| task.epoch >= MAX_DELIVERIES) {
             self.reject(task_id, failure::too_many_assignments(MAX_DELIVERIES), now);
         }
@@ -521,6 +528,10 @@ impl Ledger {
     pub(crate) fn settle_restored(&mut self, now: Now) -> usize {
         let live: Vec<String> = self.tasks.keys().cloned().collect();
         for task_id in &live {
+            if let Some(task) = self.tasks.get_mut(task_id) {
+                // Nor is it known that there was no other try.
+                task.claim.last_result = None;
+            }
             let result = failure::result(TaskState::Unknown, Some(failure::restored()));
             self.finish(task_id, result, Vec::new(), false, now);
         }
@@ -537,10 +548,20 @@ impl Ledger {
 
     fn finish(&mut self, task_id: &str, result: TaskResult, candidates: Vec<Candidate>, reported: bool, now: Now) {
         self.set_deadline(task_id, None);
-        let Some(task) = self.tasks.remove(task_id) else { return };
-        // Decided without an agent, whose own report tells of its own assignment.
-        let result = if task.may_have_run && !reported { failure::perhaps_done_before(result) } else { result };
-        self.queue.remove(&(task.seq, task_id.to_owned()));
+        let Some(mut task) = self.tasks.remove(task_id) else { return };
+        let waited = task.phase == Phase::Queued;
+        let result = match task.claim.last_result.take() {
+            // Decided without an agent, whose own report tells of its own assignment.
+            _ if task.may_have_run && !reported => failure::perhaps_done_before(result),
+            // It was not tried again: how the last try ended is how it ended.
+            Some(last) if waited => *last,
+            _ => result,
+        };
+        self.batch_ends_one(&mut task, result.outcome(), now);
+        match task.phase {
+            Phase::Queued => self.queue.remove(&task),
+            Phase::Held | Phase::Lost => self.busy.give_back(&task, &self.settings.limits, &mut self.queue),
+        }
         self.let_go(task.agent_id.as_deref(), task_id);
         self.outcome.changed_tasks.remove(task_id);
         self.outcome.finished.push(Finished { task, result, candidates, at: now.wall, reported });
@@ -553,11 +574,8 @@ impl Ledger {
     }
 
     fn held_by(&self, agent_id: &str) -> Vec<String> {
-        self.tasks
-            .values()
-            .filter(|task| task.phase != Phase::Queued && task.agent_id.as_deref() == Some(agent_id))
-            .map(|task| task.task_id.clone())
-            .collect()
+        let held = self.busy.tasks().filter_map(|task_id| self.tasks.get(task_id));
+        held.filter(|task| task.agent_id.as_deref() == Some(agent_id)).map(|task| task.task_id.clone()).collect()
     }
 
     fn session_of(&self, agent_id: &str) -> Option<SessionId> {

@@ -8,7 +8,7 @@ use super::agent::AgentEntry;
 use super::task::LiveTask;
 
 /// What a task asks of an agent.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Route {
     /// Tags that the agent must all have.
     pub(crate) tags: Vec<String>,
@@ -67,9 +67,9 @@ pub(crate) fn never(agent: &AgentEntry, task: &LiveTask) -> bool {
     obstacle(agent, task).is_some_and(|(code, _)| lasting.contains(&code))
 }
 
-/// The agent as a candidate for the task.
-pub(crate) fn candidate(agent: &AgentEntry, task: &LiveTask) -> Candidate {
-    let (eligible, code, reason) = match obstacle(agent, task) {
+/// The agent as a candidate for the task, which something beside the agents may hold back.
+pub(crate) fn candidate(agent: &AgentEntry, task: &LiveTask, held_back: Option<&(&'static str, String)>) -> Candidate {
+    let (eligible, code, reason) = match obstacle(agent, task).or_else(|| held_back.cloned()) {
         Some((code, reason)) => (false, code, reason),
         None => (true, "eligible", "it can take the task".to_owned()),
     };

@@ -1,10 +1,11 @@
 //! What the ledger knows of one task that is not final yet.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lictor_proto::v1::{Candidate, OutputStream, TaskRef, TaskResult, TaskState};
+use lictor_proto::v1::{Candidate, OutputStream, Target, TaskRef, TaskResult, TaskState};
 
 use super::routing::Route;
 use crate::clock::UnixMillis;
@@ -47,6 +48,38 @@ pub(crate) struct LiveTask {
     pub(crate) handed_back: BTreeMap<String, String>,
     /// When the present phase ends by itself.
     pub(crate) deadline: Option<Instant>,
+    /// What it shares with other tasks.
+    pub(crate) claim: Claim,
+}
+
+/// What a task shares with others, and so has to wait for.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    /// Who submitted it.
+    pub(crate) submitter: Arc<str>,
+    /// The host that it is for: see [`host_key`].
+    pub(crate) host: Arc<str>,
+    /// The batch it belongs to.
+    pub(crate) batch: Option<Arc<str>>,
+    /// Which end of its batch this was, from 1, once it is final.
+    pub(crate) batch_ended: Option<u32>,
+    /// How often it may be tried again after the present try.
+    pub(crate) retries_left: u32,
+    /// Present while it waits to be tried again: until when.
+    pub(crate) retry_at: Option<UnixMillis>,
+    /// How the try before ended.
+    pub(crate) last_result: Option<Box<TaskResult>>,
+}
+
+/// What counts as one host: its name in lower case without a final dot, and the port when the task names one.
+pub(crate) fn host_key(target: Option<&Target>) -> String {
+    let Some(target) = target else { return String::new() };
+    let name = target.host.strip_suffix('.').unwrap_or(&target.host).to_ascii_lowercase();
+    match target.connection.as_ref().map_or(0, |connection| connection.port) {
+        0 => name,
+        port if name.contains(':') => format!("[{name}]:{port}"),
+        port => format!("{name}:{port}"),
+    }
 }
 
 /// Where a live task stands.

@@ -11,6 +11,9 @@ use proptest::prelude::*;
 use super::link::MAX_NAMED_TASKS;
 use super::*;
 
+mod batches;
+mod fairness;
+
 const LEASE: Duration = Duration::from_secs(30);
 const LOST_WAIT: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(20);
@@ -22,6 +25,7 @@ struct World {
     now: Now,
     assigned: Vec<Assign>,
     finished: Vec<Finished>,
+    batches: Vec<BatchRecord>,
     appended: Vec<Append>,
     events: Vec<(SessionId, server_event::Event)>,
     evidence: usize,
@@ -36,15 +40,17 @@ impl World {
             lost_wait: LOST_WAIT,
             restart_grace: GRACE,
             output_limit: 1000,
+            limits: Limits::default(),
         };
         let now = Now { instant: Instant::now(), wall: UnixMillis(1_000_000) };
         let credentials = [("web".to_owned(), CredentialState { version: 1, rejected: false })].into();
         let agents = agents.iter().map(|name| agent(name)).collect();
         Self {
-            ledger: Ledger::new(settings, agents, Vec::new(), credentials, now),
+            ledger: Ledger::new(settings, agents, Vec::new(), Vec::new(), credentials, now),
             now,
             assigned: Vec::new(),
             finished: Vec::new(),
+            batches: Vec::new(),
             appended: Vec::new(),
             events: Vec::new(),
             evidence: 0,
@@ -57,6 +63,7 @@ impl World {
         self.ledger.tick(self.now);
         self.ledger.schedule(self.now);
         let outcome = self.ledger.take_outcome();
+        self.batches.extend(outcome.batches);
         self.finished.extend(outcome.finished);
         self.appended.extend(outcome.appends);
         self.evidence += outcome.evidence.len();
@@ -76,12 +83,23 @@ impl World {
     }
 
     fn submit(&mut self, id: &str, idempotent: bool) {
-        let task = LiveTask {
+        self.submit_with(id, |task| task.idempotent = idempotent);
+    }
+
+    fn submit_with(&mut self, id: &str, change: impl FnOnce(&mut LiveTask)) {
+        let mut task = self.task(id);
+        change(&mut task);
+        self.ledger.submit(task, self.now);
+        self.turn();
+    }
+
+    fn task(&self, id: &str) -> LiveTask {
+        LiveTask {
             seq: i64::try_from(self.ledger.tasks.len() + self.finished.len()).unwrap(),
             task_id: id.into(),
             route: Route { tags: Vec::new(), scope: String::new(), capability: "command" },
             credential: "web".into(),
-            idempotent,
+            idempotent: false,
             queue_timeout: QUEUE,
             phase: Phase::Queued,
             epoch: 0,
@@ -99,9 +117,16 @@ impl World {
             received: 0,
             handed_back: BTreeMap::new(),
             deadline: None,
-        };
-        self.ledger.submit(task, self.now);
-        self.turn();
+            claim: Claim {
+                submitter: "someone".into(),
+                host: "host".into(),
+                batch: None,
+                batch_ended: None,
+                retries_left: 0,
+                retry_at: None,
+                last_result: None,
+            },
+        }
     }
 
     fn connect(&mut self, agent: &str, instance: &str, held: Vec<HeldTask>, credit: u64) -> SessionId {
@@ -124,6 +149,10 @@ impl World {
         let said = self.ledger.agent_event(agent, session, AgentEvent { event: Some(event) }, self.now);
         self.turn();
         said
+    }
+
+    fn code(&self, id: &str) -> String {
+        self.ledger.candidates(id)[0].code.clone()
     }
 
     fn state(&self, id: &str) -> Option<TaskState> {
@@ -244,7 +273,8 @@ fn no_lease_ends_within_the_grace_after_the_start() {
     task.replace(world.ledger.task("t").unwrap().clone());
     let settings = Settings { lease: Duration::from_secs(1), lost_wait: Duration::ZERO, ..world.ledger.settings };
     let credentials = world.ledger.credentials.clone();
-    world.ledger = Ledger::new(settings, vec![agent("a")], task.into_iter().collect(), credentials, world.now);
+    world.ledger =
+        Ledger::new(settings, vec![agent("a")], task.into_iter().collect(), Vec::new(), credentials, world.now);
     world.pass(GRACE - Duration::from_millis(1));
     assert_eq!(world.state("t"), Some(TaskState::Assigned));
     world.pass(Duration::from_millis(1));
@@ -723,8 +753,14 @@ fn a_task_from_the_future_waits_its_whole_time_after_a_restart() {
     // The clock went back while the control plane was off.
     world.now.wall.0 -= 3_600_000;
     let credentials = world.ledger.credentials.clone();
-    world.ledger =
-        Ledger::new(world.ledger.settings, vec![agent("a")], task.into_iter().collect(), credentials, world.now);
+    world.ledger = Ledger::new(
+        world.ledger.settings,
+        vec![agent("a")],
+        task.into_iter().collect(),
+        Vec::new(),
+        credentials,
+        world.now,
+    );
     world.pass(QUEUE - Duration::from_millis(1));
     assert_eq!(world.state("t"), Some(TaskState::Queued));
     world.pass(Duration::from_millis(1));

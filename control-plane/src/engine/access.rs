@@ -72,6 +72,7 @@ impl Engine {
             object: ("task", &task.task_id),
             outcome: &state,
             details: json!({
+                "batch_id": task.claim.batch.as_deref(),
                 "epoch": task.epoch,
                 "exit_code": finished.result.exit_code,
                 "code": finished.result.failure.as_ref().map(|failure| failure.code.as_str()),
@@ -244,18 +245,21 @@ impl Engine {
 
 /// What the log says of a task: never what may hold a secret.
 pub(super) fn audited_spec(spec: &TaskSpec) -> Value {
-    let kind = match &spec.kind {
+    json!({
+        "host": spec.target.as_ref().map(|target| target.host.as_str()),
+        "credential": spec.credential,
+        "kind": kind_of(spec),
+        "scope": spec.selector.as_ref().map(|selector| selector.scope.as_str()),
+    })
+}
+
+pub(super) fn kind_of(spec: &TaskSpec) -> &'static str {
+    match &spec.kind {
         Some(task_spec::Kind::ConnectionTest(_)) => "connection_test",
         Some(task_spec::Kind::Command(_)) => "command",
         Some(task_spec::Kind::Script(_)) => "script",
         None => "",
-    };
-    json!({
-        "host": spec.target.as_ref().map(|target| target.host.as_str()),
-        "credential": spec.credential,
-        "kind": kind,
-        "scope": spec.selector.as_ref().map(|selector| selector.scope.as_str()),
-    })
+    }
 }
 
 fn no_user(name: &str) -> Refusal {

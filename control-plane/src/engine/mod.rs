@@ -6,6 +6,7 @@
 //! reconnect.
 
 mod access;
+mod batches;
 mod fleet;
 mod housekeeping;
 mod secrets;
@@ -39,6 +40,7 @@ use crate::failure;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::store::access::{TokenRecord, UserRecord};
+use crate::store::batches::NewBatch;
 use crate::store::tasks::NewTask;
 use crate::store::{self, StoreError, Writer};
 use crate::validate;
@@ -52,6 +54,7 @@ use housekeeping::Housekeeping;
 pub(crate) use fleet::NewJoinToken;
 pub(crate) use housekeeping::Retention;
 pub(crate) use secrets::NewCredential;
+use secrets::scope_of;
 pub(crate) use space::load_ledger;
 
 /// Why a command was refused. The text is for the caller.
@@ -92,6 +95,17 @@ pub(crate) enum Command {
     },
     Cancel {
         task_id: String,
+        reason: String,
+        by: Caller,
+        reply: Reply<()>,
+    },
+    SubmitBatch {
+        batch: Box<NewBatch>,
+        by: Caller,
+        reply: Reply<String>,
+    },
+    CancelBatch {
+        batch_id: String,
         reason: String,
         by: Caller,
         reply: Reply<()>,
@@ -413,6 +427,14 @@ impl Engine {
                 self.parts.ledger.cancel(&task_id, &reason, now);
                 self.reply(reply, Ok(()));
             }
+            Command::SubmitBatch { batch, by, reply } => {
+                let answer = self.submit_batch(*batch, &by, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::CancelBatch { batch_id, reason, by, reply } => {
+                self.cancel_batch(&batch_id, &reason, &by, now).await?;
+                self.reply(reply, Ok(()));
+            }
             Command::Candidates { task_id, reply } => {
                 let candidates = self.parts.ledger.candidates(&task_id);
                 self.reply(reply, Ok(candidates));
@@ -507,19 +529,32 @@ impl Engine {
         {
             return Ok(Ok(first));
         }
-        if let Err(refusal) = self.may_use_credential(&task.spec, by).await? {
+        let (name, scope) = (&task.spec.credential, scope_of(&task.spec));
+        if let Err(refusal) = self.may_use_credential(name, scope, by).await? {
             return Ok(Err(refusal));
         }
-        if self.parts.ledger.task_counts().0 >= MAX_QUEUED_TASKS {
-            return Ok(Err(Refusal::Exhausted(format!("{MAX_QUEUED_TASKS} tasks are waiting; try again later"))));
+        if let Err(refusal) = self.has_room(1) {
+            return Ok(Err(refusal));
         }
-        let live = store::tasks::add(self.database().await?, &task, now.wall).await?;
-        self.parts.ledger.submit(live, now);
-        self.parts.metrics.submitted();
-        info!(task_id = task.task_id, "Task submitted");
-        let details = audited_spec(&task.spec);
-        self.audit_of(by, Action::TaskSubmitted, ("task", &task.task_id), details, now).await?;
-        Ok(Ok(task.task_id))
+        let (task_id, details) = (task.task_id.clone(), audited_spec(&task.spec));
+        for live in store::tasks::add(self.database().await?, vec![task], now.wall).await? {
+            self.parts.ledger.submit(live, now);
+        }
+        self.parts.metrics.submitted(1);
+        info!(task_id, "Task submitted");
+        self.audit_of(by, Action::TaskSubmitted, ("task", &task_id), details, now).await?;
+        Ok(Ok(task_id))
+    }
+
+    /// Whether so many new tasks may wait.
+    fn has_room(&self, tasks: usize) -> Result<(), Refusal> {
+        let waiting = self.parts.ledger.waiting();
+        if waiting.saturating_add(tasks) > MAX_QUEUED_TASKS {
+            return Err(Refusal::Exhausted(format!(
+                "{waiting} tasks are waiting, and {MAX_QUEUED_TASKS} are the most; try again later"
+            )));
+        }
+        Ok(())
     }
 
     async fn open(
@@ -634,6 +669,7 @@ impl Engine {
             self.touched.insert(finished.task.task_id.clone());
             self.audit_finished(finished, now).await?;
         }
+        self.persist_batches(&outcome.tried, &outcome.batches, now).await?;
         for evidence in &outcome.evidence {
             if store::tasks::add_evidence(self.database().await?, evidence).await? {
                 warn!(
@@ -716,8 +752,7 @@ impl Engine {
         for task_id in std::mem::take(&mut self.touched) {
             self.parts.watchers.wake(&task_id);
         }
-        let (queued, assigned) = self.parts.ledger.task_counts();
-        self.parts.metrics.state(queued, assigned, self.parts.ledger.connected_agents());
+        self.parts.metrics.state(&self.parts.ledger.backlog(), self.parts.ledger.connected_agents());
     }
 }
 

@@ -139,20 +139,20 @@ impl Engine {
         Ok(Ok(()))
     }
 
-    /// Whether this task may use its credential: one of its own scope or of one above it.
+    /// Whether tasks of this scope may use this credential: one of their own scope or of one above it.
     pub(super) async fn may_use_credential(
         &mut self,
-        spec: &TaskSpec,
+        name: &str,
+        of_tasks: &str,
         by: &Caller,
     ) -> Result<Result<(), Refusal>, StoreError> {
-        let name = spec.credential.as_str();
         if self.parts.ledger.credential(name).is_none() {
             return Ok(Err(no_credential(name)));
         }
         let Some(scope) = secrets::scope(self.database().await?, name).await? else {
             return Ok(Err(no_credential(name)));
         };
-        if within(&scope, scope_of(spec)) {
+        if within(&scope, of_tasks) {
             return Ok(Ok(()));
         }
         // Somebody else's credential and none look the same.
@@ -210,8 +210,10 @@ impl Engine {
         record: &CredentialRecord,
         now: Now,
     ) -> Result<(), StoreError> {
+        let batch = self.parts.ledger.task(&assign.task_id).and_then(|task| task.claim.batch.clone());
         let details = json!({
             "agent_id": assign.agent_id,
+            "batch_id": batch.as_deref(),
             "epoch": assign.epoch,
             "host": spec.target.as_ref().map(|target| target.host.as_str()),
             "credential": record.name,
@@ -308,7 +310,7 @@ fn no_credential(name: &str) -> Refusal {
     Refusal::NotFound(format!("there is no credential named {name:?}; store it with `lictor credential put`"))
 }
 
-fn scope_of(spec: &TaskSpec) -> &str {
+pub(super) fn scope_of(spec: &TaskSpec) -> &str {
     spec.selector.as_ref().map_or("", |selector| selector.scope.as_str())
 }
 

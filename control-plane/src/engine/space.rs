@@ -28,6 +28,7 @@ pub(crate) async fn load_ledger(
 ) -> Result<Ledger, StoreError> {
     let agents = store::fleet::agents(writer).await?;
     let tasks = store::tasks::live(writer).await?;
+    let batches = store::batches::live(writer).await?;
     let mut credentials = HashMap::new();
     for (name, state, key_id) in store::secrets::states(writer).await? {
         if key_id != vault.key_id() {
@@ -38,7 +39,7 @@ pub(crate) async fn load_ledger(
     // Tasks do not wait while the control plane is off or its clock jumps: the calendar stood where it was written last.
     let stored = retention::calendar(writer).await?;
     let now = Now { wall: stored.map_or(now.wall, |stored| stored.min(now.wall)), ..now };
-    Ok(Ledger::new(settings, agents, tasks, credentials, now))
+    Ok(Ledger::new(settings, agents, tasks, batches, credentials, now))
 }
 
 impl Engine {
@@ -123,14 +124,16 @@ impl Engine {
             Command::Agents { reply } => {
                 let _ = reply.send(Ok(self.parts.ledger.agent_views()));
             }
-            Command::Submit { reply, .. } => no(reply),
+            Command::Submit { reply, .. } | Command::SubmitBatch { reply, .. } => no(reply),
             Command::WhoAmI { reply, .. } => no(reply),
             Command::CreateUser { reply, .. } | Command::SetUser { reply, .. } => no(reply),
             Command::IssueToken { reply, .. } | Command::RevokeToken { reply, .. } => no(reply),
             Command::NoteExport { reply, .. } => no(reply),
             // It is in the metrics and the log.
             Command::NoteAccess { .. } => {}
-            Command::Cancel { reply, .. } | Command::DeleteCredential { reply, .. } => no(reply),
+            Command::Cancel { reply, .. }
+            | Command::CancelBatch { reply, .. }
+            | Command::DeleteCredential { reply, .. } => no(reply),
             Command::DrainAgent { reply, .. } | Command::RevokeAgent { reply, .. } => no(reply),
             Command::CreateJoinToken { reply, .. } | Command::RevokeJoinToken { reply, .. } => no(reply),
             Command::Enroll { reply, .. } => no(reply),

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::access::Role;
 use crate::config::MasterKeySource;
-use crate::dispatch::{AgentEntry, Settings};
+use crate::dispatch::{AgentEntry, Limits, Settings};
 use crate::store::Readers;
 
 fn caller() -> Caller {
@@ -41,6 +41,7 @@ const SETTINGS: Settings = Settings {
     lost_wait: Duration::from_secs(60),
     restart_grace: Duration::ZERO,
     output_limit: 1 << 30,
+    limits: Limits { tasks_per_host: 0, tasks_per_credential: 0 },
 };
 
 impl Bench {
@@ -88,7 +89,29 @@ impl Bench {
         bench
     }
 
+    async fn submit_batch(&self, id: &str, hosts: usize, bytes: usize) -> Result<String, Refusal> {
+        let task = |index: usize| NewTask { batch: Some(id.into()), ..self.task(&format!("{id}-{index}"), bytes) };
+        let batch = NewBatch {
+            batch_id: id.into(),
+            submitted_by: "u".into(),
+            idempotency_key: None,
+            label: String::new(),
+            credential: "web".into(),
+            scope: String::new(),
+            concurrency: 0,
+            threshold: None,
+            retries: 0,
+            tasks: (0..hosts).map(task).collect(),
+        };
+        self.engine.ask(|reply| Command::SubmitBatch { batch: Box::new(batch), by: caller(), reply }).await
+    }
+
     async fn submit(&self, id: &str, bytes: usize) -> Result<String, Refusal> {
+        let task = Box::new(self.task(id, bytes));
+        self.engine.ask(|reply| Command::Submit { task, by: caller(), reply }).await
+    }
+
+    fn task(&self, id: &str, bytes: usize) -> NewTask {
         let spec = TaskSpec {
             target: Some(Target { host: "h".into(), connection: None }),
             credential: "web".into(),
@@ -96,14 +119,15 @@ impl Bench {
             kind: Some(task_spec::Kind::Script(Script { text: "x".repeat(bytes), ..Script::default() })),
             ..TaskSpec::default()
         };
-        let task = NewTask {
+        NewTask {
             task_id: id.into(),
             spec,
             queue_timeout: Duration::from_secs(3600),
             submitted_by: "u".into(),
             idempotency_key: None,
-        };
-        self.engine.ask(|reply| Command::Submit { task: Box::new(task), by: caller(), reply }).await
+            batch: None,
+            retries: 0,
+        }
     }
 
     /// Opens a session that grants one credit; what the engine answers is in the outbox.
@@ -268,6 +292,30 @@ async fn a_full_disk_refuses_clearly_keeps_what_was_acknowledged_and_is_over_by_
     }
     let submitted = lines.iter().filter(|line| line.text.contains("task.submitted")).count();
     assert_eq!(submitted, accepted.len() + 1);
+    bench.stop.cancel();
+    timeout(Duration::from_secs(20), bench.running).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_that_does_not_fit_on_the_disk_leaves_nothing() {
+    let bench = Bench::start(300).await;
+    let refusal = bench.submit_batch("large", 40, 100_000).await.unwrap_err();
+    assert!(matches!(&refusal, Refusal::Exhausted(text) if text.contains("disk is full")), "{refusal:?}");
+    let cancel = |reply| Command::CancelBatch { batch_id: "large".into(), reason: String::new(), by: caller(), reply };
+    assert!(matches!(bench.engine.ask(cancel).await, Err(Refusal::Exhausted(_))));
+    bench.make_room().await;
+    let again = async {
+        while bench.submit_batch("small", 2, 10).await.is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), again).await.expect("the engine goes on by itself");
+    assert!(store::batches::view(&bench.readers, "large").await.unwrap().is_none());
+    let tasks: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tasks").fetch_one(&*bench.readers).await.unwrap();
+    assert_eq!(tasks, 2);
+    let lines = store::audit::lines(&bench.readers, 0, None, None).await.unwrap();
+    assert_eq!(lines.iter().filter(|line| line.text.contains("batch.submitted")).count(), 1);
+    assert!(bench.metrics.encode().contains("control_plane_tasks_queued 2"));
     bench.stop.cancel();
     timeout(Duration::from_secs(20), bench.running).await.unwrap().unwrap().unwrap();
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod access;
 pub(crate) mod audit;
+pub(crate) mod batches;
 pub(crate) mod fleet;
 pub(crate) mod late;
 pub(crate) mod retention;
@@ -165,6 +166,31 @@ const READERS: u32 = 8;
 mod tests {
     use super::*;
     use crate::access::{Directory, Role, hash_token};
+
+    /// Versions 3 and 5 were in use before version 4 was there.
+    #[tokio::test]
+    async fn a_database_of_before_there_were_batches_is_brought_up_to_date() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = crate::vault::Vault::open(&crate::config::MasterKeySource::StateDir, dir.path()).unwrap();
+        let options = SqliteConnectOptions::new().filename(dir.path().join("control-plane.db")).create_if_missing(true);
+        let mut before = options.journal_mode(SqliteJournalMode::Wal).connect().await.unwrap();
+        let mut migrations = sqlx::migrate!("./migrations/sqlite");
+        migrations.migrations.to_mut().retain(|migration| migration.version != 4);
+        migrations.run(&mut before).await.unwrap();
+        sqlx::query(
+            "INSERT INTO tasks (task_id, spec, submitted_by, state, epoch, accepted, started, credential_version, \
+             submitted_at, queued_at, output_bytes, output_base) VALUES ('t', x'', 'u', 1, 0, 0, 0, 0, 0, 0, 0, 0)",
+        )
+        .execute(&mut before)
+        .await
+        .unwrap();
+        sqlx::Connection::close(before).await.unwrap();
+        let (mut writer, readers) = open(dir.path(), vault.task_keys()).await.unwrap();
+        assert!(batches::live(&mut writer).await.unwrap().is_empty());
+        let live = tasks::live(&mut writer).await.unwrap();
+        assert_eq!((live.len(), live[0].claim.batch.as_deref(), live[0].claim.retries_left), (1, None, 0));
+        assert_eq!(tasks::view(&readers, "t").await.unwrap().unwrap().task.batch_id, "");
+    }
 
     #[tokio::test]
     async fn a_user_of_before_there_were_roles_may_do_everything_with_the_same_token() {

@@ -3,6 +3,8 @@
 //! Only finished tasks lose anything. A task's output goes from its beginning on, and its record says how much is gone;
 //! the record itself, with assignments, late results and its idempotency key, goes last.
 
+use std::collections::BTreeSet;
+
 use sqlx::Row as _;
 
 use super::{StoreError, Writer, signed, unsigned};
@@ -67,13 +69,14 @@ pub(crate) async fn remove_output(
 /// Removes some tasks that finished before `before` and have no output left. How many.
 pub(crate) async fn remove_tasks(writer: &mut Writer, before: UnixMillis) -> Result<u64, StoreError> {
     let rows = sqlx::query(
-        "SELECT seq, task_id FROM tasks WHERE finished_at IS NOT NULL AND finished_at < $1 \
+        "SELECT seq, task_id, batch_id FROM tasks WHERE finished_at IS NOT NULL AND finished_at < $1 \
          AND output_removed >= output_bytes ORDER BY finished_at LIMIT $2",
     )
     .bind(before.0)
     .bind(TASKS_PER_STEP)
     .fetch_all(&mut **writer)
     .await?;
+    let mut batches = BTreeSet::new();
     for row in &rows {
         let task_id: &str = row.try_get("task_id")?;
         for statement in [
@@ -83,6 +86,17 @@ pub(crate) async fn remove_tasks(writer: &mut Writer, before: UnixMillis) -> Res
         ] {
             sqlx::query(statement).bind(task_id).execute(&mut **writer).await?;
         }
+        batches.extend(row.try_get::<Option<&str>, _>("batch_id")?);
+    }
+    // A batch goes with the last of its tasks.
+    for batch_id in batches {
+        sqlx::query(
+            "DELETE FROM batches WHERE batch_id = $1 AND finished_at IS NOT NULL \
+             AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.batch_id = $1)",
+        )
+        .bind(batch_id)
+        .execute(&mut **writer)
+        .await?;
     }
     Ok(rows.len() as u64)
 }

@@ -1,5 +1,7 @@
 //! Records of tasks, assignments, results and output.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +15,7 @@ use super::{Readers, StoreError, Writer, millis, signed, unsigned};
 use zeroize::Zeroizing;
 
 use crate::clock::UnixMillis;
-use crate::dispatch::{Append, Evidence, Finished, HeldFact, LiveTask, Phase, Route};
+use crate::dispatch::{Append, Claim, Evidence, Finished, HeldFact, LiveTask, Phase, Route, host_key};
 use crate::failure;
 use crate::vault::{Place, TaskKeys, VaultError};
 
@@ -27,26 +29,60 @@ pub(crate) struct NewTask {
     pub(crate) queue_timeout: Duration,
     pub(crate) submitted_by: String,
     pub(crate) idempotency_key: Option<String>,
+    pub(crate) batch: Option<Arc<str>>,
+    pub(crate) retries: u32,
 }
 
-/// Stores a new task, waiting.
-pub(crate) async fn add(writer: &mut Writer, task: &NewTask, now: UnixMillis) -> Result<LiveTask, StoreError> {
-    let spec = Zeroizing::new(task.spec.encode_to_vec());
-    let seq: i64 = sqlx::query_scalar(
-        "INSERT INTO tasks (task_id, spec, submitted_by, idempotency_key, state, epoch, accepted, started, \
-         credential_version, submitted_at, queued_at, output_bytes, output_base, sealed, scope) \
-         VALUES ($1, $2, $3, $4, $5, 0, FALSE, FALSE, 0, $6, $6, 0, 0, TRUE, $7) RETURNING seq",
-    )
-    .bind(&task.task_id)
-    .bind(sealed(&writer.keys, &task.task_id, Place::Spec, &spec)?)
-    .bind(&task.submitted_by)
-    .bind(&task.idempotency_key)
-    .bind(i32::from(TaskState::Queued))
-    .bind(now.0)
-    .bind(task.spec.selector.as_ref().map_or("", |selector| selector.scope.as_str()))
-    .fetch_one(&mut **writer)
-    .await?;
-    Ok(LiveTask {
+/// Stores new tasks, waiting. They come back in the same order.
+pub(crate) async fn add(
+    writer: &mut Writer,
+    tasks: Vec<NewTask>,
+    now: UnixMillis,
+) -> Result<Vec<LiveTask>, StoreError> {
+    let mut added = Vec::with_capacity(tasks.len());
+    for some in tasks.chunks(ROWS_PER_INSERT) {
+        let specs = some.iter().map(|task| {
+            let plain = Zeroizing::new(task.spec.encode_to_vec());
+            sealed(&writer.keys, &task.task_id, Place::Spec, &plain)
+        });
+        let specs = specs.collect::<Result<Vec<_>, _>>()?;
+        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
+            "INSERT INTO tasks (task_id, spec, submitted_by, idempotency_key, state, epoch, accepted, started, \
+             credential_version, submitted_at, queued_at, output_bytes, output_base, batch_id, retries_left, \
+             sealed, scope) ",
+        );
+        query.push_values(some.iter().zip(specs), |mut row, (task, spec)| {
+            row.push_bind(&task.task_id)
+                .push_bind(spec)
+                .push_bind(&task.submitted_by)
+                .push_bind(&task.idempotency_key)
+                .push_bind(i32::from(TaskState::Queued))
+                .push("0, FALSE, FALSE, 0")
+                .push_bind(now.0)
+                .push_bind(now.0)
+                .push("0, 0")
+                .push_bind(task.batch.as_deref())
+                .push_bind(i64::from(task.retries))
+                .push("TRUE")
+                .push_bind(task.spec.selector.as_ref().map_or("", |selector| selector.scope.as_str()));
+        });
+        query.push(" RETURNING task_id, seq");
+        let rows = query.build().fetch_all(&mut **writer).await?;
+        // The order of what is returned is nobody's promise.
+        let mut seqs = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            seqs.insert(row.try_get::<&str, _>("task_id")?, row.try_get::<i64, _>("seq")?);
+        }
+        for task in some {
+            let seq = seqs.get(task.task_id.as_str()).copied();
+            added.push(new_live(task, seq.ok_or(StoreError::Malformed("a new task without a row"))?, now));
+        }
+    }
+    Ok(added)
+}
+
+fn new_live(task: &NewTask, seq: i64, now: UnixMillis) -> LiveTask {
+    LiveTask {
         seq,
         task_id: task.task_id.clone(),
         route: Route::of(&task.spec),
@@ -69,7 +105,16 @@ pub(crate) async fn add(writer: &mut Writer, task: &NewTask, now: UnixMillis) ->
         received: 0,
         handed_back: Default::default(),
         deadline: None,
-    })
+        claim: Claim {
+            submitter: task.submitted_by.as_str().into(),
+            host: host_key(task.spec.target.as_ref()).into(),
+            batch: task.batch.clone(),
+            batch_ended: None,
+            retries_left: task.retries,
+            retry_at: None,
+            last_result: None,
+        },
+    }
 }
 
 pub(crate) async fn find_by_key(writer: &mut Writer, user: &str, key: &str) -> Result<Option<String>, StoreError> {
@@ -111,6 +156,19 @@ fn live_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<LiveTask, StoreErro
         _ => Phase::Held,
     };
     let handed_back: Option<&[u8]> = row.try_get("handed_back")?;
+    let last_result: Option<&[u8]> = row.try_get("last_result")?;
+    let claim = Claim {
+        submitter: row.try_get::<&str, _>("submitted_by")?.into(),
+        host: host_key(spec.target.as_ref()).into(),
+        batch: row.try_get::<Option<&str>, _>("batch_id")?.map(Arc::from),
+        batch_ended: None,
+        retries_left: u32::try_from(row.try_get::<i64, _>("retries_left")?).unwrap_or_default(),
+        retry_at: millis(row.try_get("retry_at")?),
+        last_result: last_result
+            .map(|blob| opened(keys, row.try_get("task_id")?, Place::LastResult, blob))
+            .transpose()?
+            .map(Box::new),
+    };
     Ok(LiveTask {
         seq: row.try_get("seq")?,
         task_id: row.try_get("task_id")?,
@@ -134,6 +192,7 @@ fn live_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<LiveTask, StoreErro
         received: 0,
         handed_back: decode_candidates(handed_back)?.into_iter().map(|c| (c.agent_id, c.reason)).collect(),
         deadline: None,
+        claim,
     })
 }
 
@@ -174,11 +233,18 @@ async fn update(
         }
         None => None,
     };
+    let last_result = match &task.claim.last_result {
+        Some(result) => {
+            let plain = Zeroizing::new(result.encode_to_vec());
+            Some(sealed(&writer.keys, &task.task_id, Place::LastResult, &plain)?)
+        }
+        None => None,
+    };
     sqlx::query(
         "UPDATE tasks SET state = $2, epoch = $3, agent_id = $4, accepted = $5, started = $6, credential_version = $7, \
          queued_at = $8, assigned_at = $9, started_at = $10, finished_at = $11, cancel_reason = $12, \
          output_bytes = $13, output_base = $14, handed_back = $15, candidates = $16, result = $17, \
-         may_have_run = $18 WHERE seq = $1",
+         may_have_run = $18, batch_ended = $19, retries_left = $20, retry_at = $21, last_result = $22 WHERE seq = $1",
     )
     .bind(task.seq)
     .bind(i32::from(state))
@@ -198,6 +264,10 @@ async fn update(
     .bind(finished.and_then(|finished| encode_candidates(&finished.candidates)))
     .bind(result)
     .bind(task.may_have_run)
+    .bind(task.claim.batch_ended.map(i64::from))
+    .bind(i64::from(task.claim.retries_left))
+    .bind(task.claim.retry_at.map(|at| at.0))
+    .bind(last_result)
     .execute(&mut **writer)
     .await?;
     Ok(())
@@ -226,7 +296,7 @@ pub(crate) async fn add_assignment(
     Ok(())
 }
 
-async fn result_stored(writer: &mut Writer, task_id: &str, epoch: u64) -> Result<(), StoreError> {
+pub(crate) async fn result_stored(writer: &mut Writer, task_id: &str, epoch: u64) -> Result<(), StoreError> {
     sqlx::query("UPDATE assignments SET result_stored = TRUE WHERE task_id = $1 AND epoch = $2")
         .bind(task_id)
         .bind(signed(epoch))
@@ -412,6 +482,7 @@ pub(crate) async fn list(
     scope: &str,
     before: Option<i64>,
     states: &[TaskState],
+    batch_id: Option<&str>,
     limit: u32,
 ) -> Result<Page, StoreError> {
     use futures::TryStreamExt as _;
@@ -430,6 +501,9 @@ pub(crate) async fn list(
         }
         query.push(")");
     }
+    if let Some(batch_id) = batch_id {
+        query.push(" AND t.batch_id = ").push_bind(batch_id);
+    }
     query.push(" ORDER BY t.seq DESC LIMIT ").push_bind(i64::from(limit));
     let mut rows = query.build().fetch(&readers.pool);
     let mut page = Page::default();
@@ -445,6 +519,32 @@ pub(crate) async fn list(
         page.tasks.push(view);
     }
     Ok(page)
+}
+
+/// Some of a batch's tasks that have ended, in the order of their ends, behind the first `after`; each with its number.
+pub(crate) async fn ended_of_batch(
+    readers: &Readers,
+    batch_id: &str,
+    after: u32,
+) -> Result<Vec<(u32, TaskView)>, StoreError> {
+    use futures::TryStreamExt as _;
+    let mut rows = sqlx::query(AssertSqlSafe(format!(
+        "{SELECT_VIEW} WHERE t.batch_id = $1 AND t.batch_ended > $2 ORDER BY t.batch_ended LIMIT $3"
+    )))
+    .bind(batch_id)
+    .bind(i64::from(after))
+    .bind(ROWS_AT_ONCE)
+    .fetch(&readers.pool);
+    let (mut ended, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.try_next().await? {
+        let view = view_from_row(&readers.keys, &row)?;
+        bytes += view.task.encoded_len();
+        ended.push((u32::try_from(row.try_get::<i64, _>("batch_ended")?).unwrap_or(u32::MAX), view));
+        if bytes > READ_BYTES {
+            break;
+        }
+    }
+    Ok(ended)
 }
 
 fn view_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<TaskView, StoreError> {
@@ -483,6 +583,7 @@ fn view_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<TaskView, StoreErro
         late_results: Vec::new(),
         output_removed_bytes: unsigned(row.try_get("output_removed")?),
         output_removed_at: timestamp("output_removed_at")?,
+        batch_id: row.try_get::<Option<String>, _>("batch_id")?.unwrap_or_default(),
     };
     Ok(TaskView { seq: row.try_get("seq")?, scope: row.try_get("scope")?, task })
 }
@@ -509,12 +610,13 @@ fn name_of(place: Place) -> &'static str {
     match place {
         Place::Spec => "a task's specification",
         Place::Result => "a task's result",
+        Place::LastResult => "the result of a task's last try",
         Place::LateResult { .. } => "a late result",
         Place::Output { .. } => OUTPUT,
     }
 }
 
-fn decode<M: prost::Message + Default>(bytes: &[u8], what: &'static str) -> Result<M, StoreError> {
+pub(super) fn decode<M: prost::Message + Default>(bytes: &[u8], what: &'static str) -> Result<M, StoreError> {
     M::decode(bytes).map_err(|_| StoreError::Malformed(what))
 }
 
@@ -531,6 +633,8 @@ fn decode_candidates(bytes: Option<&[u8]>) -> Result<Vec<Candidate>, StoreError>
 const SELECT_VIEW: &str = "SELECT t.*, a.name AS agent_name FROM tasks t LEFT JOIN agents a ON a.agent_id = t.agent_id";
 const OUTPUT: &str = "a task's output";
 const ROWS_AT_ONCE: i64 = 512;
+/// Well below the bound on a statement's parameters.
+const ROWS_PER_INSERT: usize = 200;
 /// What one follower holds until its reader has taken it.
 const READ_BYTES: usize = 256 << 10;
 const PAGE_BYTES: usize = 2 << 20;

@@ -32,6 +32,8 @@ pub(crate) enum Place {
     Spec,
     /// How the task ended.
     Result,
+    /// How the last try ended of a task that is tried again.
+    LastResult,
     /// How an assignment ended that nobody waited for any more.
     LateResult { epoch: u64 },
     /// Output from this offset on.
@@ -97,6 +99,7 @@ impl Place {
             Self::Result => (1, 0, 0),
             Self::LateResult { epoch } => (2, epoch, 0),
             Self::Output { start, stream } => (3, start, stream),
+            Self::LastResult => (4, 0, 0),
         };
         let mut bytes = [kind; 13];
         bytes[1..9].copy_from_slice(&number.to_be_bytes());

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use crate::support::{User, *};
 
 /// Makes a user and signs in.
-async fn sign_up(server: &Server, admin: &mut User, name: &str, role: Role, scope: &str) -> User {
+pub(crate) async fn sign_up(server: &Server, admin: &mut User, name: &str, role: Role, scope: &str) -> User {
     let request =
         CreateUserRequest { name: name.into(), role: role.into(), scope: scope.into(), description: String::new() };
     admin.access.create_user(request).await.unwrap();
@@ -21,7 +21,7 @@ fn scoped(scope: &str) -> TaskSpec {
     TaskSpec { selector: Some(selector), ..command() }
 }
 
-fn credential(name: &str, scope: &str) -> Credential {
+pub(crate) fn credential(name: &str, scope: &str) -> Credential {
     Credential { name: name.into(), username: "alice".into(), scope: scope.into(), ..Credential::default() }
 }
 
@@ -30,7 +30,7 @@ async fn listed(user: &mut User) -> Vec<String> {
     page.tasks.into_iter().map(|task| task.task_id).collect()
 }
 
-fn code<T>(answer: Result<T, Status>) -> Code {
+pub(crate) fn code<T>(answer: Result<T, Status>) -> Code {
     answer.err().map_or(Code::Ok, |status| status.code())
 }
 

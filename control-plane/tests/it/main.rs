@@ -9,6 +9,7 @@
 
 mod access;
 mod audit;
+mod batches;
 mod delivery;
 mod enrolment;
 mod impostors;

@@ -10,6 +10,7 @@ use lictor_control_plane::{Config, ControlPlane};
 use lictor_proto::sealing::SealingKey;
 use lictor_proto::v1::access_service_client::AccessServiceClient;
 use lictor_proto::v1::agent_service_client::AgentServiceClient;
+use lictor_proto::v1::batch_service_client::BatchServiceClient;
 use lictor_proto::v1::credential_service_client::CredentialServiceClient;
 use lictor_proto::v1::fleet_service_client::FleetServiceClient;
 use lictor_proto::v1::task_service_client::TaskServiceClient;
@@ -135,6 +136,8 @@ impl Server {
         let bearer = Bearer(format!("Bearer {token}").parse().unwrap());
         User {
             tasks: TaskServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            batches: BatchServiceClient::with_interceptor(channel.clone(), bearer.clone())
+                .max_decoding_message_size(lictor_proto::MAX_MESSAGE_BYTES),
             fleet: FleetServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             credentials: CredentialServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             access: AccessServiceClient::with_interceptor(channel, bearer),
@@ -174,6 +177,7 @@ type Authorized = InterceptedService<Channel, Bearer>;
 /// A user of the services.
 pub(crate) struct User {
     pub(crate) tasks: TaskServiceClient<Authorized>,
+    pub(crate) batches: BatchServiceClient<Authorized>,
     pub(crate) fleet: FleetServiceClient<Authorized>,
     pub(crate) credentials: CredentialServiceClient<Authorized>,
     pub(crate) access: AccessServiceClient<Authorized>,

@@ -70,7 +70,7 @@ async fn lists_come_in_pages_newest_first() {
     user.cancel(&submitted[3]).await;
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListTasksRequest { page_size: 3, page_token, states: Vec::new() };
+        let request = ListTasksRequest { page_size: 3, page_token, ..ListTasksRequest::default() };
         let page = user.tasks.list_tasks(request).await.unwrap().into_inner();
         assert!(page.tasks.len() <= 3);
         seen.extend(page.tasks.into_iter().map(|task| task.task_id));

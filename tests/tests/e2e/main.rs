@@ -5,6 +5,7 @@
 mod access;
 mod admission;
 mod backup;
+mod batches;
 mod deaths;
 mod direct;
 mod disks;
