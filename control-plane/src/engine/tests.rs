@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lictor_proto::sealing::SealingKey;
 use lictor_proto::v1::{
-    Credit, HeldState, HeldTask, Hello, ResumeDecision, Script, Target, TaskEnd, TaskRef, TaskSpec, TaskState,
-    server_event, task_spec,
+    Credential, Credit, HeldState, HeldTask, Hello, ResumeDecision, Script, Target, TaskEnd, TaskRef, TaskSpec,
+    TaskState, server_event, task_spec,
 };
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -17,9 +17,11 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::access::Role;
+use crate::clock::UnixMillis;
 use crate::config::MasterKeySource;
 use crate::dispatch::{AgentEntry, Limits, Settings};
 use crate::store::Readers;
+use crate::store::batches::NewBatch;
 
 fn caller() -> Caller {
     let text = String::new;
