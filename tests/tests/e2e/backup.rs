@@ -52,11 +52,13 @@ fn a_restored_backup_goes_on_and_is_honest_about_what_it_missed() -> Result<()> 
     let before = submit(&stack, "agent-1", "sim.exe lines 3 0")?;
     stack.task_in(&before, &["succeeded"], PATIENCE)?;
     let running = submit(&stack, "agent-1", "sim.exe mark running&& sim.exe lines 20 200")?;
+    let lasting = submit(&stack, "agent-1", "sim.exe mark lasting&& sim.exe sleep 3000000")?;
     let waiting = submit(&stack, "agent-2", "sim.exe mark waiting")?;
     let given_up = submit(&stack, "agent-2", "sim.exe mark given-up")?;
     stack.task_in(&running, &["running"], PATIENCE)?;
-    eventually("the command runs", PATIENCE, || {
-        anyhow::ensure!(started("running")? == 1);
+    stack.task_in(&lasting, &["running"], PATIENCE)?;
+    eventually("the commands run", PATIENCE, || {
+        anyhow::ensure!(started("running")? == 1 && started("lasting")? == 1);
         Ok(())
     })?;
 
@@ -77,7 +79,7 @@ fn a_restored_backup_goes_on_and_is_honest_about_what_it_missed() -> Result<()> 
     let mut command = Command::new(binary("lictor-control-plane")?);
     command.arg("settle-restored").env("LICTOR_CONTROL_PLANE_STATE_DIR", &stack.control_plane.state);
     let settled = Output::of(&mut command, PATIENCE)?;
-    assert_eq!((settled.code, settled.text().trim()), (0, "3 tasks were ended as unknown."), "{}", settled.stderr);
+    assert_eq!((settled.code, settled.text().trim()), (0, "4 tasks were ended as unknown."), "{}", settled.stderr);
     stack.control_plane.restart()?;
     let in_use = Output::of(&mut command, PATIENCE)?;
     assert!(in_use.code == 1 && in_use.stderr.contains("in use"), "{}", in_use.stderr);
@@ -86,13 +88,19 @@ fn a_restored_backup_goes_on_and_is_honest_about_what_it_missed() -> Result<()> 
     assert_eq!(stack.task_in(&before, FINAL, PATIENCE)?["state"], "succeeded");
     assert_eq!(stack.lictor(&["task", "watch", &before])?.text().lines().count(), 3);
     // What they did since the backup nobody knows any more: two of them were carried out behind its back.
-    for task in [&running, &waiting, &given_up] {
+    for task in [&running, &lasting, &waiting, &given_up] {
         let task = stack.task_in(task, FINAL, PATIENCE)?;
         assert_eq!(task["state"], "unknown", "{task:#}");
         assert_eq!(task["result"]["error"]["code"], "control_plane.restored", "{task:#}");
     }
     let marks = [started("running")?, started("waiting")?, started("given-up")?, started("after")?];
     assert_eq!(marks, [1, 1, 1, 1]);
+    // The one that still runs is ended on its host.
+    eventually("no command runs", PATIENCE, || {
+        anyhow::ensure!(windows.count("/commands/running")? == 0);
+        Ok(())
+    })?;
+    assert_eq!(started("lasting")?, 1);
     let missing = stack.lictor(&["task", "show", &after])?;
     assert_eq!(missing.code, 133, "{}", missing.stderr);
     // Agents that were enrolled before the backup work on, with new tasks.
