@@ -1,6 +1,7 @@
 //! `AccessService`. A token's text is made here, sent once, and only its hash goes further.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::Stream;
 use lictor_proto::v1::access_service_server::AccessService;
@@ -11,12 +12,12 @@ use lictor_proto::v1::{
     RevokeUserTokenResponse, WhoAmIRequest, WhoAmIResponse,
 };
 use prost_types::Timestamp;
-use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::door::{caller, outside};
+use super::follower::Follower;
 use super::{Api, page, page_size};
-use crate::access::{Caller, hash_token, new_token};
+use crate::access::{hash_token, new_token};
 use crate::clock::{Now, UnixMillis};
 use crate::engine::{Command, NewToken, NewUser};
 use crate::store::access::{self, TokenRecord, UserRecord};
@@ -122,17 +123,9 @@ impl AccessService for Api {
         let ExportAuditRequest { from, to, follow } = request.into_inner();
         let (from, to) = (moment("from", from)?, moment("to", to)?);
         let by = caller.clone();
+        let follower = Follower::new(self, self.audited.clone(), caller)?;
         let end = self.engine.ask(|reply| Command::NoteExport { from, to, follow, by, reply }).await?;
-        let export = Export {
-            access: self.users.subscribe(),
-            audited: self.audited.clone(),
-            api: self.clone(),
-            caller,
-            from,
-            to,
-            end: (!follow).then_some(end),
-            sent: 0,
-        };
+        let export = Export { api: self.clone(), follower, from, to, end: (!follow).then_some(end), sent: 0 };
         let stream = futures::stream::unfold(Some(export), |export| async move {
             let mut export = export?;
             let next = export.next().await.transpose()?;
@@ -146,9 +139,7 @@ impl AccessService for Api {
 /// One export of the audit log. It reads the database when it has sent what it read before.
 struct Export {
     api: Api,
-    caller: Caller,
-    access: watch::Receiver<u64>,
-    audited: watch::Receiver<u64>,
+    follower: Follower<u64>,
     from: Option<UnixMillis>,
     to: Option<UnixMillis>,
     /// The last entry wanted; nothing when the export follows.
@@ -160,11 +151,8 @@ struct Export {
 impl Export {
     async fn next(&mut self) -> Result<Option<ExportAuditResponse>, Status> {
         loop {
-            self.access.borrow_and_update();
-            if !self.api.users.stands(&self.caller, Now::read().wall) {
-                return Err(Status::unauthenticated("the token has expired or was revoked, or the user was disabled"));
-            }
-            let newest = *self.audited.borrow_and_update();
+            self.follower.check_access()?;
+            let newest = self.follower.looks();
             let lines = audit::lines(&self.api.readers, self.sent, self.from, self.to).await?;
             let lines: Vec<_> = lines.into_iter().filter(|line| self.end.is_none_or(|end| line.seq <= end)).collect();
             if let Some(last) = lines.last() {
@@ -176,15 +164,7 @@ impl Export {
             }
             // What lies outside the times asked for need not be looked at again.
             self.sent = self.sent.max(newest);
-            tokio::select! {
-                // Both senders live as long as the services.
-                _ = self.audited.changed() => {}
-                _ = self.access.changed() => {}
-                () = tokio::time::sleep(super::tasks::EXPIRY_CHECK) => {}
-                () = self.api.stop.cancelled() => {
-                    return Err(Status::unavailable("the control plane is stopping"));
-                }
-            }
+            self.follower.news(Duration::ZERO, "the last entry").await?;
         }
     }
 }

@@ -11,12 +11,11 @@ use lictor_proto::v1::{
     ListBatchesResponse, SubmitBatchRequest, SubmitBatchResponse, WatchBatchRequest, WatchBatchResponse,
     watch_batch_response,
 };
-use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::{Request, Response, Status};
 
 use super::door::{caller, outside};
+use super::follower::Follower;
 use super::shown::shown;
-use super::tasks::EXPIRY_CHECK;
 use super::{Api, page_size, parse_page_token};
 use crate::access::Caller;
 use crate::engine::Command;
@@ -88,22 +87,16 @@ impl BatchService for Api {
     ) -> Result<Response<Self::WatchBatchStream>, Status> {
         let caller = caller(&request)?;
         let WatchBatchRequest { batch_id, from_ended } = request.into_inner();
-        let follower = self.calls.follower()?;
-        // Subscribed before the first look, so that no change falls between.
-        let wake = self.watchers.subscribe(&batch_id);
-        let access = self.users.subscribe();
-        self.batch(&batch_id, &caller).await?;
+        let follower = Follower::new(self, self.watchers.subscribe(&batch_id), caller)?;
+        self.batch(&batch_id, &follower.caller).await?;
         let watch = Watch {
             api: self.clone(),
             batch_id,
-            caller,
-            wake,
-            access,
+            follower,
             seen: from_ended,
             shown: None,
             ready: VecDeque::new(),
             over: false,
-            _follower: follower,
         };
         let stream = futures::stream::unfold(watch, |mut watch| async move {
             let next = watch.next().await.transpose()?;
@@ -132,53 +125,36 @@ impl BatchService for Api {
 struct Watch {
     api: Api,
     batch_id: String,
-    caller: Caller,
-    wake: watch::Receiver<()>,
-    /// Changes of users and tokens.
-    access: watch::Receiver<u64>,
+    follower: Follower<()>,
     /// Number of the last end that was sent.
     seen: u32,
     /// What was sent last of the batch itself.
     shown: Option<Batch>,
     ready: VecDeque<watch_batch_response::Event>,
     over: bool,
-    _follower: OwnedSemaphorePermit,
 }
 
 impl Watch {
     async fn next(&mut self) -> Result<Option<WatchBatchResponse>, Status> {
         loop {
-            self.access.borrow_and_update();
-            self.api.still_in(&self.caller)?;
+            self.follower.check_access()?;
             if let Some(event) = self.ready.pop_front() {
                 return Ok(Some(WatchBatchResponse { event: Some(event) }));
             }
             if self.over {
                 return Ok(None);
             }
-            self.wake.borrow_and_update();
+            self.follower.looks();
             if self.look().await? {
                 continue;
             }
-            tokio::select! {
-                // The sender lives as long as there are receivers.
-                _ = self.wake.changed() => {
-                    // Batches change many times a second; nobody reads as fast.
-                    tokio::time::sleep(BREATH).await;
-                }
-                // The directory lives as long as the services.
-                _ = self.access.changed() => {}
-                () = tokio::time::sleep(EXPIRY_CHECK) => {}
-                () = self.api.stop.cancelled() => {
-                    return Err(Status::unavailable("the control plane is stopping; watch again from the last end"));
-                }
-            }
+            self.follower.news(BREATH, "the last end").await?;
         }
     }
 
     /// Reads what is new. True when there may be more to do at once.
     async fn look(&mut self) -> Result<bool, Status> {
-        let batch = self.api.batch(&self.batch_id, &self.caller).await?;
+        let batch = self.api.batch(&self.batch_id, &self.follower.caller).await?;
         let is_final = batch.finished_at.is_some();
         let ended = batches::ended(&self.api.readers, &self.batch_id, self.seen).await?;
         let complete = ended.is_empty();
@@ -189,7 +165,7 @@ impl Watch {
         }
         for (number, view) in ended {
             self.seen = number;
-            let ended = EndedTask { number, task: Some(shown(view.task, &self.caller)) };
+            let ended = EndedTask { number, task: Some(shown(view.task, &self.follower.caller)) };
             self.ready.push_back(watch_batch_response::Event::Ended(ended));
         }
         if is_final && complete {
@@ -202,4 +178,5 @@ impl Watch {
     }
 }
 
+/// Batches change many times a second; nobody reads as fast.
 const BREATH: Duration = Duration::from_millis(100);

@@ -9,6 +9,7 @@ mod calls;
 mod credentials;
 mod door;
 mod fleet;
+mod follower;
 mod gate;
 mod permissions;
 mod shown;

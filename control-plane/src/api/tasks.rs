@@ -11,15 +11,14 @@ use lictor_proto::v1::{
     SubmitTaskRequest, SubmitTaskResponse, Task, TaskSpec, TaskState, WatchTaskRequest, WatchTaskResponse,
     watch_task_response,
 };
-use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::door::{caller, outside};
+use super::follower::Follower;
 use super::shown::shown;
 use super::{Api, page_size, parse_page_token};
 use crate::access::Caller;
-use crate::clock::Now;
 use crate::engine::Command;
 use crate::store::late::late_results;
 use crate::store::tasks::{self, NewTask, TaskView};
@@ -51,14 +50,6 @@ impl Api {
         let by = caller.clone();
         let task_id = self.engine.ask(|reply| Command::Submit { task, by, reply }).await?;
         Ok(self.view(&task_id, caller).await?.task)
-    }
-
-    /// Whether a call that stays open may go on.
-    pub(super) fn still_in(&self, caller: &Caller) -> Result<(), Status> {
-        if self.users.stands(caller, Now::read().wall) {
-            return Ok(());
-        }
-        Err(Status::unauthenticated("the token has expired or was revoked, or the user was disabled"))
     }
 
     /// The task as it is now and as the caller may see it; with its candidates while it waits.
@@ -119,22 +110,16 @@ impl TaskService for Api {
     async fn watch_task(&self, request: Request<WatchTaskRequest>) -> Result<Response<Self::WatchTaskStream>, Status> {
         let caller = caller(&request)?;
         let WatchTaskRequest { task_id, from_offset } = request.into_inner();
-        let follower = self.calls.follower()?;
-        // Subscribed before the first look, so that no change falls between.
-        let wake = self.watchers.subscribe(&task_id);
-        let access = self.users.subscribe();
-        self.view(&task_id, &caller).await?;
+        let follower = Follower::new(self, self.watchers.subscribe(&task_id), caller)?;
+        self.view(&task_id, &follower.caller).await?;
         let watch = Watch {
             api: self.clone(),
             task_id,
-            caller,
-            wake,
-            access,
+            follower,
             offset: from_offset,
             shown: None,
             ready: VecDeque::new(),
             over: false,
-            _follower: follower,
         };
         let stream = futures::stream::unfold(watch, |mut watch| async move {
             let next = watch.next().await.transpose()?;
@@ -161,55 +146,36 @@ impl TaskService for Api {
 struct Watch {
     api: Api,
     task_id: String,
-    caller: Caller,
-    wake: watch::Receiver<()>,
-    /// Changes of users and tokens.
-    access: watch::Receiver<u64>,
+    follower: Follower<()>,
     /// First byte not sent yet.
     offset: u64,
     /// State and details that were sent last.
     shown: Option<(i32, u64, bool)>,
     ready: VecDeque<watch_task_response::Event>,
     over: bool,
-    _follower: OwnedSemaphorePermit,
 }
 
 impl Watch {
     async fn next(&mut self) -> Result<Option<WatchTaskResponse>, Status> {
         loop {
-            self.check_access()?;
+            self.follower.check_access()?;
             if let Some(event) = self.ready.pop_front() {
                 return Ok(Some(WatchTaskResponse { event: Some(event) }));
             }
             if self.over {
                 return Ok(None);
             }
-            self.wake.borrow_and_update();
+            self.follower.looks();
             if self.look().await? {
                 continue;
             }
-            tokio::select! {
-                // The sender lives as long as there are receivers.
-                _ = self.wake.changed() => {}
-                // The directory lives as long as the services.
-                _ = self.access.changed() => {}
-                () = tokio::time::sleep(EXPIRY_CHECK) => {}
-                () = self.api.stop.cancelled() => {
-                    return Err(Status::unavailable("the control plane is stopping; watch again from the last offset"));
-                }
-            }
+            self.follower.news(Duration::ZERO, "the last offset").await?;
         }
-    }
-
-    /// A watch ends when its user may not start one any more.
-    fn check_access(&mut self) -> Result<(), Status> {
-        self.access.borrow_and_update();
-        self.api.still_in(&self.caller)
     }
 
     /// Reads what is new. True when there may be more to do at once.
     async fn look(&mut self) -> Result<bool, Status> {
-        let view = self.api.view(&self.task_id, &self.caller).await?;
+        let view = self.api.view(&self.task_id, &self.follower.caller).await?;
         let is_final = view.task.finished_at.is_some();
         let stored = view.task.output_bytes;
         let state = (view.task.state, view.task.epoch, view.task.cancel_requested);
@@ -237,6 +203,3 @@ impl Watch {
         Ok(!self.ready.is_empty() || self.over)
     }
 }
-
-/// How late a watch may notice that its token has expired.
-pub(super) const EXPIRY_CHECK: Duration = Duration::from_secs(15);
