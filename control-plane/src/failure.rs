@@ -165,10 +165,23 @@ pub(crate) fn perhaps_done_before(mut result: TaskResult) -> TaskResult {
         cause: "Somebody asked for the task's cancellation.".into(),
         ..Failure::default()
     });
+    say_done_before(failure);
+    result
+}
+
+/// The same for a task whose newest assignment was reported on: its end stands, but its failure tells of that assignment
+/// alone, and whoever reads that nothing started would be misled.
+pub(crate) fn perhaps_done_before_reported(mut result: TaskResult) -> TaskResult {
+    if let Some(failure) = result.failure.as_mut().filter(|failure| !failure.may_have_started) {
+        say_done_before(failure);
+    }
+    result
+}
+
+fn say_done_before(failure: &mut Failure) {
     failure.may_have_started = true;
     failure.message = format!("an earlier attempt may have been carried out; then: {}", failure.message);
     failure.remedy = format!("Look on the host what the command did. {}", failure.remedy).trim_end().to_owned();
-    result
 }
 
 /// An assignment whose fate is not known.

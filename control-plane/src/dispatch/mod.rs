@@ -551,8 +551,8 @@ impl Ledger {
         let Some(mut task) = self.tasks.remove(task_id) else { return };
         let waited = task.phase == Phase::Queued;
         let result = match task.claim.last_result.take() {
-            // Decided without an agent, whose own report tells of its own assignment.
-            _ if task.may_have_run && !reported => failure::perhaps_done_before(result),
+            _ if task.may_have_run && reported => failure::perhaps_done_before_reported(result),
+            _ if task.may_have_run => failure::perhaps_done_before(result),
             // It was not tried again: how the last try ended is how it ended.
             Some(last) if waited => *last,
             _ => result,

@@ -318,6 +318,22 @@ fn an_idempotent_task_that_perhaps_ran_is_unknown_when_nobody_takes_it_again() {
 }
 
 #[test]
+fn a_failure_to_start_again_does_not_say_that_nothing_started() {
+    let mut world = World::new(&["a"]);
+    let session = world.connect("a", "i", Vec::new(), 1);
+    world.submit("t", true);
+    world.say("a", session, started("t", 1)).unwrap();
+    let session = world.connect("a", "j", Vec::new(), 1);
+    let failure = lictor_proto::v1::Failure { stage: "open_shell".into(), ..Default::default() };
+    let result = failure::result(TaskState::Failed, Some(failure));
+    let end = TaskEnd { task: Some(reference("t", 2)), result: Some(result) };
+    world.say("a", session, agent_event::Event::End(end)).unwrap();
+    assert_eq!(world.outcome("t"), TaskState::Failed);
+    let failure = world.finished[0].result.failure.as_ref().unwrap();
+    assert!(failure.may_have_started && failure.message.contains("earlier attempt"), "{failure:?}");
+}
+
+#[test]
 fn a_waiting_task_is_rejected_in_time_even_while_agents_are_busy() {
     let mut world = World::new(&["a"]);
     world.connect("a", "i", Vec::new(), 0);
