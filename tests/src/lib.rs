@@ -6,6 +6,7 @@
 
 mod certificates;
 mod disk;
+mod kdc;
 mod process;
 mod proxy;
 mod random;
@@ -13,6 +14,7 @@ mod stack;
 
 pub use certificates::Certificates;
 pub use disk::Disk;
+pub use kdc::{Kdc, KdcOptions};
 pub use process::{Output, Process, Streaming};
 pub use proxy::{Cut, Direction, Proxy};
 pub use random::Random;

@@ -1,0 +1,5 @@
+//! Kerberos against real KDCs, acceptors and clients that others wrote. One binary, a module for each theme.
+
+#![expect(clippy::unwrap_used, reason = "what is exempt in tests should be so in the functions that they share")]
+
+mod harness;
