@@ -14,7 +14,7 @@ use lictor_winrm::Error as WinrmError;
 use lictor_winrm::pool::{Lease, Pool};
 use lictor_winrm::probe::{Report, Rung};
 use lictor_winrm::target::{
-    self, Credential, Endpoint, EndpointError, Secret, ShellProperties, Target, Timeouts, TlsPolicy,
+    self, Credential, Endpoint, EndpointError, KerberosOptions, Secret, ShellProperties, Target, Timeouts, TlsPolicy,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -122,11 +122,12 @@ impl Plan {
         Target {
             endpoint: self.endpoint.clone(),
             auth: self.auth,
-            credential: Credential { username: self.username.clone(), password },
+            credential: Credential::password(self.username.clone(), password),
             tls: self.tls.clone(),
             message_encryption: self.message_encryption,
             send_channel_bindings: self.send_channel_bindings,
             allow_basic_over_http: self.allow_basic_over_http,
+            kerberos: KerberosOptions::default(),
             shell: self.shell.clone(),
             timeouts: Timeouts::default(),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lictor_winrm::powershell::{self, Outputs};
 use lictor_winrm::target::{
-    AuthKind, Credential, Endpoint, MessageEncryption, Scheme, ShellProperties, Timeouts, TlsPolicy,
+    AuthKind, Credential, Endpoint, KerberosOptions, MessageEncryption, Scheme, ShellProperties, Timeouts, TlsPolicy,
 };
 use lictor_winrm::{Invocation, Target};
 use serde::Serialize;
@@ -123,7 +123,7 @@ fn target(host: &HostArgs, shell: Option<&ShellArgs>) -> Result<Target, Failure>
             Auth::Ntlm => AuthKind::Ntlm,
             Auth::Negotiate => AuthKind::Negotiate,
         },
-        credential: Credential { username: host.user.clone(), password },
+        credential: Credential::password(host.user.clone(), password),
         tls: TlsPolicy { ca_pem, skip_certificate_check: host.skip_cert_check },
         message_encryption: match host.message_encryption {
             Encryption::Auto => MessageEncryption::Auto,
@@ -132,6 +132,7 @@ fn target(host: &HostArgs, shell: Option<&ShellArgs>) -> Result<Target, Failure>
         },
         send_channel_bindings: host.send_cbt,
         allow_basic_over_http: host.allow_basic_over_http,
+        kerberos: KerberosOptions::default(),
         shell: shell.map_or_else(ShellProperties::default, shell_properties),
         timeouts: timeouts(host)?,
     })

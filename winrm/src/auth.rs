@@ -12,6 +12,8 @@
 pub mod basic;
 mod challenge;
 #[cfg(feature = "client")]
+pub mod kerberos;
+#[cfg(feature = "client")]
 pub mod ntlm;
 pub mod seal;
 

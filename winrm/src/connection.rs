@@ -251,6 +251,10 @@ impl Candidate {
         let bindings = self.channel_bindings.as_deref();
         let context = match target.auth {
             AuthKind::Basic => None,
+            AuthKind::Kerberos => {
+                let detail = "Kerberos cannot be used yet".to_owned();
+                return Err(unusable_credential(ContextError::Credential(detail)));
+            }
             AuthKind::Ntlm => Some(NtlmContext::raw(&target.credential, bindings).map_err(unusable_credential)?),
             AuthKind::Negotiate => {
                 Some(NtlmContext::spnego(&target.credential, bindings).map_err(unusable_credential)?)
@@ -273,7 +277,7 @@ impl Candidate {
             peer: self.peer,
             warnings,
         };
-        Ok(Connection { link: self.link, credential, info, user: target.credential.username.clone() })
+        Ok(Connection { link: self.link, credential, info, user: target.credential.username().to_owned() })
     }
 
     /// The legs carry no body: a message sealed too early, or a large one, would be refused and be lost.
@@ -402,7 +406,7 @@ fn authentication_error(error: AuthError, target: &Target) -> Error {
     let kind = match error {
         AuthError::Rejected => ErrorKind::AuthRejected {
             mechanism: mechanism(target.auth),
-            user: target.credential.username.clone(),
+            user: target.credential.username().to_owned(),
             over_tls: target.endpoint.scheme() == Scheme::Https,
         },
         AuthError::Unavailable { scheme, offered } => ErrorKind::AuthUnavailable { wanted: scheme, offered },
@@ -431,6 +435,7 @@ fn mechanism(auth: AuthKind) -> &'static str {
         AuthKind::Basic => "basic",
         AuthKind::Ntlm => "ntlm",
         AuthKind::Negotiate => "negotiate",
+        AuthKind::Kerberos => "kerberos",
     }
 }
 

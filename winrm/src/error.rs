@@ -5,11 +5,13 @@
 //! code, never by searching message text. It must never hold a secret.
 
 mod advice;
+mod ticket;
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use crate::fault::{Class, Fault};
+pub use ticket::{TicketError, TicketErrorKind};
 
 /// Where in the life of a session something happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,6 +101,7 @@ impl Error {
                 | ErrorKind::AuthRejectedBefore { .. }
                 | ErrorKind::AuthUnavailable { .. }
                 | ErrorKind::AuthHandshake { .. }
+                | ErrorKind::Ticket(_)
         )
     }
     /// Marks that the command may have started on the host.
@@ -136,28 +139,32 @@ impl Error {
     /// The likely cause in one sentence.
     #[must_use]
     pub fn cause(&self) -> String {
-        advice::advice(&self.0.kind).cause.to_owned()
+        advice::advice(&self.0.kind).cause.into_owned()
     }
     /// What to do, in one or two sentences.
     #[must_use]
     pub fn remedy(&self) -> String {
-        advice::advice(&self.0.kind).remedy.to_owned()
+        advice::advice(&self.0.kind).remedy.into_owned()
     }
     /// The text that users of older tools know, or nothing.
     #[must_use]
-    pub fn legacy_text(&self) -> Option<&'static str> {
-        advice::advice(&self.0.kind).legacy
+    pub fn legacy_text(&self) -> Option<&str> {
+        match &self.0.kind {
+            ErrorKind::Ticket(error) => error.legacy_text.as_deref(),
+            kind => advice::advice(kind).legacy,
+        }
     }
     /// True when the command may have started on the host: it must not be started again by itself.
     #[must_use]
     pub fn may_have_started(&self) -> bool {
         self.0.may_have_started
     }
-    /// True when the host or the domain rejected the credential: do not try it again.
+    /// True when the host, the domain or its KDC rejected the credential: do not try it again.
     #[must_use]
     pub fn credential_rejected(&self) -> bool {
         match &self.0.kind {
             ErrorKind::AuthRejected { .. } | ErrorKind::AuthRejectedBefore { .. } => true,
+            ErrorKind::Ticket(error) => error.kind == TicketErrorKind::Rejected,
             ErrorKind::Fault(fault) => matches!(fault.class(), Class::LogonRejected | Class::FailedAuthentication),
             _ => false,
         }
@@ -390,6 +397,9 @@ pub enum ErrorKind {
         /// Why not.
         detail: String,
     },
+    /// There is no ticket for the host; nothing was sent to it.
+    #[error(transparent)]
+    Ticket(Box<TicketError>),
     /// 401 on a connection that was authenticated.
     #[error("the host forgot the authentication of this connection")]
     AuthLost,

@@ -153,9 +153,9 @@ async fn climb<F: FnMut(&Rung)>(
         // What is doubtful about TLS was said on its own rung.
         let warnings = if details.tls.is_none() { details.warnings.join("; ") } else { String::new() };
         if warnings.is_empty() {
-            ladder.passed(Stage::Authenticate, format!("{} as {}; {how}", details.auth, target.credential.username));
+            ladder.passed(Stage::Authenticate, format!("{} as {}; {how}", details.auth, target.credential.username()));
         } else {
-            let detail = format!("{} as {}; {warnings}", details.auth, target.credential.username);
+            let detail = format!("{} as {}; {warnings}", details.auth, target.credential.username());
             ladder.rung(Stage::Authenticate, RungOutcome::Warning, detail);
         }
     };

@@ -7,11 +7,16 @@ mod networks;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv6Addr;
+#[cfg(feature = "client")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 pub use networks::{Network, NetworkError, Networks};
+
+#[cfg(feature = "client")]
+use crate::auth::kerberos::TicketSource;
 
 /// Everything that decides whether two callers may share a session: pool keys are made from it.
 #[derive(Debug, Clone)]
@@ -30,6 +35,8 @@ pub struct Target {
     pub send_channel_bindings: bool,
     /// Allow Basic over plain http.
     pub allow_basic_over_http: bool,
+    /// How Kerberos names the host, and what it may do with the user's tickets.
+    pub kerberos: KerberosOptions,
     /// Properties of the shell.
     pub shell: ShellProperties,
     /// Waits.
@@ -178,17 +185,76 @@ pub enum AuthKind {
     Basic,
     /// NTLM tokens without SPNEGO, in the `Negotiate` scheme.
     Ntlm,
-    /// SPNEGO (RFC 4178); the mechanism inside is NTLM.
+    /// SPNEGO (RFC 4178). The mechanism inside is Kerberos for a credential of tickets, else NTLM; NTLM also when no ticket
+    /// can be had and there is a password, but never after a rejection.
     Negotiate,
+    /// Kerberos and nothing else: inside SPNEGO when the host offers `Negotiate`, else in the scheme `Kerberos`.
+    Kerberos,
 }
 
-/// As whom to authenticate.
+/// How Kerberos names the host, and what the host gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct KerberosOptions {
+    /// The service of the SPN. Nothing: `HTTP`, then `WSMAN`, then `HOST`, whichever the KDC knows first.
+    pub spn_service: Option<String>,
+    /// The host of the SPN. Nothing: the endpoint's host.
+    pub spn_host: Option<String>,
+    /// Forward the user's ticket-granting ticket to the host, which can then act as the user elsewhere.
+    pub delegate: bool,
+}
+
+/// As whom to authenticate, and what proves it.
 #[derive(Debug, Clone)]
 pub struct Credential {
-    /// `DOMAIN\user`, `user@domain` or a bare local name.
-    pub username: String,
-    /// Its password.
-    pub password: Secret,
+    username: String,
+    proof: Proof,
+}
+
+#[derive(Debug, Clone)]
+enum Proof {
+    Password(Secret),
+    #[cfg(feature = "client")]
+    Tickets {
+        source: Arc<dyn TicketSource>,
+        password: Option<Secret>,
+    },
+}
+
+impl Credential {
+    /// `DOMAIN\user`, `user@domain` or a bare local name, and its password.
+    #[must_use]
+    pub fn password(username: impl Into<String>, password: Secret) -> Self {
+        Self { username: username.into(), proof: Proof::Password(password) }
+    }
+    /// A user whose tickets come from `source`. With a `password`, NTLM can take over when no ticket can be had.
+    #[cfg(feature = "client")]
+    #[must_use]
+    pub fn tickets(username: impl Into<String>, source: Arc<dyn TicketSource>, password: Option<Secret>) -> Self {
+        Self { username: username.into(), proof: Proof::Tickets { source, password } }
+    }
+    /// Who it is.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        &self.username
+    }
+    /// The password, if there is one.
+    #[must_use]
+    pub fn secret(&self) -> Option<&Secret> {
+        match &self.proof {
+            Proof::Password(password) => Some(password),
+            #[cfg(feature = "client")]
+            Proof::Tickets { password, .. } => password.as_ref(),
+        }
+    }
+    /// Where its tickets come from, if it has any.
+    #[cfg(feature = "client")]
+    #[must_use]
+    pub fn source(&self) -> Option<&dyn TicketSource> {
+        match &self.proof {
+            Proof::Password(_) => None,
+            Proof::Tickets { source, .. } => Some(&**source),
+        }
+    }
 }
 
 /// A secret text: zeroed on drop, printed as `[redacted]`.
@@ -314,7 +380,7 @@ mod tests {
 
     #[test]
     fn secrets_do_not_print() {
-        let credential = Credential { username: "u".into(), password: Secret::new("hunter2".into()) };
+        let credential = Credential::password("u", Secret::new("hunter2".into()));
         assert!(!format!("{credential:?}").contains("hunter2"));
     }
 }

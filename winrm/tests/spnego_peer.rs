@@ -22,7 +22,8 @@ use bytes::Bytes;
 use lictor_winrm::connection::Connection;
 use lictor_winrm::error::{Error, ErrorKind, Stage};
 use lictor_winrm::target::{
-    AuthKind, Credential, Endpoint, MessageEncryption, Scheme, Secret, ShellProperties, Target, Timeouts, TlsPolicy,
+    AuthKind, Credential, Endpoint, KerberosOptions, MessageEncryption, Scheme, Secret, ShellProperties, Target,
+    Timeouts, TlsPolicy,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -260,7 +261,7 @@ async fn open(target: &Target) -> Result<Connection, Error> {
 }
 
 fn credential(user: &str, password: &str) -> Credential {
-    Credential { username: user.into(), password: Secret::new(password.into()) }
+    Credential::password(user, Secret::new(password.into()))
 }
 
 /// The acceptor, which ends with this value.
@@ -359,6 +360,7 @@ fn target(endpoint: Endpoint, auth: AuthKind) -> Target {
         message_encryption: MessageEncryption::Auto,
         send_channel_bindings: true,
         allow_basic_over_http: false,
+        kerberos: KerberosOptions::default(),
         shell: ShellProperties::default(),
         timeouts: Timeouts::default(),
     }

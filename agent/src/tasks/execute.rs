@@ -21,6 +21,7 @@ use lictor_winrm::output::{Findings, Refinement, Refiner};
 use lictor_winrm::pool::{self, ConnectionInfo, Exchanges, Lease, Patience, Stopped};
 use lictor_winrm::powershell::OutputValue;
 use lictor_winrm::shell::{Event as HostEvent, OutputStream as HostStream};
+use lictor_winrm::target::Secret;
 use lictor_winrm::{Error as WinrmError, Stage, probe};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -179,7 +180,7 @@ impl Run<'_> {
         let sessions = &self.worker.sessions;
         let target = sessions.target(&self.task.plan, sealed, purpose).map_err(|error| failure::secret(&error))?;
         // What the command writes goes to whoever may see the task: not only to those who know the password.
-        let secrets = Arc::new(Patterns::new([target.credential.password.expose()]));
+        let secrets = Arc::new(Patterns::new(target.credential.secret().map(Secret::expose)));
         let leased = tokio::select! {
             biased;
             cause = unstarted_stop(&mut self.orders) => return Err(failure::stopped_before_start(&cause)),

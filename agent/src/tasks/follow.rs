@@ -9,6 +9,7 @@ use lictor_proto::v1::TaskState;
 use lictor_winrm::mask::Patterns;
 use lictor_winrm::output::{Refinement, Refiner};
 use lictor_winrm::pool::{self, Lease, Patience, Stopped};
+use lictor_winrm::target::Secret;
 use lictor_winrm::{Error as WinrmError, ErrorKind, Stage};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -50,7 +51,7 @@ impl Run<'_> {
         let (sealed, purpose) = self.task.secret();
         let sessions = &self.worker.sessions;
         let target = sessions.target(&self.task.plan, sealed, purpose).map_err(|error| failure::secret(&error))?;
-        let secrets = Arc::new(Patterns::new([target.credential.password.expose()]));
+        let secrets = Arc::new(Patterns::new(target.credential.secret().map(Secret::expose)));
         // A place is waited for longer than others wait, for the command holds what they wait for as well.
         let until = followed.deadline.max(Instant::now() + PATIENCE);
         let (plan, sessions) = (&self.task.plan, &self.worker.sessions);

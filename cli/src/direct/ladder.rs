@@ -30,7 +30,7 @@ pub(super) async fn climb(target: &Target, timeout: Duration, output: Output) ->
         }
     };
     if output == Output::Text {
-        console::print_line(&format!("Testing {} as {}", target.endpoint, clean(&target.credential.username)))?;
+        console::print_line(&format!("Testing {} as {}", target.endpoint, clean(target.credential.username())))?;
     }
     let report = tokio::select! {
         report = probe::probe(target, started + timeout, &mut tell) => report,

@@ -20,7 +20,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use lictor_tests::{Process, binary};
 use lictor_winrm::target::{
-    AuthKind, Credential, Endpoint, MessageEncryption, Scheme, Secret, ShellProperties, Target, Timeouts, TlsPolicy,
+    AuthKind, Credential, Endpoint, KerberosOptions, MessageEncryption, Scheme, Secret, ShellProperties, Target,
+    Timeouts, TlsPolicy,
 };
 
 use client::{Client, Round};
@@ -235,11 +236,12 @@ fn target(auth: &str, port: u16) -> Result<Target> {
             "negotiate" => AuthKind::Negotiate,
             _ => bail!("unknown authentication {auth}"),
         },
-        credential: Credential { username: USER.to_owned(), password: Secret::new(PASSWORD.to_owned()) },
+        credential: Credential::password(USER, Secret::new(PASSWORD.to_owned())),
         tls: TlsPolicy::default(),
         message_encryption: MessageEncryption::Auto,
         send_channel_bindings: true,
         allow_basic_over_http: true,
+        kerberos: KerberosOptions::default(),
         shell: ShellProperties::default(),
         timeouts: Timeouts::default(),
     })

@@ -13,7 +13,7 @@ const PASSWORD: &str = "Oracle-Password-7";
 /// - An established context refuses a message that it did not get from its peer.
 pub fn ntlm(data: &[u8]) {
     let Some((kind, token)) = data.split_first() else { return };
-    let credential = Credential { username: "CORP\\oracle".to_owned(), password: Secret::new(PASSWORD.to_owned()) };
+    let credential = Credential::password("CORP\\oracle", Secret::new(PASSWORD.to_owned()));
     let bindings = (kind & 2 != 0).then_some(&b"tls-server-end-point:0123456789abcdef"[..]);
     let context = if kind & 1 == 0 {
         NtlmContext::raw(&credential, bindings)

@@ -46,7 +46,7 @@ fn credential(user: &str, password: &str) {
     // What must not be shown, whatever else the password is.
     const MARKER: &str = "~marker-of-the-oracle~";
     let password = format!("{password}{MARKER}");
-    let credential = Credential { username: user.to_owned(), password: Secret::new(password.clone()) };
+    let credential = Credential::password(user, Secret::new(password.clone()));
     let refused = match basic::authorization(&credential) {
         Ok(value) => {
             assert!(HeaderValue::from_str(&value).is_ok());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use lictor_winrm::pool::{Pool, PoolSettings, Stopped};
 use lictor_winrm::shell::{Event, Invocation};
-use lictor_winrm::target::{AuthKind, Secret, Target};
+use lictor_winrm::target::{AuthKind, Credential, Secret, Target};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -118,7 +118,7 @@ async fn a_wrong_password_under_two_hundred_callers_is_tried_once() -> Result<()
     for auth in hosts::WAYS {
         let host = hosts::start(auth).await?;
         let mut target = hosts::target(&host, auth)?;
-        target.credential.password = Secret::new("wrong".to_owned());
+        target.credential = Credential::password(target.credential.username(), Secret::new("wrong".to_owned()));
         let pool = Pool::new(PoolSettings::default());
         let mut tasks = JoinSet::new();
         for number in 0..200 {

@@ -6,7 +6,8 @@ use anyhow::Result;
 use lictor_winrm::pool::Pool;
 use lictor_winrm::shell::{Event, Invocation};
 use lictor_winrm::target::{
-    AuthKind, Credential, Endpoint, MessageEncryption, Scheme, Secret, ShellProperties, Target, Timeouts, TlsPolicy,
+    AuthKind, Credential, Endpoint, KerberosOptions, MessageEncryption, Scheme, Secret, ShellProperties, Target,
+    Timeouts, TlsPolicy,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -36,11 +37,12 @@ pub(crate) fn target_on(port: u16, auth: AuthKind) -> Result<Target> {
     Ok(Target {
         endpoint: Endpoint::new(Scheme::Http, "127.0.0.1", Some(port), None)?,
         auth,
-        credential: Credential { username: USER.to_owned(), password: Secret::new(PASSWORD.to_owned()) },
+        credential: Credential::password(USER, Secret::new(PASSWORD.to_owned())),
         tls: TlsPolicy::default(),
         message_encryption: MessageEncryption::Auto,
         send_channel_bindings: true,
         allow_basic_over_http: true,
+        kerberos: KerberosOptions::default(),
         shell: ShellProperties::default(),
         timeouts: Timeouts::default(),
     })

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::ContextError;
-use crate::target::Credential;
+use crate::target::{Credential, Secret};
 
 /// The `Authorization` value.
 ///
@@ -16,7 +16,10 @@ use crate::target::Credential;
 /// [`ContextError::Credential`] when the user name holds a colon, or either part holds control characters: the scheme cannot
 /// carry them.
 pub fn authorization(credential: &Credential) -> Result<Zeroizing<String>, ContextError> {
-    let (user, password) = (credential.username.as_str(), credential.password.expose());
+    let user = credential.username();
+    let Some(password) = credential.secret().map(Secret::expose) else {
+        return Err(ContextError::Credential("Basic needs a password, and there is none".into()));
+    };
     if user.contains(':') {
         return Err(ContextError::Credential("a user name with a colon cannot be sent by Basic".into()));
     }
@@ -37,10 +40,8 @@ pub fn authorization(credential: &Credential) -> Result<Zeroizing<String>, Conte
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::Secret;
-
     fn credential(user: &str, password: &str) -> Credential {
-        Credential { username: user.into(), password: Secret::new(password.into()) }
+        Credential::password(user, Secret::new(password.into()))
     }
 
     #[test]

@@ -18,7 +18,7 @@ use sspi::{
 use zeroize::Zeroizing;
 
 use super::{ContextError, SecurityContext};
-use crate::target::Credential;
+use crate::target::{Credential, Secret};
 
 /// Tracing targets that write message texts or tokens at `debug` or `trace`. A binary's subscriber must cap them at `warn`.
 pub const QUIET_TARGETS: &[&str] = &["sspi"];
@@ -189,15 +189,17 @@ fn advance<T: Sspi + SspiImpl>(
 
 /// `DOMAIN\user`, `user@realm` (which travels whole, with an empty domain) or a bare name.
 fn identity(credential: &Credential) -> Result<AuthIdentityBuffers, ContextError> {
-    let password = credential.password.expose();
+    let Some(password) = credential.secret().map(Secret::expose) else {
+        return Err(ContextError::Credential("NTLM needs a password, and there is none".into()));
+    };
     if password.starts_with(NTLM_HASH_PREFIX) {
         // The crate would take the rest for a hash.
         return Err(ContextError::Credential(format!("NTLM passwords must not begin with {NTLM_HASH_PREFIX:?}")));
     }
-    if credential.username.len() > MAX_NAME || password.len() > MAX_NAME {
+    if credential.username().len() > MAX_NAME || password.len() > MAX_NAME {
         return Err(ContextError::Credential("the user name or the password is too long for NTLM".into()));
     }
-    let username = Username::parse(&credential.username).map_err(|_| {
+    let username = Username::parse(credential.username()).map_err(|_| {
         ContextError::Credential("the user name is neither DOMAIN\\user, nor user@realm, nor a bare name".into())
     })?;
     if username.account_name().is_empty() {

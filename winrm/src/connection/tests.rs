@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::target::{Credential, Endpoint, Secret, ShellProperties, Timeouts, TlsPolicy};
+use crate::target::{Credential, Endpoint, KerberosOptions, Secret, ShellProperties, Timeouts, TlsPolicy};
 
 const READ: Duration = Duration::from_secs(10);
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/soap+xml\r\nContent-Length: 4\r\n\r\n<a/>";
@@ -24,11 +24,12 @@ fn target(scheme: Scheme, host: &str, port: u16, auth: AuthKind) -> Target {
     Target {
         endpoint: Endpoint::new(scheme, host, Some(port), None).unwrap(),
         auth,
-        credential: Credential { username: "CORP\\alice".into(), password: Secret::new("Secret-1".into()) },
+        credential: Credential::password("CORP\\alice", Secret::new("Secret-1".into())),
         tls: TlsPolicy::default(),
         message_encryption: MessageEncryption::Auto,
         send_channel_bindings: true,
         allow_basic_over_http: true,
+        kerberos: KerberosOptions::default(),
         shell: ShellProperties::default(),
         timeouts: Timeouts::default(),
     }

@@ -1,13 +1,15 @@
 //! The one table from what happened to a stable code, the likely cause, the remedy, and the text that users of older
 //! tools know.
 
+use std::borrow::Cow;
+
 use crate::error::ErrorKind;
 use crate::fault::{Class, Fault};
 
 /// What to tell about a failure.
-pub(super) struct Advice {
-    pub(super) cause: &'static str,
-    pub(super) remedy: &'static str,
+pub(super) struct Advice<'a> {
+    pub(super) cause: Cow<'a, str>,
+    pub(super) remedy: Cow<'a, str>,
     pub(super) legacy: Option<&'static str>,
 }
 
@@ -44,6 +46,7 @@ pub(super) fn code(kind: &ErrorKind) -> &'static str {
         ErrorKind::EncryptionImpossible { .. } => "auth.encryption_impossible",
         ErrorKind::AuthHandshake { .. } => "auth.handshake",
         ErrorKind::CredentialUnusable { .. } => "auth.credential_unusable",
+        ErrorKind::Ticket(error) => error.code,
         ErrorKind::AuthLost => "auth.lost",
         ErrorKind::SealPlainAnswer { .. } => "seal.plain_answer",
         ErrorKind::SealMalformed { .. } => "seal.malformed",
@@ -73,9 +76,12 @@ const LEGACY_HTTP: &str = "Cannot establish HTTP/S connection to host";
 const LEGACY_USER: &str = "Username or domain cannot be null";
 
 /// The table.
-pub(super) fn advice(kind: &ErrorKind) -> Advice {
-    let row =
-        |cause: &'static str, remedy: &'static str, legacy: Option<&'static str>| Advice { cause, remedy, legacy };
+pub(super) fn advice(kind: &ErrorKind) -> Advice<'_> {
+    let row = |cause: &'static str, remedy: &'static str, legacy: Option<&'static str>| Advice {
+        cause: cause.into(),
+        remedy: remedy.into(),
+        legacy,
+    };
     match kind {
         ErrorKind::ResolveFailed { .. } => row(
             "The name is unknown to the name servers that are asked here.",
@@ -259,6 +265,12 @@ pub(super) fn advice(kind: &ErrorKind) -> Advice {
             "Correct the value; pass binary data through standard input.",
             None,
         ),
+        ErrorKind::Ticket(error) => Advice {
+            cause: error.cause.as_str().into(),
+            remedy: error.remedy.as_str().into(),
+            // Whoever wrote the error knows it: `Error::legacy_text`.
+            legacy: None,
+        },
         ErrorKind::Fault(fault) => of_fault(fault),
         ErrorKind::ReadTimeout { .. } => row(
             "The host took the request and did not answer, or the answer got lost on the way.",
@@ -289,7 +301,7 @@ pub(super) fn advice(kind: &ErrorKind) -> Advice {
     }
 }
 
-fn of_fault(fault: &Fault) -> Advice {
+fn of_fault(fault: &Fault) -> Advice<'static> {
     let (cause, remedy, legacy): (&'static str, &'static str, Option<&'static str>) = match fault.class() {
         Class::TimedOut | Class::ProviderTimeout => (
             "The host could not finish the operation within its OperationTimeout.",
@@ -372,5 +384,5 @@ fn of_fault(fault: &Fault) -> Advice {
         ),
         Class::Other => ("The host refused the operation for the reason in the message.", "See the message.", None),
     };
-    Advice { cause, remedy, legacy }
+    Advice { cause: cause.into(), remedy: remedy.into(), legacy }
 }

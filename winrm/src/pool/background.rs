@@ -135,7 +135,7 @@ impl Inner {
     pub(super) fn allowed(&self, session: &Session) -> Result<(), Error> {
         match session.target().auth {
             AuthKind::Basic => self.verdicts.check_session(session),
-            AuthKind::Ntlm | AuthKind::Negotiate => Ok(()),
+            AuthKind::Ntlm | AuthKind::Negotiate | AuthKind::Kerberos => Ok(()),
         }
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::verdicts::Digest;
-use crate::target::{AuthKind, Endpoint, MessageEncryption, ShellProperties, Target, TlsPolicy};
+use crate::target::{AuthKind, Endpoint, KerberosOptions, MessageEncryption, ShellProperties, Target, TlsPolicy};
 
 /// Everything that decides whether two callers may share a session.
 ///
-/// INVARIANT: another password, user or property is another key.
+/// INVARIANT: another password, source of tickets, user or property is another key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     endpoint: Endpoint,
@@ -20,6 +20,7 @@ pub(super) struct Key {
     message_encryption: MessageEncryption,
     send_channel_bindings: bool,
     allow_basic_over_http: bool,
+    kerberos: KerberosOptions,
     shell: ShellProperties,
     /// Present when the caller wants no session that others had.
     apart: Option<Uuid>,
@@ -29,13 +30,14 @@ impl Key {
     pub(super) fn new(target: &Target, credential: Digest) -> Self {
         Self {
             endpoint: target.endpoint.clone(),
-            username: target.credential.username.clone(),
+            username: target.credential.username().to_owned(),
             credential,
             auth: target.auth,
             tls: target.tls.clone(),
             message_encryption: target.message_encryption,
             send_channel_bindings: target.send_channel_bindings,
             allow_basic_over_http: target.allow_basic_over_http,
+            kerberos: target.kerberos.clone(),
             shell: target.shell.clone(),
             apart: None,
         }
@@ -62,7 +64,7 @@ pub(super) struct User {
 
 impl User {
     pub(super) fn of(target: &Target) -> Self {
-        Self::new(&target.endpoint, &target.credential.username)
+        Self::new(&target.endpoint, target.credential.username())
     }
 
     fn new(endpoint: &Endpoint, name: &str) -> Self {

@@ -19,11 +19,12 @@ pub(crate) fn target(host: &str, user: &str, password: &str) -> Target {
     Target {
         endpoint: Endpoint::new(Scheme::Http, host, None, None).unwrap(),
         auth: AuthKind::Basic,
-        credential: Credential { username: user.into(), password: Secret::new(password.into()) },
+        credential: Credential::password(user, Secret::new(password.into())),
         tls: TlsPolicy::default(),
         message_encryption: MessageEncryption::Auto,
         send_channel_bindings: true,
         allow_basic_over_http: true,
+        kerberos: KerberosOptions::default(),
         shell: ShellProperties::default(),
         timeouts: Timeouts::default(),
     }
@@ -444,12 +445,11 @@ async fn a_host_that_does_not_answer_holds_nobody_else_up() {
     let pool = Pool::new(PoolSettings::default());
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut first = host.target(PASSWORD);
-    first.credential.username = r"CORP\alice".into();
-    let mut second = first.clone();
+    first.credential = Credential::password(r"CORP\alice", Secret::new(PASSWORD.into()));
+    let second = first.clone();
     // It takes the connection and never begins TLS.
     first.endpoint =
         Endpoint::new(Scheme::Https, "127.0.0.1", Some(silent.local_addr().unwrap().port()), None).unwrap();
-    second.credential.username = r"CORP\alice".into();
     let begin = Instant::now();
     let (first, second) = tokio::join!(pool.lease(&first, soon() + Duration::from_secs(60)), async {
         tokio::task::yield_now().await;

@@ -71,7 +71,8 @@ impl Verdicts {
 
     /// The digest of a credential, for pool keys.
     pub(super) fn digest(&self, credential: &Credential) -> Digest {
-        self.hash(&[&credential.username, credential.password.expose()])
+        let Proof { tickets, password } = Proof::of(credential);
+        self.hash(&[credential.username().as_bytes(), tickets.as_slice(), password])
     }
 
     /// Fails when the credential is known to be wrong.
@@ -79,7 +80,7 @@ impl Verdicts {
         let (realm, host) = self.memory_of(target);
         let state = lock(&self.state);
         if state.rejected_by_host.contains(&host) || matches!(state.realms.get(&realm), Some(Verdict::Rejected)) {
-            return Err(rejected_before(&target.credential.username));
+            return Err(rejected_before(target.credential.username()));
         }
         Ok(())
     }
@@ -144,20 +145,36 @@ impl Verdicts {
     /// Under which digests the verdicts of the account's realm and of the host are remembered.
     fn memory_of(&self, target: &Target) -> (Digest, Digest) {
         let host = target.endpoint.host();
-        let password = target.credential.password.expose();
+        let Proof { tickets, password } = Proof::of(&target.credential);
         // Names of accounts are compared without case.
-        let account = target.credential.username.to_lowercase();
-        let realm = self.hash(&["realm", realm_of(&account, host), &account, password]);
-        (realm, self.hash(&["host", host, &account, password]))
+        let account = target.credential.username().to_lowercase();
+        // Tickets come from the domain, whatever the form of the name.
+        let realm = if tickets.is_empty() { realm_of(&account, host) } else { "" };
+        let realm = self.hash(&[b"realm", realm.as_bytes(), account.as_bytes(), tickets.as_slice(), password]);
+        (realm, self.hash(&[b"host", host.as_bytes(), account.as_bytes(), tickets.as_slice(), password]))
     }
 
-    fn hash(&self, parts: &[&str]) -> Digest {
+    fn hash(&self, parts: &[&[u8]]) -> Digest {
         let mut hash = Sha256::new_with_prefix(self.salt);
         for part in parts {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
         hash.finalize().into()
+    }
+}
+
+/// What tells one proof of the same user from another.
+struct Proof<'a> {
+    /// The identity behind a source of tickets; empty for a password alone.
+    tickets: Vec<u8>,
+    password: &'a [u8],
+}
+
+impl<'a> Proof<'a> {
+    fn of(credential: &'a Credential) -> Self {
+        let tickets = credential.source().map(|source| source.identity().to_vec()).unwrap_or_default();
+        Self { tickets, password: credential.secret().map_or(&[], |password| password.expose().as_bytes()) }
     }
 }
 

@@ -19,7 +19,9 @@ use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use lictor_winrm::Target;
 use lictor_winrm::fault::Class;
-use lictor_winrm::target::{AuthKind, Credential, Endpoint, MessageEncryption, Scheme, Secret, Timeouts, TlsPolicy};
+use lictor_winrm::target::{
+    AuthKind, Credential, Endpoint, KerberosOptions, MessageEncryption, Scheme, Secret, Timeouts, TlsPolicy,
+};
 use lictor_winrm::wsman::{self, Response};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -129,7 +131,7 @@ async fn run(arguments: &Arguments) -> Result<u8> {
     let mut hangup = signal(SignalKind::hangup())?;
     let begin = Instant::now();
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    say(&format!("Examining {} as {}", target.endpoint, target.credential.username));
+    say(&format!("Examining {} as {}", target.endpoint, target.credential.username()));
 
     let lab = Lab::new(target);
     let host = match introduce(&lab).await {
@@ -222,11 +224,12 @@ fn target(arguments: &Arguments) -> Result<Target> {
     Ok(Target {
         endpoint: Endpoint::new(scheme, &arguments.host, arguments.port, Some(&arguments.path))?,
         auth,
-        credential: Credential { username: arguments.user.clone(), password: Secret::new(password.to_owned()) },
+        credential: Credential::password(arguments.user.clone(), Secret::new(password.to_owned())),
         tls: TlsPolicy { ca_pem, skip_certificate_check: arguments.skip_cert_check },
         message_encryption: MessageEncryption::Auto,
         send_channel_bindings: true,
         allow_basic_over_http: arguments.allow_basic_over_http,
+        kerberos: KerberosOptions::default(),
         shell: lab::properties(),
         timeouts: Timeouts::default(),
     })
@@ -316,11 +319,12 @@ fn connection(target: &Target) -> String {
 
 /// What must not stand in the report: always the password; names unless they were asked for.
 fn names(lab: &Lab, include: bool) -> Vec<(String, &'static str)> {
-    let mut names = vec![(lab.target.credential.password.expose().to_owned(), "<password>")];
+    let secret = lab.target.credential.secret().map(|secret| (secret.expose().to_owned(), "<password>"));
+    let mut names: Vec<_> = secret.into_iter().collect();
     if include {
         return names;
     }
-    let user = lab.target.credential.username.as_str();
+    let user = lab.target.credential.username();
     let (domain, bare) = match (user.split_once('\\'), user.split_once('@')) {
         (Some((domain, bare)), _) | (None, Some((bare, domain))) => (Some(domain), bare),
         (None, None) => (None, user),

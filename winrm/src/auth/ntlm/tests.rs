@@ -18,7 +18,7 @@ const CHALLENGE: &str = "4e544c4d53535000020000000c000c003800000033828ae20123456
     0000";
 
 fn credential() -> Credential {
-    Credential { username: "Domain\\User".into(), password: Secret::new("Password".into()) }
+    Credential::password("Domain\\User", Secret::new("Password".into()))
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -216,9 +216,8 @@ fn damage_kills_the_context() {
 
 #[test]
 fn credentials_that_ntlm_cannot_carry_are_refused() {
-    let make = |user: &str, password: &str| {
-        NtlmContext::raw(&Credential { username: user.into(), password: Secret::new(password.into()) }, None)
-    };
+    let make =
+        |user: &str, password: &str| NtlmContext::raw(&Credential::password(user, Secret::new(password.into())), None);
     for user in ["", "CORP\\", "a\\b\\c", "A@B\\c"] {
         assert!(matches!(make(user, "x"), Err(ContextError::Credential(_))), "{user}");
     }

@@ -155,7 +155,7 @@ async fn idle_connection(lab: &Lab) -> Result<Finding> {
             let value = basic::authorization(&lab.target.credential)?;
             wire.post(path, &[("Content-Type", SOAP), ("Authorization", &value)], true, b"").await?.status
         }
-        AuthKind::Ntlm | AuthKind::Negotiate => {
+        AuthKind::Ntlm | AuthKind::Negotiate | AuthKind::Kerberos => {
             let mut context = NtlmContext::raw(&lab.target.credential, None)?;
             let (mut handshake, mut value) = Handshake::begin(&mut context)?;
             loop {

@@ -108,7 +108,7 @@ async fn offer(lab: &Lab) -> Result<Finding> {
     let answer = wire.post(lab.target.endpoint.path(), &[("Content-Type", SOAP)], true, b"").await?;
     let wanted = match lab.target.auth {
         AuthKind::Basic => "Basic",
-        AuthKind::Ntlm | AuthKind::Negotiate => "Negotiate",
+        AuthKind::Ntlm | AuthKind::Negotiate | AuthKind::Kerberos => "Negotiate",
     };
     let schemes = answer.schemes();
     let offered = schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case(wanted));
