@@ -4,5 +4,6 @@
 //! Used by the agent and the command line. It yields tickets of the `krb5` crate and knows neither WinRM nor agents. It never
 //! writes a key, a password or a ticket to a log, an error or a file that the user did not name.
 
+pub mod config;
 pub mod keytab;
 pub mod trace;
