@@ -5,5 +5,6 @@
 //! writes a key, a password or a ticket to a log, an error or a file that the user did not name.
 
 pub mod config;
+pub mod kdc;
 pub mod keytab;
 pub mod trace;
