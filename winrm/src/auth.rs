@@ -18,12 +18,15 @@ pub mod ntlm;
 pub mod seal;
 
 use std::fmt;
+use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 pub use challenge::{Challenge, challenges};
+
+use crate::error::Refusal;
 
 /// One authentication mechanism on one connection: first it produces and takes tokens, then it seals messages.
 ///
@@ -45,7 +48,8 @@ pub trait SecurityContext: fmt::Debug + Send + Sync {
     /// The peer has proved all that the mechanism lets it prove, and messages can be sealed.
     fn is_complete(&self) -> bool;
 
-    /// The proof of the credential has been sent: a 401 from here on is a rejection.
+    /// The proof of the credential has been sent: a 401 from here on is a rejection. Never with Kerberos, where the KDC judges
+    /// the credential: a 401 is about the ticket.
     fn proof_sent(&self) -> bool;
 
     /// Seals `data` in place and returns the header that goes before it.
@@ -54,11 +58,12 @@ pub trait SecurityContext: fmt::Debug + Send + Sync {
     /// [`ContextError`]; the context is of no use afterwards.
     fn wrap(&mut self, data: &mut [u8]) -> Result<Vec<u8>, ContextError>;
 
-    /// Unseals `data` in place and verifies it against `header`.
+    /// Unseals and verifies in place what begins with `header` bytes of header and goes on with the sealed data: where the
+    /// message is.
     ///
     /// # Errors
-    /// [`ContextError`]; the context is of no use afterwards, and `data` must not be believed.
-    fn unwrap(&mut self, header: &mut [u8], data: &mut [u8]) -> Result<(), ContextError>;
+    /// [`ContextError`]; the context is of no use afterwards, and nothing of `sealed` must be believed.
+    fn unwrap(&mut self, sealed: &mut [u8], header: usize) -> Result<Range<usize>, ContextError>;
 }
 
 /// Why a security context failed. Texts never hold tokens, keys or passwords.
@@ -73,6 +78,9 @@ pub enum ContextError {
     /// The credential cannot be used with this mechanism.
     #[error("the credential cannot be used: {0}")]
     Credential(String),
+    /// The peer does not take the ticket, and says why.
+    #[error("the peer does not take the ticket: {0}")]
+    Refused(Refusal),
 }
 
 /// The HTTP exchanges that authenticate a connection.
@@ -132,8 +140,10 @@ impl Handshake {
             (401, None) => Err(AuthError::Unavailable { scheme, offered: offered_schemes(&challenges) }),
             (200..=299, token) => {
                 // SPNEGO answers the last token with its mechListMIC (RFC 4178, section 5); it is fed before anything is sealed.
+                // What it would have us answer cannot be sent any more, and need not be once it is complete.
                 if let Some(token) = token.filter(|_| !context.is_complete())
                     && !context.step(&decode(token)?)?.is_empty()
+                    && !context.is_complete()
                 {
                     return Err(AuthError::Incomplete);
                 }

@@ -9,6 +9,7 @@
 //! [`Transport::start`], [`Candidate::identify`], [`Candidate::authenticate`]. [`Connection::open`] does all but Identify.
 //! Called by the pool and the probe; knows neither shells nor SOAP.
 
+mod authentication;
 mod binding;
 mod dial;
 mod link;
@@ -25,9 +26,8 @@ use zeroize::Zeroizing;
 pub use dial::{Socket, Transport, dial, resolve};
 pub use tls::TlsInfo;
 
-use crate::auth::ntlm::NtlmContext;
 use crate::auth::seal::{self, SealError};
-use crate::auth::{AuthError, ContextError, Handshake, SecurityContext, Step, basic, challenges, offered_schemes};
+use crate::auth::{SecurityContext, challenges, kerberos, offered_schemes};
 use crate::error::{Error, ErrorKind, Stage};
 use crate::target::{AuthKind, MessageEncryption, Scheme, Target};
 use link::{Link, Request, Response};
@@ -64,8 +64,10 @@ impl std::fmt::Debug for Authenticated {
 /// What is known about a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionDetails {
-    /// `basic`, `ntlm` or `negotiate`.
+    /// `basic`; `ntlm`, or `negotiate` for NTLM inside SPNEGO; `kerberos`, or `negotiate-kerberos` for Kerberos inside SPNEGO.
     pub auth: &'static str,
+    /// Whose ticket was taken, and for what. Nothing without Kerberos.
+    pub kerberos: Option<KerberosDetails>,
     /// Messages are sealed.
     pub sealed: bool,
     /// The TLS session.
@@ -74,6 +76,17 @@ pub struct ConnectionDetails {
     pub peer: SocketAddr,
     /// What users should know, such as an unchecked certificate.
     pub warnings: Vec<String>,
+}
+
+/// The ticket that a host took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KerberosDetails {
+    /// The user, as the KDC names it, such as `alice@CORP.EXAMPLE`.
+    pub client: String,
+    /// The service, such as `HTTP/win01.corp.example@CORP.EXAMPLE`.
+    pub service: String,
+    /// The host can act as the user elsewhere.
+    pub delegated: bool,
 }
 
 /// An answer of the WinRM service: 200 with a response, or 500 with a fault. Unsealed, when it came sealed.
@@ -183,6 +196,7 @@ impl Candidate {
     /// [`Error`] of the stage that failed. Nothing was sent when the target's own settings contradict each other.
     pub async fn reach(target: &Target, deadline: Instant) -> Result<Self, Error> {
         Sealing::of(target)?;
+        kerberos::check(target)?;
         #[cfg(test)]
         if let Some(stream) = crate::simulated::connect(&target.endpoint) {
             let link = Link::start(stream, &target.endpoint).await?;
@@ -240,80 +254,6 @@ impl Candidate {
     #[must_use]
     pub fn exchanges(&self) -> u32 {
         self.link.exchanges()
-    }
-
-    /// Authenticates. Basic has no leg of its own: the credential travels with each request, and is judged with the first.
-    ///
-    /// # Errors
-    /// [`Error`] of stage `authenticate`. A rejected credential must not be tried again by itself: accounts lock out.
-    pub async fn authenticate(mut self, target: &Target, deadline: Instant) -> Result<Connection, Error> {
-        let sealing = Sealing::of(target)?;
-        let bindings = self.channel_bindings.as_deref();
-        let context = match target.auth {
-            AuthKind::Basic => None,
-            AuthKind::Kerberos => {
-                let detail = "Kerberos cannot be used yet".to_owned();
-                return Err(unusable_credential(ContextError::Credential(detail)));
-            }
-            AuthKind::Ntlm => Some(NtlmContext::raw(&target.credential, bindings).map_err(unusable_credential)?),
-            AuthKind::Negotiate => {
-                Some(NtlmContext::spnego(&target.credential, bindings).map_err(unusable_credential)?)
-            }
-        };
-        let credential = match context {
-            None => Authenticated::Basic(basic::authorization(&target.credential).map_err(unusable_credential)?),
-            Some(context) => {
-                let mut context: Box<dyn SecurityContext> = Box::new(context);
-                self.legs(context.as_mut(), target, deadline).await?;
-                if sealing.sealed { Authenticated::Sealed(context) } else { Authenticated::Connection }
-            }
-        };
-        let mut warnings = sealing.warnings;
-        warnings.extend(self.tls.as_ref().and_then(TlsInfo::warning));
-        let info = ConnectionDetails {
-            auth: mechanism(target.auth),
-            sealed: sealing.sealed,
-            tls: self.tls,
-            peer: self.peer,
-            warnings,
-        };
-        Ok(Connection { link: self.link, credential, info, user: target.credential.username().to_owned() })
-    }
-
-    /// The legs carry no body: a message sealed too early, or a large one, would be refused and be lost.
-    async fn legs(
-        &mut self,
-        context: &mut dyn SecurityContext,
-        target: &Target,
-        deadline: Instant,
-    ) -> Result<(), Error> {
-        let failed = |error| authentication_error(error, target);
-        let (mut handshake, mut authorization) = Handshake::begin(context).map_err(failed)?;
-        loop {
-            let read = Instant::now() + target.timeouts.read;
-            let timeout = if read <= deadline {
-                ErrorKind::ReadTimeout { after: target.timeouts.read }
-            } else {
-                ErrorKind::DeadlinePassed
-            };
-            let empty = [Bytes::new(), Bytes::new(), Bytes::new()];
-            let request = Request::soap(SOAP_TYPE.to_owned(), empty).authorized(&authorization);
-            let response = self
-                .link
-                .round(request, read.min(deadline), timeout)
-                .await
-                .map_err(|error| error.at(Stage::Authenticate))?;
-            let fields = response.headers.get_all(WWW_AUTHENTICATE).iter().map(|field| field.as_bytes());
-            match handshake.answer(context, response.status, fields).map_err(failed)? {
-                Step::Done if self.link.is_usable() => return Ok(()),
-                Step::Send(next) if self.link.is_usable() => authorization = next,
-                // NTLM lives as long as its connection: a proxy between that closes it makes it impossible.
-                Step::Done | Step::Send(_) => {
-                    let detail = "the connection was closed in the middle of the authentication".to_owned();
-                    return Err(Error::new(Stage::Authenticate, ErrorKind::AuthHandshake { detail }));
-                }
-            }
-        }
     }
 }
 
@@ -402,41 +342,9 @@ fn basic_refusal(response: &Response, user: &str) -> Error {
     Error::new(Stage::Authenticate, kind)
 }
 
-fn authentication_error(error: AuthError, target: &Target) -> Error {
-    let kind = match error {
-        AuthError::Rejected => ErrorKind::AuthRejected {
-            mechanism: mechanism(target.auth),
-            user: target.credential.username().to_owned(),
-            over_tls: target.endpoint.scheme() == Scheme::Https,
-        },
-        AuthError::Unavailable { scheme, offered } => ErrorKind::AuthUnavailable { wanted: scheme, offered },
-        AuthError::Status(status) => ErrorKind::HttpStatus { status },
-        AuthError::Context(ContextError::Credential(detail)) => ErrorKind::CredentialUnusable { detail },
-        error => ErrorKind::AuthHandshake { detail: error.to_string() },
-    };
-    Error::new(Stage::Authenticate, kind)
-}
-
-fn unusable_credential(error: ContextError) -> Error {
-    let detail = match error {
-        ContextError::Credential(detail) => detail,
-        other => other.to_string(),
-    };
-    Error::new(Stage::Authenticate, ErrorKind::CredentialUnusable { detail }).unsent()
-}
-
 fn unusable(stage: Stage, link: &Link) -> Error {
     let kind = if link.has_failed() { ErrorKind::ConnectionUnusable } else { ErrorKind::ConnectionClosed };
     Error::new(stage, kind).unsent()
-}
-
-fn mechanism(auth: AuthKind) -> &'static str {
-    match auth {
-        AuthKind::Basic => "basic",
-        AuthKind::Ntlm => "ntlm",
-        AuthKind::Negotiate => "negotiate",
-        AuthKind::Kerberos => "kerberos",
-    }
 }
 
 const SOAP_TYPE: &str = "application/soap+xml;charset=UTF-8";

@@ -11,7 +11,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::fault::{Class, Fault};
-pub use ticket::{TicketError, TicketErrorKind};
+pub use ticket::{Refusal, TicketError, TicketErrorKind};
 
 /// Where in the life of a session something happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,6 +102,8 @@ impl Error {
                 | ErrorKind::AuthUnavailable { .. }
                 | ErrorKind::AuthHandshake { .. }
                 | ErrorKind::Ticket(_)
+                | ErrorKind::TicketRefused { .. }
+                | ErrorKind::TicketTooLarge { .. }
         )
     }
     /// Marks that the command may have started on the host.
@@ -400,6 +402,26 @@ pub enum ErrorKind {
     /// There is no ticket for the host; nothing was sent to it.
     #[error(transparent)]
     Ticket(Box<TicketError>),
+    /// The KDC gave a ticket, and the host did not take it. No verdict on the password.
+    #[error("the host did not take the ticket for {service}: {refusal}")]
+    TicketRefused {
+        /// For which service, such as `HTTP/host`.
+        service: String,
+        /// What it said.
+        refusal: Refusal,
+        /// The ticket was bound to the TLS session, and that can be the reason.
+        over_tls: bool,
+    },
+    /// The token with the ticket is longer than the host takes.
+    #[error("the host refused the ticket for {service} with HTTP status {status}, and its token has {length} bytes")]
+    TicketTooLarge {
+        /// For which service, such as `HTTP/host`.
+        service: String,
+        /// The status.
+        status: u16,
+        /// The length of the header field.
+        length: usize,
+    },
     /// 401 on a connection that was authenticated.
     #[error("the host forgot the authentication of this connection")]
     AuthLost,

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use crate::connection::{self, Candidate, Connection};
+use crate::connection::{self, Candidate, Connection, TlsInfo};
 use crate::error::{Error, ErrorKind, Stage};
 use crate::pool::ConnectionInfo;
 use crate::session::{Session, fault_error, soap_error};
@@ -150,13 +150,23 @@ async fn climb<F: FnMut(&Rung)>(
     *found = Some(ConnectionInfo::new(&details, false));
     let how = if details.sealed { "messages are sealed" } else { "messages are not sealed" };
     let authenticated = |ladder: &mut Ladder<F>| {
+        let who = match &details.kerberos {
+            Some(ticket) => format!("{} as {} for {}", details.auth, ticket.client, ticket.service),
+            None if details.auth == "negotiate" => format!("negotiate (NTLM) as {}", target.credential.username()),
+            None => format!("{} as {}", details.auth, target.credential.username()),
+        };
         // What is doubtful about TLS was said on its own rung.
-        let warnings = if details.tls.is_none() { details.warnings.join("; ") } else { String::new() };
+        let about_tls = details.tls.as_ref().and_then(TlsInfo::warning);
+        let warnings: Vec<&str> = details
+            .warnings
+            .iter()
+            .filter(|warning| Some(*warning) != about_tls.as_ref())
+            .map(String::as_str)
+            .collect();
         if warnings.is_empty() {
-            ladder.passed(Stage::Authenticate, format!("{} as {}; {how}", details.auth, target.credential.username()));
+            ladder.passed(Stage::Authenticate, format!("{who}; {how}"));
         } else {
-            let detail = format!("{} as {}; {warnings}", details.auth, target.credential.username());
-            ladder.rung(Stage::Authenticate, RungOutcome::Warning, detail);
+            ladder.rung(Stage::Authenticate, RungOutcome::Warning, format!("{who}; {}", warnings.join("; ")));
         }
     };
     // Basic is judged with the first request.

@@ -1,5 +1,7 @@
 //! `WWW-Authenticate` fields and the handshake that they drive.
 
+use std::ops::Range;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lictor_winrm::auth::{
@@ -101,8 +103,8 @@ impl SecurityContext for Scripted {
     fn wrap(&mut self, _: &mut [u8]) -> Result<Vec<u8>, ContextError> {
         Ok(Vec::new())
     }
-    fn unwrap(&mut self, _: &mut [u8], _: &mut [u8]) -> Result<(), ContextError> {
-        Ok(())
+    fn unwrap(&mut self, sealed: &mut [u8], header: usize) -> Result<Range<usize>, ContextError> {
+        Ok(header..sealed.len())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Sealed bodies, with a security context that is easy to check.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 use lictor_winrm::auth::seal::{self, SealError};
 use lictor_winrm::auth::{ContextError, SecurityContext};
@@ -47,7 +49,7 @@ fn any_body(data: &[u8]) {
         }
         (Err(SealError::Context(_)), Ok(_)) => assert_eq!(shown, 1),
         (Err(SealError::Length { promised, actual }), Ok(layout)) => {
-            assert_eq!((shown, *promised, *actual), (0, layout.length, layout.data.len()));
+            assert_eq!((shown, *promised, *actual), (1, layout.length, layout.data.len()));
         }
         (Err(error), Err(same)) => assert_eq!((shown, error), (0, same)),
         other => panic!("parsing and opening disagree: {other:?}"),
@@ -111,9 +113,11 @@ impl SecurityContext for Mirror {
         data.iter_mut().for_each(|byte| *byte = !*byte);
         Ok(signature.to_vec())
     }
-    fn unwrap(&mut self, header: &mut [u8], data: &mut [u8]) -> Result<(), ContextError> {
+    fn unwrap(&mut self, sealed: &mut [u8], header: usize) -> Result<Range<usize>, ContextError> {
         self.asked += 1;
+        let end = sealed.len();
+        let (signature, data) = sealed.split_at_mut(header);
         data.iter_mut().for_each(|byte| *byte = !*byte);
-        if *header == Self::signature(data) { Ok(()) } else { Err(ContextError::Message("altered".into())) }
+        if *signature == Self::signature(data) { Ok(header..end) } else { Err(ContextError::Message("altered".into())) }
     }
 }

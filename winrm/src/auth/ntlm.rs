@@ -8,6 +8,7 @@
 //! [RFC 4178]: https://www.rfc-editor.org/rfc/rfc4178
 
 use std::fmt;
+use std::ops::Range;
 
 use sspi::ntlm::{NTLM_HASH_PREFIX, NtlmConfig};
 use sspi::{
@@ -140,18 +141,19 @@ impl SecurityContext for NtlmContext {
         Ok(header)
     }
 
-    fn unwrap(&mut self, header: &mut [u8], data: &mut [u8]) -> Result<(), ContextError> {
-        if header.len() != SIGNATURE {
+    fn unwrap(&mut self, sealed: &mut [u8], header: usize) -> Result<Range<usize>, ContextError> {
+        let end = sealed.len();
+        let Some((signature, data)) = sealed.split_at_mut_checked(SIGNATURE).filter(|_| header == SIGNATURE) else {
             self.state = State::Dead;
             return Err(ContextError::Message("an NTLM signature has 16 bytes".into()));
-        }
-        let mut message = [SecurityBufferRef::token_buf(header), SecurityBufferRef::data_buf(data)];
+        };
+        let mut message = [SecurityBufferRef::token_buf(signature), SecurityBufferRef::data_buf(data)];
         // A failed decryption has advanced the sequence numbers all the same.
         if let Err(error) = self.established()?.decrypt_message(&mut message) {
             self.state = State::Dead;
             return Err(message_error(error));
         }
-        Ok(())
+        Ok(SIGNATURE..end)
     }
 }
 

@@ -62,12 +62,13 @@ pub fn seal(context: &mut dyn SecurityContext, message: Bytes) -> Result<[Bytes;
 /// [`SealError`]; the connection must be closed.
 pub fn open(context: &mut dyn SecurityContext, mut body: BytesMut) -> Result<Bytes, SealError> {
     let layout = parse(&body, context.protocol())?;
-    if layout.data.len() != layout.length {
-        return Err(SealError::Length { promised: layout.length, actual: layout.data.len() });
+    // Some mechanisms may cut header and data elsewhere than at the message, so its length is known only now.
+    let message = context.unwrap(&mut body[layout.header.start..layout.data.end], layout.header.len())?;
+    if message.len() != layout.length {
+        return Err(SealError::Length { promised: layout.length, actual: message.len() });
     }
-    let (front, rest) = body.split_at_mut(layout.data.start);
-    context.unwrap(&mut front[layout.header], &mut rest[..layout.length])?;
-    Ok(body.freeze().slice(layout.data))
+    let start = layout.header.start;
+    Ok(body.freeze().slice(start + message.start..start + message.end))
 }
 
 /// Where the pieces of a sealed body are.
@@ -212,7 +213,7 @@ const CLOSING: &str = "--Encrypted Boundary--\r\n";
 /// Windows writes two header fields of less than 90 bytes.
 const MAX_FIELDS: usize = 8;
 const MAX_LINE: usize = 512;
-/// NTLM 16 bytes, Kerberos up to 72, CredSSP with CBC below 100.
+/// NTLM 16 bytes, Kerberos up to 72 and some more with filler, CredSSP with CBC below 100.
 const MAX_CONTEXT_HEADER: usize = 1024;
 
 #[cfg(test)]

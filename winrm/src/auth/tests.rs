@@ -41,8 +41,8 @@ impl SecurityContext for Script {
     fn wrap(&mut self, _: &mut [u8]) -> Result<Vec<u8>, ContextError> {
         Ok(Vec::new())
     }
-    fn unwrap(&mut self, _: &mut [u8], _: &mut [u8]) -> Result<(), ContextError> {
-        Ok(())
+    fn unwrap(&mut self, sealed: &mut [u8], header: usize) -> Result<Range<usize>, ContextError> {
+        Ok(header..sealed.len())
     }
 }
 

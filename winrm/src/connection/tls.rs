@@ -35,7 +35,7 @@ pub struct TlsInfo {
 }
 
 impl TlsInfo {
-    pub(super) fn warning(&self) -> Option<String> {
+    pub(crate) fn warning(&self) -> Option<String> {
         self.unchecked.as_ref().map(|verdict| {
             format!("the certificate of {} (issued by {}) was not checked: {verdict}", self.subject, self.issuer)
         })

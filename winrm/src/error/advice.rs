@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Refusal};
 use crate::fault::{Class, Fault};
 
 /// What to tell about a failure.
@@ -47,6 +47,15 @@ pub(super) fn code(kind: &ErrorKind) -> &'static str {
         ErrorKind::AuthHandshake { .. } => "auth.handshake",
         ErrorKind::CredentialUnusable { .. } => "auth.credential_unusable",
         ErrorKind::Ticket(error) => error.code,
+        ErrorKind::TicketRefused { refusal, .. } => match refusal {
+            Refusal::ClockSkew { .. } => "auth.ticket_clock_skew",
+            Refusal::WrongKey => "auth.ticket_wrong_key",
+            Refusal::Expired | Refusal::NotYetValid => "auth.ticket_not_valid",
+            Refusal::Replayed => "auth.ticket_replayed",
+            Refusal::OtherMechanism => "auth.ticket_other_mechanism",
+            Refusal::Unsaid | Refusal::Other { .. } => "auth.ticket_refused",
+        },
+        ErrorKind::TicketTooLarge { .. } => "auth.ticket_too_large",
         ErrorKind::AuthLost => "auth.lost",
         ErrorKind::SealPlainAnswer { .. } => "seal.plain_answer",
         ErrorKind::SealMalformed { .. } => "seal.malformed",
@@ -72,6 +81,7 @@ const LEGACY_UNREACHABLE: &str = "Cannot reach remote host";
 const LEGACY_TLS: &str =
     "Error in SSL negotiation. Check if server certificate is correct. You may try with skipCertChecks";
 const LEGACY_AUTH: &str = "Authorization Error: Invalid credentials. Check AuthenticationScheme, username and password";
+const LEGACY_TICKET: &str = "kerberos: the specified credentials were rejected by the server";
 const LEGACY_HTTP: &str = "Cannot establish HTTP/S connection to host";
 const LEGACY_USER: &str = "Username or domain cannot be null";
 
@@ -271,6 +281,13 @@ pub(super) fn advice(kind: &ErrorKind) -> Advice<'_> {
             // Whoever wrote the error knows it: `Error::legacy_text`.
             legacy: None,
         },
+        ErrorKind::TicketRefused { refusal, over_tls, .. } => of_refusal(refusal, *over_tls),
+        ErrorKind::TicketTooLarge { .. } => row(
+            "The user is a member of so many groups that the ticket is longer than the header fields that HTTP.sys takes.",
+            "Raise MaxFieldLength and MaxRequestBytes under HKLM\\System\\CurrentControlSet\\Services\\HTTP\\Parameters on the \
+             host (at most 65534 and 16777216) and restart it, or let the user leave groups.",
+            Some(LEGACY_HTTP),
+        ),
         ErrorKind::Fault(fault) => of_fault(fault),
         ErrorKind::ReadTimeout { .. } => row(
             "The host took the request and did not answer, or the answer got lost on the way.",
@@ -299,6 +316,61 @@ pub(super) fn advice(kind: &ErrorKind) -> Advice<'_> {
             None,
         ),
     }
+}
+
+/// The password was right each time: the KDC gave the ticket for it.
+fn of_refusal(refusal: &Refusal, over_tls: bool) -> Advice<'static> {
+    let (cause, remedy, legacy): (&'static str, &'static str, &'static str) = match refusal {
+        Refusal::Unsaid | Refusal::Other { .. } if over_tls => (
+            "The password is right, the KDC gave a ticket. The user may not use WinRM on this host, the service principal name \
+             is registered for another account than the host's, or the channel bindings do not fit, as when a proxy between \
+             ends TLS.",
+            "Add the user to Remote Management Users or to the administrators of the host. Check with `setspn -Q` that the name \
+             that was asked for belongs to the host's own account. If a proxy between ends TLS, send no channel bindings \
+             (--send-cbt false).",
+            LEGACY_TICKET,
+        ),
+        Refusal::Unsaid | Refusal::Other { .. } => (
+            "The password is right, the KDC gave a ticket. The user may not use WinRM on this host, or the service principal \
+             name is registered for another account than the host's.",
+            "Add the user to Remote Management Users or to the administrators of the host. Check with `setspn -Q` that the name \
+             that was asked for belongs to the host's own account.",
+            LEGACY_TICKET,
+        ),
+        Refusal::ClockSkew { .. } => (
+            "The clock of the host differs from that of the machine that connects by more than the host permits (5 min).",
+            "Set both clocks from the domain's time source: `w32tm /resync` on the host, NTP on the machine that connects.",
+            "Clock skew too great",
+        ),
+        Refusal::WrongKey => (
+            "The service principal name is registered for another account than the one that the WinRM service runs as, or the \
+             account's password changed after the ticket was made.",
+            "Find the holder of the name with `setspn -Q` and duplicates with `setspn -X`; register it for the host's own \
+             account. A new ticket is taken with the next attempt.",
+            "Message stream modified",
+        ),
+        Refusal::Expired => (
+            "The ticket ended on its way, or the host's clock is ahead.",
+            "Try again: a new ticket is taken. If it stays, compare the clocks.",
+            "Ticket expired",
+        ),
+        Refusal::NotYetValid => (
+            "The host's clock is behind that of the KDC.",
+            "Set the host's clock from the domain's time source: `w32tm /resync`.",
+            "Ticket not yet valid",
+        ),
+        Refusal::Replayed => (
+            "The host saw the same request before: something between sent it twice.",
+            "Try again; if it stays, check for proxies between.",
+            "Request is a replay",
+        ),
+        Refusal::OtherMechanism => (
+            "The host does not use Kerberos, because it is not a member of a domain or Kerberos is switched off.",
+            "Check `winrm get winrm/config/service/auth` on the host, or choose ntlm or negotiate with a password.",
+            LEGACY_TICKET,
+        ),
+    };
+    Advice { cause: cause.into(), remedy: remedy.into(), legacy: Some(legacy) }
 }
 
 fn of_fault(fault: &Fault) -> Advice<'static> {
@@ -369,7 +441,11 @@ fn of_fault(fault: &Fault) -> Advice<'static> {
              Users, or a local account that UAC token filtering strips of its rights.",
             "Add the user to Remote Management Users, or allow it with `winrm configSDDL default`; for local administrators \
              set LocalAccountTokenFilterPolicy to 1.",
-            Some("Access is denied. (extended fault data: 'wsmanfault_code': '5')"),
+            Some(
+                "Access is denied.  (extended fault data: {'transport_message': 'Bad HTTP response returned from server. Code \
+                 500', 'http_status_code': 500, 'wsmanfault_code': '5', 'fault_code': 's:Sender', 'fault_subcode': \
+                 'w:AccessDenied'})",
+            ),
         ),
         Class::Busy => ("The command does not read its input.", "Check that the command reads standard input.", None),
         Class::Aborted => (

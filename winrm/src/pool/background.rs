@@ -98,6 +98,9 @@ impl Inner {
             Err(error) => {
                 if error.credential_rejected() {
                     attempt.rejected();
+                } else if matches!(error.kind(), ErrorKind::TicketRefused { .. } | ErrorKind::TicketTooLarge { .. }) {
+                    // The KDC took the credential; what this host has against the user holds up nobody elsewhere.
+                    attempt.accepted();
                 }
                 Err(error)
             }

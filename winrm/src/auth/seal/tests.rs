@@ -30,10 +30,12 @@ impl SecurityContext for Mirror {
         data.iter_mut().for_each(|byte| *byte = !*byte);
         Ok(vec![sum; 16])
     }
-    fn unwrap(&mut self, header: &mut [u8], data: &mut [u8]) -> Result<(), ContextError> {
+    fn unwrap(&mut self, sealed: &mut [u8], header: usize) -> Result<Range<usize>, ContextError> {
+        let end = sealed.len();
+        let (header, data) = sealed.split_at_mut(header);
         data.iter_mut().for_each(|byte| *byte = !*byte);
         let sum = data.iter().fold(7, |sum: u8, byte| sum.wrapping_mul(31).wrapping_add(*byte));
-        if header == [sum; 16] { Ok(()) } else { Err(ContextError::Message("altered".into())) }
+        if header == [sum; 16] { Ok(16..end) } else { Err(ContextError::Message("altered".into())) }
     }
 }
 
