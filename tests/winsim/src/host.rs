@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::conditions::Conditions;
 use crate::envelope::{self, Operation, Request};
 use crate::fault::Fault;
+use crate::keys::Keys;
 use crate::lines::Lines;
 use crate::options::Options;
 use crate::process::Stream;
@@ -42,6 +43,8 @@ pub(crate) struct Host {
     pub(crate) clock: Clock,
     pub(crate) lines: Arc<Lines>,
     pub(crate) conditions: Conditions,
+    /// The host's keys, when it knows Kerberos.
+    pub(crate) keys: Option<Keys>,
     /// Whether the listener listens, once there is one.
     pub(crate) listening: watch::Sender<Option<bool>>,
     machine: Arc<Machine>,
@@ -93,12 +96,14 @@ impl Host {
         let clock = Clock::default();
         let lines = Arc::new(Lines::new(clock.clone()));
         let conditions = Conditions::new(&options, clock.now());
+        let keys = options.kerberos.as_ref().map(|kerberos| Keys::new(&kerberos.keytab));
         Self {
             options,
             recorder: Recorder::default(),
             clock,
             lines,
             conditions,
+            keys,
             listening: watch::Sender::new(None),
             machine,
             state: Mutex::default(),

@@ -13,7 +13,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use crate::answer_body::AnswerBody;
-use crate::authentication::{Authentication, Verdict, seal};
+use crate::authentication::seal::{self, Announced, Protocol};
+use crate::authentication::{Authentication, EndPoint, Means, Refused, Verdict};
 use crate::envelope::{self, Message};
 use crate::fault::Fault;
 use crate::host::{Caller, Host};
@@ -47,8 +48,8 @@ struct Answer {
 }
 
 impl Connection {
-    pub(crate) fn new(host: Arc<Host>, line: Arc<Line>, client: String, channel_bindings: Option<[u8; 16]>) -> Self {
-        let authentication = Mutex::new(Authentication::new(Arc::clone(&host.options), channel_bindings));
+    pub(crate) fn new(host: Arc<Host>, line: Arc<Line>, client: String, end_point: Option<&EndPoint>) -> Self {
+        let authentication = Mutex::new(Authentication::new(Arc::clone(&host.options), end_point));
         let tls = host.options.tls.is_some();
         Self { host, line, client, tls, authentication }
     }
@@ -139,7 +140,11 @@ impl Connection {
                 };
             }
         }
-        let verdict = self.lock().judge(authorization);
+        let keytab = match (&self.host.keys, authorization) {
+            (Some(keys), Some(_)) => keys.current().await,
+            _ => None,
+        };
+        let verdict = self.lock().judge(authorization, keytab.as_deref());
         let (user, header) = match verdict {
             Verdict::Anonymous => {
                 let asks_anonymously = headers
@@ -161,29 +166,43 @@ impl Connection {
                 answer.exchange.operation = "Authenticate".to_owned();
                 return answer;
             }
-            Verdict::Rejected { user, reason } => {
-                match user {
-                    Some(user) => self.host.recorder.failed_logon(&user),
-                    None => self.host.recorder.violation(format!("authentication: {reason}")),
+            Verdict::Rejected { refused, header } => {
+                match refused {
+                    Refused::Logon(user) => self.host.recorder.failed_logon(&user),
+                    Refused::Ticket(name) => self.host.recorder.refused_ticket(name),
+                    Refused::Violation(text) => self.host.recorder.violation(format!("authentication: {text}")),
                 }
-                return self.unauthorized();
+                let mut answer = self.unauthorized();
+                if let Some(header) = header {
+                    answer.challenges = vec![header];
+                }
+                return answer;
             }
-            Verdict::Accepted { user, header } => (user, header),
+            Verdict::Accepted { user, header, means } => {
+                self.host.recorder.count(|statistics| {
+                    let counts = &mut statistics.authentication;
+                    match means {
+                        None => {}
+                        Some(Means::Basic) => counts.basic += 1,
+                        Some(Means::Ntlm) => counts.handshakes += 1,
+                        Some(Means::Kerberos { delegated }) => {
+                            counts.handshakes += 1;
+                            counts.kerberos += 1;
+                            counts.delegated += u64::from(delegated);
+                        }
+                    }
+                });
+                (user, header)
+            }
         };
-        if let Some(authorization) = authorization {
-            let basic = authorization.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"));
-            self.host.recorder.count(|statistics| {
-                if basic { statistics.authentication.basic += 1 } else { statistics.authentication.handshakes += 1 }
-            });
-        }
         let mut answer = if body.is_empty() {
             let mut answer = self.plain(StatusCode::OK);
             answer.exchange.operation = "Authenticate".to_owned();
             answer
         } else {
             match sealed {
-                Some(true) => self.sealed(&body, &user).await,
-                Some(false) => {
+                Some(Announced::Sealed(protocol)) => self.sealed(&body, protocol, &user).await,
+                Some(Announced::Unknown) => {
                     self.refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a multipart body that is not sealed as announced")
                 }
                 None if !self.tls && !self.host.options.allow_unencrypted => {
@@ -200,14 +219,21 @@ impl Connection {
         answer
     }
 
-    async fn sealed(&self, body: &[u8], user: &str) -> Answer {
+    async fn sealed(&self, body: &[u8], protocol: Protocol, user: &str) -> Answer {
         let opened = {
             let mut authentication = self.lock();
-            let Some(sealing) = authentication.sealing() else {
+            let Some((protection, own)) = authentication.protection() else {
                 drop(authentication);
                 return self.refused(StatusCode::BAD_REQUEST, "a sealed request without sealing keys");
             };
-            let opened = seal::open(body, sealing);
+            if own != protocol {
+                drop(authentication);
+                return self.refused(
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    "a sealed body with the protocol of another authentication scheme",
+                );
+            }
+            let opened = seal::open(body, protocol, protection);
             if opened.is_err() {
                 // The cipher stream cannot be continued after this.
                 authentication.forget();
@@ -219,11 +245,19 @@ impl Connection {
             Ok(message) => {
                 let mut answer = self.message(&message, user).await;
                 answer.exchange.sealed = true;
-                if let Some(sealing) = self.lock().sealing() {
-                    answer.body = seal::close(answer.body, sealing);
-                    answer.content_type = Some(seal::content_type());
+                let mut authentication = self.lock();
+                let Some((protection, own)) = authentication.protection() else { return answer };
+                match seal::close(std::mem::take(&mut answer.body), own, protection) {
+                    Ok(body) => {
+                        answer.body = body;
+                        answer.content_type = Some(seal::content_type(own));
+                        answer
+                    }
+                    Err(error) => {
+                        drop(authentication);
+                        self.refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
+                    }
                 }
-                answer
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use winsim::{ChannelBindings, Form, Options, Order, Scheme, Style, Tls, User, Winsim};
+use winsim::{ChannelBindings, Form, Kerberos, Logon, Numbering, Options, Order, Scheme, Style, Tls, User, Winsim};
 
 /// A simulated Windows host that speaks WinRM, for tests and demonstrations.
 ///
@@ -30,11 +30,22 @@ struct Arguments {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// An account: 'DOMAIN\name', 'name@domain' or a local 'name'. May be repeated, each with its --password-file
-    #[arg(long, value_name = "NAME", required = true)]
+    #[arg(long, value_name = "NAME", required_unless_present = "keytab")]
     user: Vec<String>,
     /// File with the password of the --user at the same place; one line break at its end is dropped
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE")]
     password_file: Vec<PathBuf>,
+    /// Keytab with the host's keys, read again whenever it has changed. With it negotiate takes Kerberos too, and --auth
+    /// may name kerberos
+    #[arg(long, value_name = "FILE")]
+    keytab: Option<PathBuf>,
+    /// A principal that may log on, and as which user: 'name@REALM' or 'name@REALM=DOMAIN\name'; a '*' for the name in both
+    /// places stands for every name of the realm. Anybody else's ticket gets 401. May be repeated
+    #[arg(long, value_name = "PRINCIPAL[=USER]", requires = "keytab")]
+    principal: Vec<Logon>,
+    /// How Kerberos messages of the host are numbered
+    #[arg(long, value_name = "NUMBERS", value_enum, default_value = "counted")]
+    kerberos_numbering: Numbering,
     /// Authentication schemes that are offered
     #[arg(long, value_name = "SCHEMES", value_enum, value_delimiter = ',', default_value = "negotiate")]
     auth: Vec<Scheme>,
@@ -133,7 +144,7 @@ The log goes to standard error; LOG=debug shows each violation.";
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LOG").unwrap_or_else(|_| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LOG").unwrap_or_else(|_| "info,krb5=warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -165,6 +176,11 @@ async fn run(arguments: Arguments) -> Result<()> {
         admin_listen: arguments.admin_listen,
         tls,
         users,
+        kerberos: arguments.keytab.map(|keytab| Kerberos {
+            keytab,
+            logons: arguments.principal,
+            numbering: arguments.kerberos_numbering,
+        }),
         schemes: arguments.auth,
         allow_unencrypted: arguments.allow_unencrypted,
         channel_bindings: arguments.channel_bindings,

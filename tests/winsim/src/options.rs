@@ -5,6 +5,8 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,8 +22,10 @@ pub struct Options {
     pub admin_listen: SocketAddr,
     /// Certificate and key: with them the listener speaks HTTPS, without them HTTP. Default none.
     pub tls: Option<Tls>,
-    /// The accounts of this host. Default none: nobody can log on.
+    /// The accounts of this host. Default none: nobody can log on with a password.
     pub users: Vec<User>,
+    /// The host's keys, and whose tickets it takes. With them `Negotiate` takes Kerberos too. Default none.
+    pub kerberos: Option<Kerberos>,
     /// The authentication schemes that are offered. Default `Negotiate` alone, as on Windows.
     pub schemes: Vec<Scheme>,
     /// `AllowUnencrypted` of the service: plain bodies over HTTP are served. Default false.
@@ -64,6 +68,7 @@ impl Default for Options {
             admin_listen: loopback,
             tls: None,
             users: Vec::new(),
+            kerberos: None,
             schemes: vec![Scheme::Negotiate],
             allow_unencrypted: false,
             channel_bindings: ChannelBindings::Relaxed,
@@ -170,6 +175,66 @@ impl fmt::Debug for User {
     }
 }
 
+/// What a host needs in order to take Kerberos tickets.
+#[derive(Clone, Debug)]
+pub struct Kerberos {
+    /// Keytab with the keys of the host's service principals. It is read again whenever the file has changed.
+    pub keytab: PathBuf,
+    /// Who may log on. The ticket of anybody else is refused with 401 although it is good.
+    pub logons: Vec<Logon>,
+    /// How the host numbers its messages. Default [`Numbering::Counted`].
+    pub numbering: Numbering,
+}
+
+impl Kerberos {
+    /// The user that a principal logs on as.
+    pub(crate) fn user(&self, principal: &str) -> Option<String> {
+        self.logons.iter().find_map(|logon| logon.user(principal))
+    }
+}
+
+/// The principal that may log on, and as which user: `alice@CORP.EXAMPLE=CORP\alice`. A `*` in place of the name stands for every name
+/// of the realm, and in the user for the same name: `*@CORP.EXAMPLE=CORP\*`. Without user, it is the principal's own name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logon {
+    principal: String,
+    user: String,
+}
+
+impl FromStr for Logon {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (principal, user) = text.split_once('=').unwrap_or((text, text));
+        match principal.rsplit_once('@') {
+            Some((name, realm)) if !name.is_empty() && !realm.is_empty() && !user.is_empty() => {
+                Ok(Self { principal: principal.to_owned(), user: user.to_owned() })
+            }
+            _ => Err("a principal is written NAME@REALM or NAME@REALM=USER"),
+        }
+    }
+}
+
+impl Logon {
+    fn user(&self, principal: &str) -> Option<String> {
+        if self.principal == principal {
+            return Some(self.user.clone());
+        }
+        let name = principal.strip_suffix(self.principal.strip_prefix('*')?)?;
+        Some(self.user.replacen('*', name, 1))
+    }
+}
+
+/// How a host numbers the Kerberos messages that it sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Numbering {
+    /// From the number in its AP-REP on, as RFC 4121 says. pywinrm and pypsrp, which work against Windows, insist on it.
+    #[default]
+    Counted,
+    /// Every one is 0, which a client of another author reports of Windows Server 2025.
+    Zero,
+}
+
 /// An authentication scheme of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Scheme {
@@ -177,11 +242,13 @@ pub enum Scheme {
     Basic,
     /// The bare `NTLM` scheme. Windows' WinRM does not offer it; IIS does.
     Ntlm,
-    /// `Negotiate`: NTLM, wrapped in SPNEGO or raw.
+    /// `Negotiate`: NTLM, and with a keytab Kerberos, wrapped in SPNEGO or raw.
     Negotiate,
+    /// `Kerberos`, raw. A host in a domain offers it beside `Negotiate`. Needs a keytab.
+    Kerberos,
 }
 
-/// What the host does about channel bindings of NTLM over HTTPS.
+/// What the host does about channel bindings over HTTPS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ChannelBindings {
     /// They are not looked at.
@@ -190,4 +257,26 @@ pub enum ChannelBindings {
     Relaxed,
     /// They must be there and be right.
     Strict,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_principal_logs_on_as_the_user_that_is_named_first() {
+        let logons = ["alice@R.EXAMPLE=CORP\\alice", "*@R.EXAMPLE=CORP\\*", "host/h@S.EXAMPLE"]
+            .map(|text| text.parse::<Logon>().expect("valid"))
+            .to_vec();
+        let kerberos = Kerberos { keytab: PathBuf::new(), logons, numbering: Numbering::default() };
+        let user = |principal| kerberos.user(principal);
+        assert_eq!(user("alice@R.EXAMPLE").as_deref(), Some("CORP\\alice"));
+        assert_eq!(user("bob@R.EXAMPLE").as_deref(), Some("CORP\\bob"));
+        assert_eq!(user("host/h@S.EXAMPLE").as_deref(), Some("host/h@S.EXAMPLE"));
+        assert_eq!(user("alice@S.EXAMPLE"), None);
+        assert_eq!(user("alice@r.example"), None);
+        for wrong in ["alice", "@R", "alice@", "alice@R="] {
+            assert!(wrong.parse::<Logon>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -2,14 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
+use krb5::KerberosError;
 use openssl::pkey::PKey;
 use openssl::ssl::{Ssl, SslAcceptor, SslMethod};
 use openssl::x509::X509;
@@ -19,13 +19,13 @@ use tokio_openssl::SslStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::authentication::ntlm::channel_bindings_hash;
+use crate::authentication::EndPoint;
 use crate::conditions::Service;
 use crate::control::{self, Condition, Order};
 use crate::host::{Host, ShellInfo};
 use crate::http::Connection;
 use crate::lines::Line;
-use crate::options::{Options, Tls};
+use crate::options::{Options, Scheme, Tls};
 use crate::statistics::Statistics;
 
 /// Connections that wait to be accepted.
@@ -57,6 +57,17 @@ pub enum StartError {
     /// The PEM holds no certificate.
     #[error("the certificate file holds no certificate")]
     NoCertificate,
+    /// The keytab is of no use.
+    #[error("failed to use the keytab {}", file.display())]
+    Keytab {
+        /// The keytab.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: KerberosError,
+    },
+    /// The `Kerberos` scheme without a keytab.
+    #[error("the Kerberos scheme needs a keytab")]
+    NoKeytab,
 }
 
 /// A running host. Dropping it stops the host without waiting.
@@ -75,12 +86,18 @@ impl Winsim {
     /// [`StartError`] when an address or the certificate cannot be used.
     pub async fn start(options: Options) -> Result<Handle, StartError> {
         let tls = options.tls.as_ref().map(acceptor).transpose()?;
+        if options.schemes.contains(&Scheme::Kerberos) && options.kerberos.is_none() {
+            return Err(StartError::NoKeytab);
+        }
         let failed = |address| move |source| StartError::Listen { address, source };
         let (port, address) = reserve(options.listen).map_err(failed(options.listen))?;
         let listener = listen(address).map_err(failed(address))?;
         let admin = TcpListener::bind(options.admin_listen).await.map_err(failed(options.admin_listen))?;
         let admin_address = admin.local_addr().map_err(failed(options.admin_listen))?;
         let host = Arc::new(Host::new(Arc::new(options)));
+        if let Some(keys) = &host.keys {
+            keys.load().await.map_err(|source| StartError::Keytab { file: keys.file().to_owned(), source })?;
+        }
         let (stopped, tasks) = (CancellationToken::new(), TaskTracker::new());
 
         let connections = Connections {
@@ -183,8 +200,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
 /// What a TLS listener needs.
 struct TlsListener {
     acceptor: SslAcceptor,
-    /// The hash that NTLM carries for this certificate, where there is one.
-    channel_bindings: Option<[u8; 16]>,
+    /// What clients bind their logon to, where the certificate has it.
+    end_point: Option<EndPoint>,
 }
 
 /// TLS 1.2 and later with the usual suites.
@@ -198,20 +215,7 @@ fn acceptor(tls: &Tls) -> Result<TlsListener, StartError> {
         builder.add_extra_chain_cert(intermediate)?;
     }
     builder.check_private_key()?;
-    let channel_bindings = end_point_digest(&leaf)?
-        .map(|digest| channel_bindings_hash(&[&b"tls-server-end-point:"[..], &digest].concat()));
-    Ok(TlsListener { acceptor: builder.build(), channel_bindings })
-}
-
-/// `tls-server-end-point` of RFC 5929: the certificate hashed as it was signed, but never with MD5 or SHA-1.
-fn end_point_digest(certificate: &X509) -> Result<Option<Vec<u8>>, openssl::error::ErrorStack> {
-    let signature = certificate.signature_algorithm().object().nid();
-    let digest = match signature.signature_algorithms().map(|algorithms| algorithms.digest) {
-        Some(Nid::MD5 | Nid::SHA1) => Some(MessageDigest::sha256()),
-        Some(nid) => MessageDigest::from_nid(nid),
-        None => None,
-    };
-    digest.map(|digest| certificate.digest(digest).map(|bytes| bytes.to_vec())).transpose()
+    Ok(TlsListener { acceptor: builder.build(), end_point: EndPoint::new(&leaf)? })
 }
 
 struct Connections {
@@ -302,18 +306,18 @@ impl Connections {
             Some(stream)
         };
         match self.host.clock.timeout(HANDSHAKE, accepted).await {
-            Some(Some(stream)) => self.serve(stream, line, peer, tls.channel_bindings).await,
+            Some(Some(stream)) => self.serve(stream, line, peer, tls.end_point.as_ref()).await,
             _ => tracing::debug!(connection = line.id, "TLS handshake failed"),
         }
     }
 
     /// Without a time limit of its own: whoever sends nothing, or half a request, is idle, and idle connections are closed.
-    async fn serve<S>(&self, stream: S, line: &Arc<Line>, peer: SocketAddr, channel_bindings: Option<[u8; 16]>)
+    async fn serve<S>(&self, stream: S, line: &Arc<Line>, peer: SocketAddr, end_point: Option<&EndPoint>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let client = peer.ip().to_string();
-        let connection = Arc::new(Connection::new(Arc::clone(&self.host), Arc::clone(line), client, channel_bindings));
+        let connection = Arc::new(Connection::new(Arc::clone(&self.host), Arc::clone(line), client, end_point));
         let service = service_fn(move |request| {
             let connection = Arc::clone(&connection);
             async move { Ok::<_, std::convert::Infallible>(connection.serve(request).await) }

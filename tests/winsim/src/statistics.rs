@@ -53,11 +53,17 @@ pub struct Connections {
 pub struct AuthenticationCounts {
     /// Exchanges that carried no operation because of authentication: every 401, and the empty request that ends a handshake.
     pub legs: u64,
-    /// NTLM handshakes that ended well.
+    /// NTLM and Kerberos handshakes that ended well.
     pub handshakes: u64,
+    /// Those of them that were Kerberos.
+    pub kerberos: u64,
+    /// Those of Kerberos that came with a ticket to act in the client's name.
+    pub delegated: u64,
     /// Requests with valid Basic credentials.
     pub basic: u64,
-    /// Refused logons by the name that was sent.
+    /// Kerberos tickets that were no good, by the name of the error: `KRB_AP_ERR_MODIFIED` and so on.
+    pub refused_tickets: BTreeMap<String, u64>,
+    /// Refused logons by the name that was sent. Of a Kerberos ticket that was good it is the principal.
     pub failed_logons: BTreeMap<String, u64>,
 }
 
@@ -154,6 +160,11 @@ impl Recorder {
     pub(crate) fn failed_logon(&self, user: &str) {
         tracing::debug!(user, "Logon refused");
         increment(&mut self.lock().statistics.authentication.failed_logons, user);
+    }
+
+    pub(crate) fn refused_ticket(&self, error: &str) {
+        tracing::debug!(error, "Kerberos ticket refused");
+        increment(&mut self.lock().statistics.authentication.refused_tickets, error);
     }
 
     /// Counts that a client asked to start a command.

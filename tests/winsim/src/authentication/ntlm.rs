@@ -14,7 +14,11 @@ use openssl::pkey::PKey;
 use openssl::sign::Signer;
 use rc4::{KeyInit, Rc4, StreamCipher};
 
+use super::protection::NotAuthentic;
 use crate::options::User;
+
+/// Of the signature before each sealed message.
+pub(crate) const SIGNATURE_LENGTH: usize = 16;
 
 const SIGNATURE: &[u8; 8] = b"NTLMSSP\0";
 
@@ -233,11 +237,6 @@ struct Direction {
     key_exchange: bool,
 }
 
-/// A sealed message was not authentic. The context is of no use after that.
-#[derive(Debug, thiserror::Error)]
-#[error("the signature of a sealed message is wrong")]
-pub(crate) struct NotAuthentic;
-
 impl Sealing {
     fn new(exported: &[u8; 16], flags: u32) -> Result<Self, Rejection> {
         Ok(Self {
@@ -249,7 +248,7 @@ impl Sealing {
     /// Decrypts a message in place after checking its 16-byte signature.
     pub(crate) fn unseal(&mut self, signature: &[u8], message: &mut [u8]) -> Result<(), NotAuthentic> {
         self.incoming.cipher.apply_keystream(message);
-        if memcmp::eq(&self.incoming.mac(message), &fixed(signature)?) { Ok(()) } else { Err(NotAuthentic) }
+        if memcmp::eq(&self.incoming.mac(message), &fixed(signature)?) { Ok(()) } else { Err(NotAuthentic::Signature) }
     }
 
     /// Encrypts a message in place and returns its signature.
@@ -264,7 +263,7 @@ impl Sealing {
     pub(crate) fn verify_mechanism_list(&mut self, signature: &[u8], message: &[u8]) -> Result<(), NotAuthentic> {
         let expected = self.incoming.mac(message);
         self.incoming.reset();
-        if memcmp::eq(&expected, &fixed(signature)?) { Ok(()) } else { Err(NotAuthentic) }
+        if memcmp::eq(&expected, &fixed(signature)?) { Ok(()) } else { Err(NotAuthentic::Signature) }
     }
 
     /// The server's own mechListMIC.
@@ -276,7 +275,7 @@ impl Sealing {
 }
 
 fn fixed(signature: &[u8]) -> Result<[u8; 16], NotAuthentic> {
-    signature.try_into().map_err(|_| NotAuthentic)
+    signature.try_into().map_err(|_| NotAuthentic::Signature)
 }
 
 impl Direction {

@@ -1,83 +1,112 @@
-//! Sealed bodies: `multipart/encrypted` of [MS-WSMV] 2.2.9.1 around one NTLM message.
+//! Sealed bodies: `multipart/encrypted` of [MS-WSMV] 2.2.9.1 around one sealed message.
 //!
 //! Sans I/O. Parsed by position and length; the boundary is never searched for inside ciphertext.
 
-use super::ntlm::Sealing;
+use super::protection::{NotAuthentic, Protection};
 
-/// The protocol of messages sealed after the `Negotiate` header.
-pub(crate) const PROTOCOL: &str = "application/HTTP-SPNEGO-session-encrypted";
+/// What the parts of a sealed body call themselves. It follows from the HTTP scheme, not from the mechanism inside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// After `Negotiate`, whether NTLM or Kerberos is inside, and after `NTLM`.
+    Spnego,
+    /// After `Kerberos`, and only then.
+    Kerberos,
+}
 
-/// Why a sealed body was not opened.
+impl Protocol {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Spnego => "application/HTTP-SPNEGO-session-encrypted",
+            Self::Kerberos => "application/HTTP-Kerberos-session-encrypted",
+        }
+    }
+}
+
+/// A Content-Type that says multipart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Announced {
+    Sealed(Protocol),
+    /// Nothing that this host can open.
+    Unknown,
+}
+
+/// Why a body was not opened or sealed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UnsealError {
+pub(crate) enum SealError {
     #[error("malformed sealed body: {0}")]
     Malformed(&'static str),
     #[error("sealed body: {0}")]
-    NotAuthentic(#[from] super::ntlm::NotAuthentic),
+    NotAuthentic(#[from] NotAuthentic),
     #[error("the sealed body has {actual} bytes instead of the {announced} it announces")]
     Length { announced: usize, actual: usize },
 }
 
 /// The Content-Type of a sealed response.
-pub(crate) fn content_type() -> String {
-    format!("multipart/encrypted;protocol=\"{PROTOCOL}\";boundary=\"Encrypted Boundary\"")
+pub(crate) fn content_type(protocol: Protocol) -> String {
+    format!("multipart/encrypted;protocol=\"{}\";boundary=\"Encrypted Boundary\"", protocol.name())
 }
 
-/// Whether a Content-Type announces a sealed body, and if so whether it is one that this host can open.
-pub(crate) fn announced(content_type: &str) -> Option<bool> {
+/// What a Content-Type announces, if it is multipart.
+pub(crate) fn announced(content_type: &str) -> Option<Announced> {
     let lower = content_type.to_ascii_lowercase();
-    lower.starts_with("multipart/").then(|| {
-        lower.starts_with("multipart/encrypted")
-            && content_type.contains(&format!("protocol=\"{PROTOCOL}\""))
-            && content_type.contains("boundary=\"Encrypted Boundary\"")
-    })
+    if !lower.starts_with("multipart/") {
+        return None;
+    }
+    if !lower.starts_with("multipart/encrypted") || !content_type.contains("boundary=\"Encrypted Boundary\"") {
+        return Some(Announced::Unknown);
+    }
+    let named = |protocol: &Protocol| content_type.contains(&format!("protocol=\"{}\"", protocol.name()));
+    let protocol = [Protocol::Spnego, Protocol::Kerberos].into_iter().find(named);
+    Some(protocol.map_or(Announced::Unknown, Announced::Sealed))
 }
 
 /// Opens a sealed body.
-pub(crate) fn open(body: &[u8], sealing: &mut Sealing) -> Result<Vec<u8>, UnsealError> {
+pub(crate) fn open(body: &[u8], protocol: Protocol, protection: &mut Protection) -> Result<Vec<u8>, SealError> {
     let head = format!(
-        "--Encrypted Boundary\r\n\tContent-Type: {PROTOCOL}\r\n\tOriginalContent: type=application/soap+xml;charset=UTF-8;Length="
+        "--Encrypted Boundary\r\n\tContent-Type: {}\r\n\tOriginalContent: type=application/soap+xml;charset=UTF-8;Length=",
+        protocol.name()
     );
-    let rest =
-        body.strip_prefix(head.as_bytes()).ok_or(UnsealError::Malformed("the first part is not as specified"))?;
+    let rest = body.strip_prefix(head.as_bytes()).ok_or(SealError::Malformed("the first part is not as specified"))?;
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (length, rest) = rest.split_at(digits);
     let announced = std::str::from_utf8(length)
         .ok()
         .and_then(|text| text.parse::<usize>().ok())
-        .ok_or(UnsealError::Malformed("the length is not a number"))?;
+        .ok_or(SealError::Malformed("the length is not a number"))?;
     let rest = rest
         .strip_prefix(b"\r\n--Encrypted Boundary\r\n\tContent-Type: application/octet-stream\r\n")
-        .ok_or(UnsealError::Malformed("the second part is not as specified"))?;
+        .ok_or(SealError::Malformed("the second part is not as specified"))?;
     let data = rest
         .strip_suffix(b"--Encrypted Boundary--\r\n")
         .or_else(|| rest.strip_suffix(b"--Encrypted Boundary--"))
-        .ok_or(UnsealError::Malformed("the closing boundary is missing"))?;
-    let [16, 0, 0, 0, data @ ..] = data else {
-        return Err(UnsealError::Malformed("the header length is not 16"));
-    };
-    let (signature, sealed) = data.split_at_checked(16).ok_or(UnsealError::Malformed("the signature is cut"))?;
-    if sealed.len() != announced {
-        return Err(UnsealError::Length { announced, actual: sealed.len() });
+        .ok_or(SealError::Malformed("the closing boundary is missing"))?;
+    let (length, data) = data.split_first_chunk().ok_or(SealError::Malformed("the header length is cut"))?;
+    if usize::try_from(u32::from_le_bytes(*length)) != Ok(protection.header_length()) {
+        return Err(SealError::Malformed("the header does not have the length that the keys give it"));
     }
-    let mut message = sealed.to_vec();
-    sealing.unseal(signature, &mut message)?;
-    Ok(message)
+    let (header, sealed) =
+        data.split_at_checked(protection.header_length()).ok_or(SealError::Malformed("the header is cut"))?;
+    if sealed.len() != announced {
+        return Err(SealError::Length { announced, actual: sealed.len() });
+    }
+    Ok(protection.unseal(header, sealed)?)
 }
 
 /// Seals a body.
-pub(crate) fn close(mut body: Vec<u8>, sealing: &mut Sealing) -> Vec<u8> {
+pub(crate) fn close(body: Vec<u8>, protocol: Protocol, protection: &mut Protection) -> Result<Vec<u8>, SealError> {
     let length = body.len();
-    let signature = sealing.seal(&mut body);
+    let (header, data) = protection.seal(body)?;
     let mut sealed = format!(
-        "--Encrypted Boundary\r\n\tContent-Type: {PROTOCOL}\r\n\tOriginalContent: \
-         type=application/soap+xml;charset=UTF-8;Length={length}\r\n--Encrypted Boundary\r\n\tContent-Type: application/octet-stream\r\n"
+        "--Encrypted Boundary\r\n\tContent-Type: {}\r\n\tOriginalContent: \
+         type=application/soap+xml;charset=UTF-8;Length={length}\r\n--Encrypted Boundary\r\n\tContent-Type: application/octet-stream\r\n",
+        protocol.name()
     )
     .into_bytes();
-    sealed.reserve(length + 64);
-    sealed.extend(16u32.to_le_bytes());
-    sealed.extend(signature);
-    sealed.extend(body);
+    sealed.reserve(length + 128);
+    // The longest header is 72 bytes.
+    sealed.extend((header.len() as u32).to_le_bytes());
+    sealed.extend(header);
+    sealed.extend(data);
     sealed.extend(b"--Encrypted Boundary--\r\n");
-    sealed
+    Ok(sealed)
 }
