@@ -398,6 +398,10 @@ impl Agent {
 pub struct WindowsOptions<'a> {
     /// Listen on TLS.
     pub tls: bool,
+    /// Take Kerberos tickets for the keys in this keytab, by the schemes `Negotiate` and `Kerberos` unless `arguments` name others.
+    pub keytab: Option<&'a Path>,
+    /// Whose tickets are taken, and as which user: `alice@REALM=CORP\alice`, `*@REALM=CORP\*`.
+    pub principals: &'a [&'a str],
     /// More arguments of `winsim`.
     pub arguments: &'a [&'a str],
 }
@@ -427,6 +431,15 @@ impl Windows {
         if options.tls {
             command.arg("--tls-cert").arg(&stack.certificates.certificate);
             command.arg("--tls-key").arg(&stack.certificates.key);
+        }
+        if let Some(keytab) = options.keytab {
+            command.arg("--keytab").arg(keytab);
+            if !options.arguments.contains(&"--auth") {
+                command.args(["--auth", "negotiate,kerberos"]);
+            }
+        }
+        for principal in options.principals {
+            command.args(["--principal", principal]);
         }
         command.args(options.arguments);
         let mut process = Process::start(name, &mut command, &directory.join(format!("{name}.log")))?;

@@ -73,7 +73,7 @@ impl Fleet {
             // Every fourth listens on TLS, every third is behind a proxy.
             let tls = index % 4 == 3;
             let auth = if tls { "basic" } else { "ntlm,negotiate" };
-            let options = WindowsOptions { tls, arguments: &["--auth", auth] };
+            let options = WindowsOptions { tls, arguments: &["--auth", auth], ..WindowsOptions::default() };
             let host = fleet.stack.windows(&format!("host-{index}"), &options)?;
             let mut port: u16 = host.port.parse()?;
             if index % 3 == 0 {

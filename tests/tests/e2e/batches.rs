@@ -14,7 +14,7 @@ fn scene(hosts: usize) -> Result<(Stack, Vec<Agent>, Vec<Windows>)> {
     let stack = Stack::start(&[])?;
     stack.credential("ntlm", PASSWORD, &["--auth", "negotiate", "--scheme", "http"])?;
     let agents = ["agent-1", "agent-2"].map(|name| stack.agent(name, &[("LICTOR_AGENT_SLOTS", "4")]));
-    let options = WindowsOptions { tls: false, arguments: &["--auth", "ntlm,negotiate"] };
+    let options = WindowsOptions { tls: false, arguments: &["--auth", "ntlm,negotiate"], ..WindowsOptions::default() };
     let windows = (0..hosts).map(|index| stack.windows(&format!("win-{index}"), &options)).collect::<Result<_>>()?;
     Ok((stack, agents.into_iter().collect::<Result<_>>()?, windows))
 }

@@ -9,9 +9,12 @@ use lictor_tests::{PASSWORD, Stack, USER, WindowsOptions};
 #[test]
 fn test_run_and_script_work_over_each_kind_of_connection() -> Result<()> {
     let stack = Stack::start(&[])?;
-    let http = stack.windows("win-a", &WindowsOptions { tls: false, arguments: &["--auth", "ntlm,negotiate"] })?;
+    let http = stack.windows(
+        "win-a",
+        &WindowsOptions { tls: false, arguments: &["--auth", "ntlm,negotiate"], ..WindowsOptions::default() },
+    )?;
     let all = ["--auth", "basic,ntlm,negotiate"];
-    let https = stack.windows("win-b", &WindowsOptions { tls: true, arguments: &all })?;
+    let https = stack.windows("win-b", &WindowsOptions { tls: true, arguments: &all, ..WindowsOptions::default() })?;
     let password = stack.directory().join("password-direct");
     std::fs::write(&password, PASSWORD)?;
     let password = password.to_str().context("UTF-8")?;
@@ -80,7 +83,8 @@ fn our_standard_input_is_sent_as_it_comes() -> Result<()> {
 fn basic_over_plain_http_is_refused_before_anything_is_sent() -> Result<()> {
     let stack = Stack::start(&[])?;
     let arguments = ["--auth", "basic", "--allow-unencrypted"];
-    let windows = stack.windows("win-a", &WindowsOptions { tls: false, arguments: &arguments })?;
+    let windows =
+        stack.windows("win-a", &WindowsOptions { tls: false, arguments: &arguments, ..WindowsOptions::default() })?;
     let password = stack.directory().join("password-direct");
     std::fs::write(&password, PASSWORD)?;
     let password = password.to_str().context("UTF-8")?;
@@ -98,7 +102,10 @@ fn basic_over_plain_http_is_refused_before_anything_is_sent() -> Result<()> {
 #[test]
 fn an_untrusted_certificate_and_a_wrong_password_name_their_stage() -> Result<()> {
     let stack = Stack::start(&[])?;
-    let windows = stack.windows("win-b", &WindowsOptions { tls: true, arguments: &["--auth", "basic,negotiate"] })?;
+    let windows = stack.windows(
+        "win-b",
+        &WindowsOptions { tls: true, arguments: &["--auth", "basic,negotiate"], ..WindowsOptions::default() },
+    )?;
     let password = stack.directory().join("password-direct");
     std::fs::write(&password, "wrong")?;
     let password = password.to_str().context("UTF-8")?;

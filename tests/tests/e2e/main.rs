@@ -36,14 +36,20 @@ const FINAL: &[&str] = &["succeeded", "failed", "cancelled", "timed_out", "rejec
 
 /// A host that takes sealed NTLM over HTTP, and the credential `ntlm` for it.
 fn ntlm_host(stack: &Stack) -> Result<Windows> {
-    let windows = stack.windows("win-a", &WindowsOptions { tls: false, arguments: &["--auth", "ntlm,negotiate"] })?;
+    let windows = stack.windows(
+        "win-a",
+        &WindowsOptions { tls: false, arguments: &["--auth", "ntlm,negotiate"], ..WindowsOptions::default() },
+    )?;
     stack.credential("ntlm", PASSWORD, &["--auth", "negotiate", "--scheme", "http", "--port", &windows.port])?;
     Ok(windows)
 }
 
 /// A host that takes Basic over HTTPS with a private authority, and the credential `basic` for it.
 fn basic_host(stack: &Stack) -> Result<Windows> {
-    let windows = stack.windows("win-b", &WindowsOptions { tls: true, arguments: &["--auth", "basic"] })?;
+    let windows = stack.windows(
+        "win-b",
+        &WindowsOptions { tls: true, arguments: &["--auth", "basic"], ..WindowsOptions::default() },
+    )?;
     let ca = stack.certificates.ca.display().to_string();
     let options = ["--auth", "basic", "--scheme", "https", "--port", &windows.port, "--host-ca", &ca];
     stack.credential("basic", PASSWORD, &options)?;

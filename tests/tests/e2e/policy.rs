@@ -133,7 +133,10 @@ fn one_host_works_on_as_many_tasks_as_the_policy_says() -> Result<()> {
     let file = stack.directory().join("policy.toml");
     write(&file, "[tasks]\nconcurrent_per_host = 1\n")?;
     let _agent = stack.agent("agent-1", &[("LICTOR_AGENT_POLICY_FILE", &file.display().to_string())])?;
-    let windows = stack.windows("win-a", &WindowsOptions { tls: false, arguments: &["--auth", "ntlm,negotiate"] })?;
+    let windows = stack.windows(
+        "win-a",
+        &WindowsOptions { tls: false, arguments: &["--auth", "ntlm,negotiate"], ..WindowsOptions::default() },
+    )?;
     stack.credential(
         "ntlm",
         lictor_tests::PASSWORD,
