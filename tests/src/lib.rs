@@ -10,6 +10,7 @@ mod kdc;
 mod process;
 mod proxy;
 mod random;
+mod samba;
 mod stack;
 
 pub use certificates::Certificates;
@@ -18,6 +19,7 @@ pub use kdc::{Kdc, KdcOptions};
 pub use process::{Output, Process, Streaming};
 pub use proxy::{Cut, Direction, Proxy};
 pub use random::Random;
+pub use samba::{Carried, Samba};
 pub use stack::{Agent, ControlPlane, PASSWORD, Stack, USER, Windows, WindowsOptions};
 
 use std::path::{Path, PathBuf};

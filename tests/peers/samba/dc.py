@@ -17,8 +17,6 @@ import subprocess
 import sys
 import time
 
-from ldb import LdbError
-
 # Nothing is written beside this file, which may belong to somebody else than root.
 sys.dont_write_bytecode = True
 
@@ -45,11 +43,11 @@ def outside(directory):
     """Checks what can be checked, then becomes `unshare`."""
     missing = [program for program in PROGRAMS if not shutil.which(program)]
     if missing:
-        sys.exit(f"not installed: {', '.join(missing)}; README.md names the packages")
+        unavailable(f"not installed: {', '.join(missing)}; tests/peers/samba/README.md names the packages")
     namespaces = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
     trial = subprocess.run([*namespaces, "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if trial.returncode:
-        sys.exit(f"this machine lets us make no namespaces (root or CAP_SYS_ADMIN is needed): {trial.stderr.strip()}")
+        unavailable(f"a Samba domain needs namespaces, which this machine lets only root make: {trial.stderr.strip()}")
 
     tcp, udp = loopback()
     for inherited in (tcp, udp):
@@ -65,6 +63,12 @@ def outside(directory):
     os.execvp("unshare", [
         *namespaces, "/usr/bin/python3", os.path.abspath(__file__), "--directory", directory, "--inside", json.dumps(settings),
     ])
+
+
+def unavailable(why):
+    """Ends with the code by which a caller knows that no domain can be had here."""
+    print(why, file=sys.stderr)
+    sys.exit(3)
 
 
 def loopback():
@@ -193,16 +197,17 @@ def pings():
 def until(samba, what, check):
     """What `check` gives in the end, when it gives something and raises nothing."""
     end = time.monotonic() + DEADLINE
+    why = None
     while True:
         try:
             if found := check():
                 return found
-        except (OSError, LdbError):
-            pass
+        except Exception as error:  # A refused connection is another class in each library; the last one is told.
+            why = error
         if samba.poll() is not None:
             sys.exit(f"Samba ended with {samba.returncode} before {what}")
         if time.monotonic() > end:
-            sys.exit(f"still not so after {DEADLINE} s: {what}")
+            sys.exit(f"still not so after {DEADLINE} s: {what} ({why})")
         time.sleep(0.05)
 
 

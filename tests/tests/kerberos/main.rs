@@ -3,3 +3,4 @@
 #![expect(clippy::unwrap_used, reason = "what is exempt in tests should be so in the functions that they share")]
 
 mod harness;
+mod samba;
