@@ -1,6 +1,8 @@
 //! How a task's connection settings and its credential's become one complete set.
 
-use lictor_proto::v1::{AuthKind, ConnectionSettings, MessageEncryption, Scheme, ShellSettings, TaskSpec, task_spec};
+use lictor_proto::v1::{
+    AuthKind, ConnectionSettings, KerberosSettings, MessageEncryption, Scheme, ShellSettings, TaskSpec, task_spec,
+};
 
 /// Task over credential over general default, field by field; nothing is left unset.
 pub(crate) fn complete(task: Option<ConnectionSettings>, credential: &ConnectionSettings) -> ConnectionSettings {
@@ -29,6 +31,36 @@ pub(crate) fn complete(task: Option<ConnectionSettings>, credential: &Connection
         ),
         send_channel_bindings: Some(task.send_channel_bindings.or(credential.send_channel_bindings).unwrap_or(true)),
         allow_basic_over_http: Some(task.allow_basic_over_http.or(credential.allow_basic_over_http).unwrap_or(false)),
+        kerberos: Some(complete_kerberos(merge_kerberos(task.kerberos, credential.kerberos.as_ref()))),
+    }
+}
+
+/// One over the other, part by part; what neither sets stays unset.
+pub(crate) fn merge_kerberos(
+    own: Option<KerberosSettings>,
+    inherited: Option<&KerberosSettings>,
+) -> Option<KerberosSettings> {
+    let (Some(own), Some(inherited)) = (&own, inherited) else { return own.or_else(|| inherited.cloned()) };
+    let text = |own: &String, inherited: &String| if own.is_empty() { inherited.clone() } else { own.clone() };
+    Some(KerberosSettings {
+        realm: text(&own.realm, &inherited.realm),
+        spn_service: text(&own.spn_service, &inherited.spn_service),
+        spn_host: text(&own.spn_host, &inherited.spn_host),
+        delegate: own.delegate.or(inherited.delegate),
+        kinit_mode: if own.kinit_mode == 0 { inherited.kinit_mode } else { own.kinit_mode },
+        fresh_tickets: own.fresh_tickets.or(inherited.fresh_tickets),
+        trace: own.trace.or(inherited.trace),
+    })
+}
+
+/// The kinit mode stays unset where nobody set it: it follows from the credential's secret.
+fn complete_kerberos(settings: Option<KerberosSettings>) -> KerberosSettings {
+    let settings = settings.unwrap_or_default();
+    KerberosSettings {
+        delegate: Some(settings.delegate.unwrap_or(false)),
+        fresh_tickets: Some(settings.fresh_tickets.unwrap_or(false)),
+        trace: Some(settings.trace.unwrap_or(false)),
+        ..settings
     }
 }
 
@@ -43,6 +75,8 @@ pub(crate) fn shell_settings(spec: &mut TaskSpec) -> Option<&mut ShellSettings> 
 
 #[cfg(test)]
 mod tests {
+    use lictor_proto::v1::KinitMode;
+
     use super::*;
 
     #[test]
@@ -64,12 +98,23 @@ mod tests {
             auth: AuthKind::Ntlm.into(),
             skip_cert_check: Some(true),
             ca_pem: "credential".into(),
+            kerberos: Some(KerberosSettings {
+                realm: "CORP.EXAMPLE".into(),
+                delegate: Some(true),
+                kinit_mode: KinitMode::Manual.into(),
+                ..KerberosSettings::default()
+            }),
             ..ConnectionSettings::default()
         };
         let task = ConnectionSettings {
             port: 55985,
             skip_cert_check: Some(false),
             ca_pem: "task".into(),
+            kerberos: Some(KerberosSettings {
+                spn_host: "web1.corp.example".into(),
+                delegate: Some(false),
+                ..KerberosSettings::default()
+            }),
             ..ConnectionSettings::default()
         };
         let settings = complete(Some(task), &credential);
@@ -78,6 +123,10 @@ mod tests {
         assert_eq!(settings.auth(), AuthKind::Ntlm);
         assert_eq!(settings.skip_cert_check, Some(false));
         assert_eq!(settings.ca_pem, "task");
+        let kerberos = settings.kerberos.unwrap();
+        assert_eq!((kerberos.realm.as_str(), kerberos.spn_host.as_str()), ("CORP.EXAMPLE", "web1.corp.example"));
+        assert_eq!((kerberos.delegate, kerberos.kinit_mode()), (Some(false), KinitMode::Manual));
+        assert_eq!((kerberos.trace, kerberos.fresh_tickets), (Some(false), Some(false)));
         assert_eq!(complete(None, &credential).port, 5985);
     }
 }

@@ -240,8 +240,23 @@ pub(crate) fn vanished(why: Vanished, agent_name: &str) -> Failure {
 /// True when the result says that the host or the domain rejected the credential.
 pub(crate) fn rejects_credential(result: &TaskResult) -> bool {
     let rungs = result.rungs.iter().filter_map(|rung| rung.failure.as_ref());
-    result.failure.iter().chain(rungs).any(|failure| failure.code == "auth.rejected")
+    result.failure.iter().chain(rungs).any(|failure| REJECTIONS.contains(&failure.code.as_str()))
 }
+
+/// Codes by which agents say that a host, the domain or a KDC did not take a credential. Left out are the KDC's refusals that
+/// pass by themselves, or are about the agent's machine (`kerberos.logon_hours`, `kerberos.workstation`).
+const REJECTIONS: &[&str] = &[
+    "auth.rejected",
+    "kerberos.account_disabled",
+    "kerberos.account_expired",
+    "kerberos.account_locked",
+    "kerberos.account_revoked",
+    "kerberos.authentication_policy",
+    "kerberos.keytab_rejected",
+    "kerberos.password_expired",
+    "kerberos.password_must_change",
+    "kerberos.password_rejected",
+];
 
 /// Most agents named in one message; the rest stands in the candidates.
 const MAX_NAMED: usize = 10;

@@ -126,7 +126,13 @@ impl ControlPlane {
         let task = LiveTask {
             seq: transaction.next_seq,
             task_id: submission.task_id.clone(),
-            route: Route { tags: Vec::new(), scope: String::new(), capability: "command" },
+            route: Route {
+                tags: Vec::new(),
+                scope: String::new(),
+                capability: "command",
+                auth: 0,
+                realm: String::new(),
+            },
             credential: CREDENTIAL.into(),
             idempotent: submission.idempotent,
             queue_timeout: submission.queue_timeout,
@@ -414,7 +420,7 @@ fn start(waits: Waits, disk: &Disk, now: Now) -> Ledger {
     };
     // What the store does not keep is not there after a start.
     let tasks = disk.live.values().map(|task| LiveTask { received: 0, deadline: None, ..task.clone() }).collect();
-    let credentials = [(CREDENTIAL.to_owned(), CredentialState { version: 1, rejected: false })].into();
+    let credentials = [(CREDENTIAL.to_owned(), CredentialState { version: 1, ..CredentialState::default() })].into();
     Ledger::new(settings, disk.agents.values().cloned().collect(), tasks, Vec::new(), credentials, now)
 }
 
@@ -442,6 +448,7 @@ fn enrolled(name: &str) -> AgentEntry {
         journal_lost: false,
         instance_id: String::new(),
         degraded: Vec::new(),
+        kerberos_principals: Vec::new(),
         slots_used: 0,
         resident_bytes: 0,
         link: None,

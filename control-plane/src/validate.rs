@@ -3,19 +3,21 @@
 //! Pure. What passes is complete: defaults that do not depend on the credential are filled in.
 
 mod batch;
+mod credential;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use lictor_proto::MAX_INPUT_BYTES;
 use lictor_proto::v1::{
-    AgentSelector, AuthKind, ConnectionSettings, CreateJoinTokenRequest, CreateUserRequest, Credential, EnrollRequest,
-    Hello, IssueUserTokenRequest, MessageEncryption, Scheme, ScriptLanguage, ShellSettings, StderrFormat, Target,
-    TaskSpec, task_spec,
+    AgentSelector, AuthKind, ConnectionSettings, CreateJoinTokenRequest, CreateUserRequest, EnrollRequest, Hello,
+    IssueUserTokenRequest, MessageEncryption, Scheme, ScriptLanguage, ShellSettings, StderrFormat, Target, TaskSpec,
+    task_spec,
 };
 
 use crate::access::Role;
 pub(crate) use batch::batch;
+pub(crate) use credential::{credential, secret_fits};
 
 /// What is wrong, field by field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,12 +62,15 @@ impl Checker {
         let good = path.is_empty()
             || (path.starts_with('/') && path.len() <= 256 && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#'));
         self.check(good, &field("path"), "begins with `/`; at most 256 visible ASCII characters without `#`");
-        self.check(AuthKind::try_from(connection.auth).is_ok(), &field("auth"), "basic, ntlm or negotiate");
+        self.check(AuthKind::try_from(connection.auth).is_ok(), &field("auth"), "basic, ntlm, negotiate or kerberos");
         let encryption = MessageEncryption::try_from(connection.message_encryption);
         self.check(encryption.is_ok(), &field("message_encryption"), "auto, always or never");
         let ca = &connection.ca_pem;
         let good = ca.is_empty() || (ca.len() <= 64 << 10 && ca.contains("-----BEGIN CERTIFICATE-----"));
         self.check(good, &field("ca_pem"), "PEM certificates, at most 64 KiB");
+        if let Some(kerberos) = &connection.kerberos {
+            self.kerberos(&field("kerberos"), kerberos);
+        }
     }
 
     fn selector(&mut self, selector: &AgentSelector) {
@@ -169,32 +174,6 @@ pub(crate) fn task(mut spec: TaskSpec, idempotency_key: &str) -> Result<(TaskSpe
     checker.finish((spec, queue_timeout))
 }
 
-/// A checked credential.
-pub(crate) fn credential(credential: Option<Credential>, password: Option<&str>) -> Result<Credential, Violations> {
-    let mut checker = Checker::default();
-    let credential = credential.unwrap_or_default();
-    checker.check(is_name(&credential.name), "credential.name", NAME);
-    let user = &credential.username;
-    checker.check(!user.is_empty() && is_text(user, 256), "credential.username", "one line of 1 to 256 characters");
-    checker.check(is_text(&credential.domain, 255), "credential.domain", "one line of at most 255 characters");
-    let twice = !credential.domain.is_empty() && user.contains(['\\', '@']);
-    checker.check(!twice, "credential.domain", "empty when the user name holds a domain already");
-    if let Some(connection) = &credential.connection {
-        checker.connection("credential.connection", connection);
-    }
-    checker.check(is_scope(&credential.scope), "credential.scope", SCOPE);
-    checker.check(
-        is_text(&credential.description, 500),
-        "credential.description",
-        "one line of at most 500 characters",
-    );
-    if let Some(password) = password {
-        let good = !password.is_empty() && password.len() <= 4096 && !password.contains('\0');
-        checker.check(good, "password", "1 to 4096 bytes without NUL");
-    }
-    checker.finish(credential)
-}
-
 /// A checked request for a join token, and how long the token lasts.
 pub(crate) fn join_token(request: &CreateJoinTokenRequest) -> Result<Option<Duration>, Violations> {
     let mut checker = Checker::default();
@@ -266,7 +245,7 @@ pub(crate) fn reason(text: &str) -> String {
 
 /// Takes control characters out of what a Hello says for people to read.
 pub(crate) fn hello(hello: &mut Hello) {
-    let texts = hello.degraded.iter_mut().chain(&mut hello.capabilities);
+    let texts = hello.degraded.iter_mut().chain(&mut hello.capabilities).chain(&mut hello.kerberos_principals);
     for text in texts.chain([&mut hello.version, &mut hello.instance_id]) {
         text.retain(|c| !c.is_control());
     }
@@ -475,16 +454,5 @@ mod tests {
         let mut spec = good();
         spec.target = Some(Target { host: "[::1]".into(), connection: None });
         assert_eq!(task(spec, "").unwrap().0.target.unwrap().host, "::1");
-    }
-
-    #[test]
-    fn a_domain_is_given_once() {
-        let twice = Credential {
-            name: "n".into(),
-            username: "CORP\\alice".into(),
-            domain: "CORP".into(),
-            ..Credential::default()
-        };
-        assert!(credential(Some(twice), None).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! `CredentialService`. A password goes from the message into memory that is zeroed, and from there to the engine.
+//! `CredentialService`. A password or keytab goes from the message into memory that is zeroed, and from there to the engine.
 
 use lictor_proto::v1::credential_service_server::CredentialService;
 use lictor_proto::v1::{
@@ -21,13 +21,18 @@ impl CredentialService for Api {
         request: Request<PutCredentialRequest>,
     ) -> Result<Response<PutCredentialResponse>, Status> {
         let by = caller(&request)?;
-        let PutCredentialRequest { credential, password } = request.into_inner();
-        let password = password.map(Zeroizing::new);
-        let credential = validate::credential(credential, password.as_ref().map(|password| password.as_str()))?;
+        let PutCredentialRequest { credential, password, keytab } = request.into_inner();
+        let (password, keytab) = (password.map(Zeroizing::new), Zeroizing::new(keytab));
+        let credential =
+            validate::credential(credential, password.as_ref().map(|password| password.as_str()), &keytab)?;
         if by.scope_for(&credential.scope).is_none() {
             return Err(outside(&by));
         }
-        let credential = Box::new(NewCredential { credential, password });
+        let secret = match password {
+            Some(mut password) => Some(Zeroizing::new(std::mem::take(&mut *password).into_bytes())),
+            None => Some(keytab).filter(|keytab| !keytab.is_empty()),
+        };
+        let credential = Box::new(NewCredential { credential, secret });
         let credential = self.engine.ask(|reply| Command::PutCredential { credential, by, reply }).await?;
         Ok(Response::new(PutCredentialResponse { credential: Some(credential) }))
     }

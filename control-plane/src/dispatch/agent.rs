@@ -36,6 +36,8 @@ pub(crate) struct AgentEntry {
     /// Which process of it spoke last; a drain ends with the process it was asked of.
     pub(crate) instance_id: String,
     pub(crate) degraded: Vec<String>,
+    /// Of the last Hello; not stored, because only a connected agent's count.
+    pub(crate) kerberos_principals: Vec<String>,
     pub(crate) slots_used: u32,
     pub(crate) resident_bytes: u64,
     pub(crate) link: Option<Link>,
@@ -100,6 +102,7 @@ impl AgentEntry {
             resident_bytes: self.resident_bytes,
             description: self.description.clone(),
             capabilities: self.capabilities.clone(),
+            kerberos_principals: self.kerberos_principals.clone(),
         }
     }
 }

@@ -72,6 +72,7 @@ impl Ledger {
         agent.slots = hello.slots;
         agent.capabilities.clone_from(&hello.capabilities);
         agent.degraded.clone_from(&hello.degraded);
+        agent.kerberos_principals.clone_from(&hello.kerberos_principals);
         agent.last_seen_at = Some(now.wall);
         agent.link = Some(Link { session, draining: hello.draining, credit: 0, spent: 0, held: BTreeSet::new() });
         let drain_reason = agent.drain_reason.clone();
@@ -344,7 +345,9 @@ impl Ledger {
                 task.handed_back.insert(agent_id.to_owned(), clipped(words, MAX_REASON_BYTES));
                 let Some(task) = self.tasks.get(&reference.task_id) else { return Ok(()) };
                 // A policy stays as it is; nobody is to wait for it to change.
-                if reason == HandBackReason::Policy && self.agents.values().all(|agent| routing::never(agent, task)) {
+                let credential = self.credentials.get(&task.credential);
+                let none_can = || self.agents.values().all(|agent| routing::never(agent, task, credential));
+                if reason == HandBackReason::Policy && none_can() {
                     let candidates = self.candidates_of(task);
                     let result = failure::result(TaskState::Rejected, hand_back.failure);
                     self.finish(&reference.task_id, bounded(result), candidates, false, now);
@@ -492,6 +495,8 @@ pub(crate) fn check_hello(hello: &Hello) -> Result<(), ProtocolError> {
         || !validate::are_tags(&hello.tags)
         || hello.capabilities.len() + hello.degraded.len() > 200
         || texts.into_iter().any(|text| text.len() > 1000)
+        || hello.kerberos_principals.len() > MAX_PRINCIPALS
+        || hello.kerberos_principals.iter().any(|principal| principal.len() > 1000)
     {
         return Err(ProtocolError("a Hello without an instance id, or beyond the bounds of its texts".into()));
     }
@@ -552,6 +557,8 @@ pub(super) const MAX_NAMED_TASKS: usize = 10_000;
 const MAX_RESULT_BYTES: usize = 256 << 10;
 /// Processes that are remembered after they were replaced. What they had under way is gone long before so many have followed.
 const MAX_FORMER: usize = 8;
+/// Principals that one agent may announce; the contract says so.
+const MAX_PRINCIPALS: usize = 1000;
 /// As many as can be asked for.
 const MAX_VARIABLES: usize = 64;
 const MAX_TEXT_BYTES: usize = 4 << 10;

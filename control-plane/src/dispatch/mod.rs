@@ -6,6 +6,7 @@
 
 mod agent;
 mod batches;
+mod kerberos;
 mod link;
 mod polling;
 mod queue;
@@ -33,6 +34,7 @@ use schedule::Busy;
 
 pub(crate) use agent::{AgentEntry, SessionId};
 pub(crate) use batches::{BatchEntry, BatchRecord, Stop, Threshold};
+pub(crate) use kerberos::{Needs, is_kerberos_only, is_on_agent};
 pub(crate) use link::{HeldFact, HeldFacts, ProtocolError, check_hello};
 pub(crate) use routing::Route;
 pub(crate) use schedule::{Backlog, Limits};
@@ -50,10 +52,11 @@ pub(crate) struct Settings {
 }
 
 /// What the ledger knows of a credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CredentialState {
     pub(crate) version: u64,
     pub(crate) rejected: bool,
+    pub(crate) needs: Needs,
 }
 
 /// What must be stored and sent.
@@ -252,8 +255,8 @@ impl Ledger {
     }
 
     fn candidates_of(&self, task: &LiveTask) -> Vec<Candidate> {
-        let held_back = self.held_back(task);
-        let candidate = |agent| self.polling.candidate(routing::candidate(agent, task, held_back.as_ref()));
+        let (held_back, credential) = (self.held_back(task), self.credentials.get(&task.credential));
+        let candidate = |agent| self.polling.candidate(routing::candidate(agent, task, credential, held_back.as_ref()));
         let mut all: Vec<Candidate> = self.agents.values().map(candidate).collect();
         all.sort_by(|a, b| a.agent_name.cmp(&b.agent_name));
         all.truncate(MAX_CANDIDATES);
@@ -357,8 +360,8 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn credential(&self, name: &str) -> Option<CredentialState> {
-        self.credentials.get(name).copied()
+    pub(crate) fn credential(&self, name: &str) -> Option<&CredentialState> {
+        self.credentials.get(name)
     }
 
     /// A credential was stored.
@@ -372,11 +375,14 @@ impl Ledger {
         self.reject_waiting_for(name, now);
     }
 
-    /// A host rejected this version of a credential: it is handed out no more.
+    /// A host rejected this version of a credential: it is handed out no more. What is on agents changes there, without a new
+    /// version: each agent remembers by itself what was rejected.
     pub(crate) fn credential_rejected(&mut self, name: &str, version: u64, now: Now) {
         match self.credentials.get_mut(name) {
             // The secret has changed meanwhile: the rejection is about another one.
-            Some(state) if state.version == version && !state.rejected => state.rejected = true,
+            Some(state) if state.version == version && !state.rejected && !state.needs.on_agent => {
+                state.rejected = true
+            }
             _ => return,
         }
         self.outcome.rejected_credentials.push((name.to_owned(), version));

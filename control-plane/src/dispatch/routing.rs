@@ -4,6 +4,7 @@
 
 use lictor_proto::v1::{Candidate, TaskSpec, task_spec};
 
+use super::CredentialState;
 use super::agent::AgentEntry;
 use super::task::LiveTask;
 
@@ -16,6 +17,10 @@ pub(crate) struct Route {
     pub(crate) scope: String,
     /// Capability that the task's kind needs.
     pub(crate) capability: &'static str,
+    /// How to authenticate, when the task says so itself.
+    pub(crate) auth: i32,
+    /// Realm of the user, when the task says so itself.
+    pub(crate) realm: String,
 }
 
 impl Route {
@@ -27,12 +32,20 @@ impl Route {
             Some(task_spec::Kind::Command(_)) => "command",
             Some(task_spec::Kind::Script(_)) => "script",
         };
-        Self { tags: selector.tags, scope: selector.scope, capability }
+        let connection = spec.target.as_ref().and_then(|target| target.connection.as_ref());
+        let auth = connection.map(|connection| connection.auth).unwrap_or_default();
+        let kerberos = connection.and_then(|connection| connection.kerberos.as_ref());
+        let realm = kerberos.map(|kerberos| kerberos.realm.clone()).unwrap_or_default();
+        Self { tags: selector.tags, scope: selector.scope, capability, auth, realm }
     }
 }
 
 /// Why an agent cannot take a task now: stable code and words. What lasts comes before what passes.
-pub(crate) fn obstacle(agent: &AgentEntry, task: &LiveTask) -> Option<(&'static str, String)> {
+pub(crate) fn obstacle(
+    agent: &AgentEntry,
+    task: &LiveTask,
+    credential: Option<&CredentialState>,
+) -> Option<(&'static str, String)> {
     if agent.revoked.is_some() {
         return Some(("revoked", "its identity was revoked".into()));
     }
@@ -52,6 +65,9 @@ pub(crate) fn obstacle(agent: &AgentEntry, task: &LiveTask) -> Option<(&'static 
     if !agent.capabilities.iter().any(|c| c == task.route.capability) {
         return Some(("missing_capability", format!("it cannot do tasks of the kind {}", task.route.capability)));
     }
+    if let Some(obstacle) = credential.and_then(|credential| kerberos_obstacle(agent, task, credential)) {
+        return Some(obstacle);
+    }
     if agent.is_draining() {
         return Some(("draining", "it is draining".into()));
     }
@@ -61,15 +77,37 @@ pub(crate) fn obstacle(agent: &AgentEntry, task: &LiveTask) -> Option<(&'static 
     None
 }
 
+fn kerberos_obstacle(
+    agent: &AgentEntry,
+    task: &LiveTask,
+    credential: &CredentialState,
+) -> Option<(&'static str, String)> {
+    let needs = &credential.needs;
+    if needs.kerberos(task.route.auth) && !agent.capabilities.iter().any(|c| c == KERBEROS) {
+        return Some(("missing_capability", format!("it cannot do {KERBEROS}, which the credential needs")));
+    }
+    let principal = needs.keytab_of.as_ref()?;
+    if principal.is_among(&agent.kerberos_principals, &task.route.realm) {
+        return None;
+    }
+    let name = principal.name(&task.route.realm);
+    Some(("missing_keytab", format!("none of its keytabs holds a key of {name}")))
+}
+
 /// Whether waiting for this agent is in vain: what keeps it from the task does not pass.
-pub(crate) fn never(agent: &AgentEntry, task: &LiveTask) -> bool {
-    let lasting = ["revoked", "scope", "missing_tag", "handed_back", "missing_capability"];
-    obstacle(agent, task).is_some_and(|(code, _)| lasting.contains(&code))
+pub(crate) fn never(agent: &AgentEntry, task: &LiveTask, credential: Option<&CredentialState>) -> bool {
+    let lasting = ["revoked", "scope", "missing_tag", "handed_back", "missing_capability", "missing_keytab"];
+    obstacle(agent, task, credential).is_some_and(|(code, _)| lasting.contains(&code))
 }
 
 /// The agent as a candidate for the task, which something beside the agents may hold back.
-pub(crate) fn candidate(agent: &AgentEntry, task: &LiveTask, held_back: Option<&(&'static str, String)>) -> Candidate {
-    let (eligible, code, reason) = match obstacle(agent, task).or_else(|| held_back.cloned()) {
+pub(crate) fn candidate(
+    agent: &AgentEntry,
+    task: &LiveTask,
+    credential: Option<&CredentialState>,
+    held_back: Option<&(&'static str, String)>,
+) -> Candidate {
+    let (eligible, code, reason) = match obstacle(agent, task, credential).or_else(|| held_back.cloned()) {
         Some((code, reason)) => (false, code, reason),
         None => (true, "eligible", "it can take the task".to_owned()),
     };
@@ -91,6 +129,8 @@ fn serves(agent: &str, task: &str) -> bool {
         || task.strip_prefix(agent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Capability of agents that can do Kerberos.
+const KERBEROS: &str = "kerberos";
 /// A task carries the reasons of up to a thousand agents in one message.
 pub(super) const MAX_REASON_BYTES: usize = 500;
 

@@ -109,7 +109,7 @@ impl Ledger {
             {
                 continue;
             }
-            let Self { agents, tasks, busy, queue, settings, .. } = self;
+            let Self { agents, tasks, busy, queue, settings, credentials, .. } = self;
             let limits = &settings.limits;
             let pick = queue.pick(
                 &lane,
@@ -119,9 +119,10 @@ impl Ledger {
                         return None;
                     }
                     let task = tasks.get(task_id)?;
-                    let fitting = room
-                        .iter()
-                        .filter(|(id, _)| agents.get(*id).is_some_and(|a| routing::obstacle(a, task).is_none()));
+                    let credential = credentials.get(&task.credential);
+                    let fitting = room.iter().filter(|(id, _)| {
+                        agents.get(*id).is_some_and(|agent| routing::obstacle(agent, task, credential).is_none())
+                    });
                     let best = fitting.max_by_key(|(_, free)| **free).map(|(id, _)| id.clone());
                     if best.is_none() {
                         hopeless.insert(Arc::clone(shape));

@@ -43,7 +43,7 @@ impl World {
             limits: Limits::default(),
         };
         let now = Now { instant: Instant::now(), wall: UnixMillis(1_000_000) };
-        let credentials = [("web".to_owned(), CredentialState { version: 1, rejected: false })].into();
+        let credentials = [("web".to_owned(), CredentialState { version: 1, ..CredentialState::default() })].into();
         let agents = agents.iter().map(|name| agent(name)).collect();
         Self {
             ledger: Ledger::new(settings, agents, Vec::new(), Vec::new(), credentials, now),
@@ -97,7 +97,13 @@ impl World {
         LiveTask {
             seq: i64::try_from(self.ledger.tasks.len() + self.finished.len()).unwrap(),
             task_id: id.into(),
-            route: Route { tags: Vec::new(), scope: String::new(), capability: "command" },
+            route: Route {
+                tags: Vec::new(),
+                scope: String::new(),
+                capability: "command",
+                auth: 0,
+                realm: String::new(),
+            },
             credential: "web".into(),
             idempotent: false,
             queue_timeout: QUEUE,
@@ -186,6 +192,7 @@ fn agent(name: &str) -> AgentEntry {
         journal_lost: false,
         instance_id: String::new(),
         degraded: Vec::new(),
+        kerberos_principals: Vec::new(),
         slots_used: 0,
         resident_bytes: 0,
         link: None,

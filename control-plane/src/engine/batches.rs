@@ -30,6 +30,9 @@ impl Engine {
         if let Err(refusal) = self.may_use_credential(&new.credential, &new.scope, by).await? {
             return Ok(Err(refusal));
         }
+        if let Some(refusal) = new.tasks.iter().find_map(|task| self.fits_credential(&task.spec).err()) {
+            return Ok(Err(refusal));
+        }
         if let Err(refusal) = self.has_room(new.tasks.len()) {
             return Ok(Err(refusal));
         }

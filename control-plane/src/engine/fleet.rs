@@ -181,6 +181,7 @@ impl Engine {
             journal_lost: false,
             instance_id: String::new(),
             degraded: Vec::new(),
+            kerberos_principals: Vec::new(),
             slots_used: 0,
             resident_bytes: 0,
             link: None,

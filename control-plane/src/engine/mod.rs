@@ -330,6 +330,9 @@ impl Engine {
         if let Err(refusal) = self.may_use_credential(name, scope, by).await? {
             return Ok(Err(refusal));
         }
+        if let Err(refusal) = self.fits_credential(&task.spec) {
+            return Ok(Err(refusal));
+        }
         if let Err(refusal) = self.has_room(1) {
             return Ok(Err(refusal));
         }

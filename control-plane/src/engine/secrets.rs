@@ -4,8 +4,8 @@
 
 use lictor_proto::sealing::{Binding, seal};
 use lictor_proto::v1::{
-    Assignment, Credential, CredentialIdentity, Failure, SealedSecret, ServerEvent, TaskRef, TaskSpec, server_event,
-    task_spec,
+    Assignment, AuthKind, ConnectionSettings, Credential, CredentialIdentity, CredentialSecretKind, Failure,
+    SealedSecret, ServerEvent, TaskRef, TaskSpec, server_event, task_spec,
 };
 use prost::Message as _;
 use serde_json::json;
@@ -18,18 +18,25 @@ use crate::access::{Caller, within};
 use crate::audit::{Action, Actor, Event};
 use crate::clock::Now;
 use crate::connection;
-use crate::dispatch::{Assign, CredentialState};
+use crate::dispatch::{Assign, is_on_agent};
 use crate::failure;
 use crate::store::secrets::{self, CredentialRecord};
 use crate::store::{StoreError, tasks};
-use crate::validate::quoted;
+use crate::validate::{self, quoted};
 use crate::vault::{Encrypted, VaultError};
 
 /// A credential to be stored, checked.
 pub(crate) struct NewCredential {
     pub(crate) credential: Credential,
-    /// Unset: keep the stored one.
-    pub(crate) password: Option<Zeroizing<String>>,
+    /// A password or a keytab. Unset: keep the stored one, or it is on the agent.
+    pub(crate) secret: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// What a credential will have to prove who its user is.
+struct Proof {
+    kind: CredentialSecretKind,
+    agent_path: String,
+    secret: Encrypted,
 }
 
 impl Engine {
@@ -39,12 +46,12 @@ impl Engine {
         by: &Caller,
         now: Now,
     ) -> Result<Result<Credential, Refusal>, StoreError> {
-        let NewCredential { credential, password } = new;
+        let NewCredential { credential, secret } = new;
         let old = secrets::credential(self.database().await?, &credential.name).await?;
         if old.as_ref().is_some_and(|old| old.deleted_at.is_none() && !by.sees(&old.scope)) {
             return Ok(Err(Refusal::Taken(format!("the name {:?} is taken; choose another", credential.name))));
         }
-        let (version, secret) = match self.next_secret(&credential, password, old.as_ref()) {
+        let (version, proof) = match self.next_secret(&credential, secret, old.as_ref()) {
             Ok(next) => next,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -66,56 +73,79 @@ impl Engine {
             no_profile: credential.no_profile,
             description: credential.description,
             version,
-            secret,
+            secret_kind: proof.kind,
+            agent_path: proof.agent_path,
+            secret: proof.secret,
             updated_at: now.wall,
             deleted_at: None,
         };
         secrets::save_credential(self.database().await?, &record).await?;
-        let state = CredentialState { version, rejected: record.rejected_at.is_some() };
-        self.parts.ledger.credential_stored(&record.name, state);
+        self.parts.ledger.credential_stored(&record.name, record.state());
         info!(credential = record.name, version, "Credential stored");
-        let details = json!({ "version": version, "scope": record.scope, "username": record.qualified_username() });
+        let details = json!({
+            "version": version,
+            "scope": record.scope,
+            "username": record.qualified_username(),
+            "secret_kind": record.secret_kind.as_str_name(),
+        });
         self.audit_of(by, Action::CredentialStored, ("credential", &record.name), details, now).await?;
         Ok(Ok(record.view()))
     }
 
     /// Version and encrypted secret of what is to be stored.
     ///
-    /// A changed user or domain counts as a changed secret: hosts reject the pair, and agents key their memory of
+    /// A changed user, domain or realm counts as a changed secret: hosts reject the pair, and agents key their memory of
     /// rejections by the version. A deleted credential's version is never used again for the same reason.
     fn next_secret(
         &self,
         credential: &Credential,
-        password: Option<Zeroizing<String>>,
+        given: Option<Zeroizing<Vec<u8>>>,
         old: Option<&CredentialRecord>,
-    ) -> Result<(u64, Encrypted), Refusal> {
+    ) -> Result<(u64, Proof), Refusal> {
         let vault = &self.parts.vault;
         let name = credential.name.as_str();
         let internal = |error: VaultError| Refusal::Internal(error.to_string());
-        let Some(kept) = old.filter(|old| old.deleted_at.is_none()) else {
+        let kept = old.filter(|old| old.deleted_at.is_none());
+        let wanted = credential.secret_kind();
+        let keeps = wanted == CredentialSecretKind::Unspecified;
+        let kind = match kept {
+            _ if !keeps => wanted,
+            Some(kept) => kept.secret_kind,
+            None => return Err(needs_secret()),
+        };
+        let connection = credential.connection.clone().unwrap_or_default();
+        validate::secret_fits(kind, &connection).map_err(|violations| Refusal::Invalid(violations.to_string()))?;
+        let on_agent = is_on_agent(kind);
+        let agent_path = match kept {
+            Some(kept) if keeps && credential.agent_path.is_empty() => kept.agent_path.clone(),
+            _ => credential.agent_path.clone(),
+        };
+        let same_kind = |kept: &&CredentialRecord| kept.secret_kind == kind;
+        let stored = kept.filter(same_kind).map(|kept| vault.decrypt(name, kept.version, &kept.secret));
+        let given = if on_agent { Some(Zeroizing::default()) } else { given };
+        let (secret, same_secret) = match (given, stored) {
+            (None, None) => return Err(needs_secret()),
+            (None, Some(stored)) => (stored.map_err(internal)?, true),
+            (Some(given), Some(Ok(stored))) => {
+                let same = bool::from(given.as_slice().ct_eq(&stored));
+                (given, same)
+            }
+            // The last: stored with a master key that is gone; a new secret makes it whole again.
+            (Some(given), None | Some(Err(_))) => (given, false),
+        };
+        let proof = |secret| Proof { kind, agent_path: agent_path.clone(), secret };
+        let Some(kept) = kept else {
             let version = old.map_or(1, |old| old.version + 1);
-            let password = password.ok_or_else(|| Refusal::Invalid("password: a new credential needs one".into()))?;
-            return Ok((version, vault.encrypt(name, version, password.as_bytes()).map_err(internal)?));
+            return Ok((version, proof(vault.encrypt(name, version, &secret).map_err(internal)?)));
         };
-        let same_user = kept.username == credential.username && kept.domain == credential.domain;
-        let stored = vault.decrypt(name, kept.version, &kept.secret);
-        let secret = match (password, stored) {
-            (None, Err(error)) => return Err(internal(error)),
-            (None, Ok(stored)) => (stored, same_user),
-            (Some(password), Ok(stored)) => {
-                let same = bool::from(password.as_bytes().ct_eq(&stored));
-                (Zeroizing::new(password.as_bytes().to_vec()), same && same_user)
-            }
-            // Stored with a master key that is gone; a new password makes it whole again.
-            (Some(password), Err(_)) => (Zeroizing::new(password.as_bytes().to_vec()), false),
-        };
-        match secret {
-            (_, true) => Ok((kept.version, kept.secret.clone())),
-            (secret, false) => {
-                let version = kept.version + 1;
-                Ok((version, vault.encrypt(name, version, &secret).map_err(internal)?))
-            }
+        let same_user = kept.username == credential.username
+            && kept.domain == credential.domain
+            && realm_of(&kept.connection) == realm_of(&connection);
+        if same_secret && same_user && kept.agent_path == agent_path {
+            return Ok((kept.version, proof(kept.secret.clone())));
         }
+        let version = kept.version + 1;
+        Ok((version, proof(vault.encrypt(name, version, &secret).map_err(internal)?)))
     }
 
     pub(super) async fn delete_credential(
@@ -165,6 +195,20 @@ impl Engine {
         }))
     }
 
+    /// Whether a task can use the credential's secret the way it wants to authenticate.
+    pub(super) fn fits_credential(&self, spec: &TaskSpec) -> Result<(), Refusal> {
+        let Some(state) = self.parts.ledger.credential(&spec.credential) else { return Ok(()) };
+        let own = spec.target.as_ref().and_then(|target| target.connection.as_ref()).map_or(0, |own| own.auth);
+        let auth = AuthKind::try_from(if own == 0 { state.needs.auth } else { own }).unwrap_or_default();
+        if state.needs.only_kerberos && matches!(auth, AuthKind::Basic | AuthKind::Ntlm) {
+            let name = &spec.credential;
+            return Err(Refusal::Invalid(format!(
+                "target.connection.auth: kerberos or negotiate, as the credential {name} holds no password"
+            )));
+        }
+        Ok(())
+    }
+
     /// Records an assignment and makes its message: the connection complete, the secret sealed to the agent.
     pub(super) async fn assignment(
         &mut self,
@@ -197,7 +241,7 @@ impl Engine {
             spec: Some(complete(spec, &record)),
             lease: prost_types::Duration::try_from(*lease).ok(),
             identity: Some(identity(&record)),
-            secret: Some(secret),
+            secret,
         };
         Ok(Ok(ServerEvent { event: Some(server_event::Event::Assignment(assignment)) }))
     }
@@ -288,11 +332,15 @@ impl Engine {
             spec: Some(complete(spec, &record)),
             lease: prost_types::Duration::try_from(assign.lease).ok(),
             identity: Some(identity(&record)),
-            secret: Some(secret),
+            secret,
         }))
     }
 
-    fn sealed(&self, assign: &Assign, record: &CredentialRecord) -> Result<SealedSecret, Unsealable> {
+    /// Nothing when the secret is on the agent.
+    fn sealed(&self, assign: &Assign, record: &CredentialRecord) -> Result<Option<SealedSecret>, Unsealable> {
+        if is_on_agent(record.secret_kind) {
+            return Ok(None);
+        }
         let agent = self.parts.ledger.agent(&assign.agent_id).ok_or(Unsealable::NoAgent)?;
         let secret = self.parts.vault.decrypt(&record.name, record.version, &record.secret)?;
         let binding = Binding {
@@ -302,12 +350,20 @@ impl Engine {
             credential: &record.name,
             credential_version: record.version,
         };
-        Ok(seal(&agent.sealing_key, &binding, &secret)?)
+        Ok(Some(seal(&agent.sealing_key, &binding, &secret)?))
     }
 }
 
 fn no_credential(name: &str) -> Refusal {
     Refusal::NotFound(format!("there is no credential named {name:?}; store it with `lictor credential put`"))
+}
+
+fn needs_secret() -> Refusal {
+    Refusal::Invalid("password: a new credential, or a new kind of secret, needs a password or a keytab".into())
+}
+
+fn realm_of(connection: &ConnectionSettings) -> &str {
+    connection.kerberos.as_ref().map(|kerberos| kerberos.realm.as_str()).unwrap_or_default()
 }
 
 pub(super) fn scope_of(spec: &TaskSpec) -> &str {
@@ -325,7 +381,13 @@ enum Unsealable {
 }
 
 fn identity(record: &CredentialRecord) -> CredentialIdentity {
-    CredentialIdentity { name: record.name.clone(), version: record.version, username: record.qualified_username() }
+    CredentialIdentity {
+        name: record.name.clone(),
+        version: record.version,
+        username: record.qualified_username(),
+        secret_kind: record.secret_kind.into(),
+        agent_path: record.agent_path.clone(),
+    }
 }
 
 /// Leaves out what following a command does not need: it may be large, and was handed over before.

@@ -85,7 +85,7 @@ impl Bench {
         let running = tokio::spawn(engine.run(stop.clone()));
         let bench = Self { dir, engine: handle, readers, metrics, stop, running };
         let credential = Credential { name: "web".into(), username: "u".into(), ..Credential::default() };
-        let credential = NewCredential { credential, password: Some(Zeroizing::new("p".into())) };
+        let credential = NewCredential { credential, secret: Some(Zeroizing::new(b"p".to_vec())) };
         let put = |reply| Command::PutCredential { credential: Box::new(credential), by: caller(), reply };
         bench.engine.ask(put).await.unwrap();
         bench
@@ -194,6 +194,7 @@ fn agent() -> AgentEntry {
         journal_lost: false,
         instance_id: String::new(),
         degraded: Vec::new(),
+        kerberos_principals: Vec::new(),
         slots_used: 0,
         resident_bytes: 0,
         link: None,

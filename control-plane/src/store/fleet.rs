@@ -152,6 +152,7 @@ fn agent_from_row(row: &SqliteRow) -> Result<AgentEntry, StoreError> {
         journal_lost: row.try_get("journal_lost")?,
         instance_id: row.try_get("instance_id")?,
         degraded: Vec::new(),
+        kerberos_principals: Vec::new(),
         slots_used: 0,
         resident_bytes: 0,
         link: None,

@@ -1,13 +1,13 @@
 //! Records of WinRM credentials. Secrets come in and go out encrypted.
 
-use lictor_proto::v1::{ConnectionSettings, Credential};
+use lictor_proto::v1::{ConnectionSettings, Credential, CredentialSecretKind};
 use prost::Message as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
 use super::{StoreError, millis, signed, unsigned};
 use crate::clock::UnixMillis;
-use crate::dispatch::CredentialState;
+use crate::dispatch::{CredentialState, Needs};
 use crate::vault::Encrypted;
 
 /// A credential as it is stored.
@@ -21,6 +21,10 @@ pub(crate) struct CredentialRecord {
     pub(crate) description: String,
     pub(crate) scope: String,
     pub(crate) version: u64,
+    pub(crate) secret_kind: CredentialSecretKind,
+    /// Where the secret is on the agent, if it is there.
+    pub(crate) agent_path: String,
+    /// Of nothing when the secret is on the agent.
     pub(crate) secret: Encrypted,
     pub(crate) created_at: UnixMillis,
     pub(crate) updated_at: UnixMillis,
@@ -42,6 +46,17 @@ impl CredentialRecord {
             updated_at: Some(self.updated_at.timestamp()),
             rejected_at: self.rejected_at.map(UnixMillis::timestamp),
             scope: self.scope.clone(),
+            secret_kind: self.secret_kind.into(),
+            agent_path: self.agent_path.clone(),
+        }
+    }
+
+    /// What the ledger has to know of it.
+    pub(crate) fn state(&self) -> CredentialState {
+        CredentialState {
+            version: self.version,
+            rejected: self.rejected_at.is_some(),
+            needs: Needs::of(&self.qualified_username(), &self.connection, self.secret_kind),
         }
     }
 
@@ -66,6 +81,11 @@ impl CredentialRecord {
             description: row.try_get("description")?,
             scope: row.try_get("scope")?,
             version: unsigned(row.try_get("version")?),
+            secret_kind: i32::try_from(row.try_get::<i64, _>("secret_kind")?)
+                .ok()
+                .and_then(|kind| CredentialSecretKind::try_from(kind).ok())
+                .ok_or(StoreError::Malformed("a credential's kind of secret"))?,
+            agent_path: row.try_get("agent_path")?,
             secret: Encrypted {
                 key_id: row.try_get("key_id")?,
                 nonce: row.try_get("nonce")?,
@@ -117,14 +137,11 @@ pub(crate) async fn credentials(
 pub(crate) async fn states(
     writer: &mut SqliteConnection,
 ) -> Result<Vec<(String, CredentialState, String)>, StoreError> {
-    let rows = sqlx::query("SELECT name, version, rejected_at, key_id FROM credentials WHERE deleted_at IS NULL")
-        .fetch_all(writer)
-        .await?;
+    let rows = sqlx::query("SELECT * FROM credentials WHERE deleted_at IS NULL").fetch_all(writer).await?;
     rows.iter()
         .map(|row| {
-            let rejected: Option<i64> = row.try_get("rejected_at")?;
-            let state = CredentialState { version: unsigned(row.try_get("version")?), rejected: rejected.is_some() };
-            Ok((row.try_get("name")?, state, row.try_get("key_id")?))
+            let record = CredentialRecord::from_row(row)?;
+            Ok((record.name.clone(), record.state(), record.secret.key_id))
         })
         .collect()
 }
@@ -136,13 +153,14 @@ pub(crate) async fn save_credential(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO credentials (name, username, domain, connection, no_profile, description, version, key_id, nonce, \
-         ciphertext, created_at, updated_at, rejected_at, deleted_at, scope) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
+         ciphertext, created_at, updated_at, rejected_at, deleted_at, scope, secret_kind, agent_path) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
          ON CONFLICT (name) DO UPDATE SET username = excluded.username, domain = excluded.domain, \
          connection = excluded.connection, no_profile = excluded.no_profile, description = excluded.description, \
          version = excluded.version, key_id = excluded.key_id, nonce = excluded.nonce, \
          ciphertext = excluded.ciphertext, created_at = excluded.created_at, updated_at = excluded.updated_at, \
-         rejected_at = excluded.rejected_at, deleted_at = excluded.deleted_at, scope = excluded.scope",
+         rejected_at = excluded.rejected_at, deleted_at = excluded.deleted_at, scope = excluded.scope, \
+         secret_kind = excluded.secret_kind, agent_path = excluded.agent_path",
     )
     .bind(&record.name)
     .bind(&record.username)
@@ -159,6 +177,8 @@ pub(crate) async fn save_credential(
     .bind(record.rejected_at.map(|at| at.0))
     .bind(record.deleted_at.map(|at| at.0))
     .bind(&record.scope)
+    .bind(i64::from(i32::from(record.secret_kind)))
+    .bind(&record.agent_path)
     .execute(writer)
     .await?;
     Ok(())

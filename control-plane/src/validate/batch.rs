@@ -9,6 +9,7 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::{Checker, HOUR, Violations, is_text};
+use crate::connection::merge_kerberos;
 use crate::dispatch::{Threshold, host_key};
 use crate::store::batches::NewBatch;
 use crate::store::tasks::NewTask;
@@ -142,6 +143,7 @@ fn merge(own: ConnectionSettings, common: &ConnectionSettings) -> ConnectionSett
         message_encryption: pick(own.message_encryption, common.message_encryption),
         send_channel_bindings: own.send_channel_bindings.or(common.send_channel_bindings),
         allow_basic_over_http: own.allow_basic_over_http.or(common.allow_basic_over_http),
+        kerberos: merge_kerberos(own.kerberos, common.kerberos.as_ref()),
     }
 }
 

@@ -15,6 +15,7 @@ mod enrolment;
 mod impostors;
 mod injection;
 mod keeping;
+mod kerberos;
 mod leases;
 mod link;
 mod secrets;

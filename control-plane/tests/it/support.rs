@@ -217,7 +217,16 @@ impl User {
     }
 
     pub(crate) async fn put(&mut self, credential: Credential, password: Option<&str>) -> Result<Credential, Status> {
-        let request = PutCredentialRequest { credential: Some(credential), password: password.map(str::to_owned) };
+        let request = PutCredentialRequest {
+            credential: Some(credential),
+            password: password.map(str::to_owned),
+            keytab: Vec::new(),
+        };
+        Ok(self.credentials.put_credential(request).await?.into_inner().credential.unwrap())
+    }
+
+    pub(crate) async fn put_keytab(&mut self, credential: Credential, keytab: &[u8]) -> Result<Credential, Status> {
+        let request = PutCredentialRequest { credential: Some(credential), password: None, keytab: keytab.to_vec() };
         Ok(self.credentials.put_credential(request).await?.into_inner().credential.unwrap())
     }
 
@@ -357,7 +366,19 @@ impl AgentPeer {
             held,
             draining: false,
             degraded: Vec::new(),
+            kerberos_principals: Vec::new(),
         }
+    }
+
+    /// Like [`AgentPeer::connect`], for an agent that can do Kerberos and whose keytabs hold keys of `principals`.
+    pub(crate) async fn connect_with_keytabs(&self, server: &Server, principals: &[&str]) -> Link {
+        let mut hello = self.hello("i1", Vec::new());
+        hello.capabilities.push("kerberos".into());
+        hello.kerberos_principals = principals.iter().map(|&principal| principal.to_owned()).collect();
+        let mut link = self.open(server, vec![agent_event::Event::Hello(hello)]).await.unwrap();
+        let Some(server_event::Event::Welcome(_)) = link.next().await else { panic!("no Welcome") };
+        link.send(agent_event::Event::Credit(Credit { total: 4 })).await;
+        link
     }
 
     /// Opens a session, takes the Welcome and grants credit.

@@ -211,7 +211,7 @@ fn what_is_not_tried_again() {
     assert_eq!(world.outcome("x1"), TaskState::Failed, "how it ended, not that it was rejected");
     assert!(world.record().finished);
 
-    world.ledger.credential_stored("web", CredentialState { version: 2, rejected: false });
+    world.ledger.credential_stored("web", CredentialState { version: 2, ..CredentialState::default() });
     // Not idempotent; and cancelled ones.
     world.submit_batch("y", 1, 0, None, 0);
     world.say("a", session, end("y0", 1, TaskState::Failed)).unwrap();

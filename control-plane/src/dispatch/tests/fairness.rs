@@ -5,7 +5,7 @@ use super::*;
 fn limited(tasks_per_host: u32, tasks_per_credential: u32) -> World {
     let mut world = World::new(&["a"]);
     world.ledger.settings.limits = Limits { tasks_per_host, tasks_per_credential };
-    world.ledger.credentials.insert("db".into(), CredentialState { version: 1, rejected: false });
+    world.ledger.credentials.insert("db".into(), CredentialState { version: 1, ..CredentialState::default() });
     world
 }
 
