@@ -162,7 +162,11 @@ impl Kerberos {
 
     /// Forgets an identity: its tickets, and that it was refused.
     pub fn forget(&self, identity: &Identity) {
-        let digest = identity.digest();
+        self.forget_digest(identity.digest());
+    }
+
+    /// The same by [`Identity::digest`], for callers that keep nothing that proves an identity.
+    pub fn forget_digest(&self, digest: [u8; 32]) {
         self.shared.granting.forget(|key| *key == digest);
         self.shared.services.forget(|key| key.digest == digest);
         self.shared.caches.forget(&digest);
