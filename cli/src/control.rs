@@ -9,14 +9,19 @@ mod submit;
 mod view;
 mod watch;
 
+use std::io;
+use std::path::Path;
+
+use lictor_kerberos::keytab::Keytab;
 use lictor_proto::v1;
 use lictor_winrm::target::Secret;
 use serde::Serialize;
 use tonic::Request;
+use zeroize::Zeroizing;
 
 use crate::args::Output;
 use crate::args::control::{
-    AgentArgs, AgentCommand, CredentialArgs, CredentialCommand, PutArgs, StateFilter, TaskArgs, TaskCommand,
+    AgentArgs, AgentCommand, CredentialArgs, CredentialCommand, KinitMode, PutArgs, StateFilter, TaskArgs, TaskCommand,
     TestCredentialArgs, TokenArgs, TokenCommand,
 };
 use crate::console;
@@ -152,12 +157,14 @@ pub(crate) async fn token(args: TokenArgs, output: Output) -> Result<Exit, Failu
 pub(crate) async fn credential(args: CredentialArgs, output: Output) -> Result<Exit, Failure> {
     match args.command {
         CredentialCommand::Put(put) => {
-            let (credential, password) = credential_to_put(*put)?;
+            let (credential, secret) = credential_to_put(*put)?;
             let control_plane = ControlPlane::connect(&args.server).await?;
-            let request = v1::PutCredentialRequest {
-                credential: Some(credential),
-                password: password.as_ref().map(|password| password.expose().to_owned()),
+            let (password, keytab) = match &secret {
+                Some(StoredSecret::Password(password)) => (Some(password.expose().to_owned()), Vec::new()),
+                Some(StoredSecret::Keytab(keytab)) => (None, keytab.to_vec()),
+                None => (None, Vec::new()),
             };
+            let request = v1::PutCredentialRequest { credential: Some(credential), password, keytab };
             let answer = unary(control_plane.credentials().put_credential(request)).await?;
             let view = CredentialView::from(present(answer.credential, "credential")?);
             print_one(&view, CredentialView::state_line, output)
@@ -196,19 +203,36 @@ pub(crate) async fn credential(args: CredentialArgs, output: Output) -> Result<E
     }
 }
 
-fn credential_to_put(put: PutArgs) -> Result<(v1::Credential, Option<Secret>), Failure> {
+/// What goes to the control plane beside a credential.
+#[derive(Debug)]
+enum StoredSecret {
+    Password(Secret),
+    Keytab(Zeroizing<Vec<u8>>),
+}
+
+fn credential_to_put(put: PutArgs) -> Result<(v1::Credential, Option<StoredSecret>), Failure> {
     let connection = settings::connection(&put.connection)?;
-    let password = if put.keep_password {
+    let manual = put.connection.kerberos.kinit_mode == Some(KinitMode::Manual);
+    let (secret_kind, agent_path) = match (&put.keytab_on_agent, &put.ccache_on_agent) {
+        (Some(path), _) => (v1::CredentialSecretKind::KeytabOnAgent, path.clone()),
+        (None, Some(cache)) => (v1::CredentialSecretKind::CacheOnAgent, cache.clone()),
+        (None, None) => (v1::CredentialSecretKind::Unspecified, String::new()),
+    };
+    let on_agent = secret_kind != v1::CredentialSecretKind::Unspecified;
+    let secret = if let Some(path) = &put.keytab {
+        Some(StoredSecret::Keytab(keytab(path)?))
+    } else if put.keep_password || on_agent || (manual && put.password_file.is_none()) {
         None
     } else {
         let password = input::secret("password", put.password_file.as_deref(), PASSWORD_VARIABLE)?;
-        if password.is_none() {
+        let Some(password) = password else {
             return Err(Failure::usage(
                 "there is no password",
-                "Give --password-file FILE, or set the environment variable LICTOR_PASSWORD; --keep-password changes only the rest.",
+                "Give --password-file FILE, or set the environment variable LICTOR_PASSWORD; for Kerberos --keytab FILE, \
+                 --keytab-on-agent or --ccache-on-agent; --keep-password changes only the rest.",
             ));
-        }
-        password
+        };
+        Some(StoredSecret::Password(password))
     };
     let credential = v1::Credential {
         name: put.name,
@@ -218,9 +242,23 @@ fn credential_to_put(put: PutArgs) -> Result<(v1::Credential, Option<Secret>), F
         no_profile: put.no_profile,
         description: put.description,
         scope: put.scope,
+        secret_kind: secret_kind.into(),
+        agent_path,
         ..v1::Credential::default()
     };
-    Ok((credential, password))
+    Ok((credential, secret))
+}
+
+/// Reads a keytab, and says here what is wrong with it rather than on an agent.
+fn keytab(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let bytes = Zeroizing::new(input::bytes("keytab", path, MAX_KEYTAB_BYTES)?);
+    match Keytab::parse(&bytes) {
+        Ok(parsed) if !parsed.entries().is_empty() => Ok(bytes),
+        Ok(_) => {
+            Err(Failure::unreadable("keytab", path, &io::Error::new(io::ErrorKind::InvalidData, "it holds no key")))
+        }
+        Err(error) => Err(Failure::unreadable("keytab", path, &io::Error::new(io::ErrorKind::InvalidData, error))),
+    }
 }
 
 fn test_request(test: TestCredentialArgs) -> Result<v1::TestCredentialRequest, Failure> {
@@ -296,6 +334,9 @@ fn print_list<T: Serialize>(
 
 /// How many tasks one request asks for: small pages keep large scripts within the message bound.
 const TASKS_PER_PAGE: usize = 50;
+
+/// The most that the control plane stores.
+const MAX_KEYTAB_BYTES: usize = 64 * 1024;
 
 /// Bounds a list, whatever the control plane answers.
 const MAX_LISTED: usize = 100_000;

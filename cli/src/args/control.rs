@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, ArgGroup, Args, Subcommand, ValueEnum};
 
-use super::{Auth, Encryption, Language, Scheme, Variable, duration, variable};
+use super::{Encryption, Language, Scheme, Variable, duration, variable};
 use crate::exit;
 
 /// Where the control plane is and who we are.
@@ -259,9 +259,9 @@ pub(crate) struct ConnectionArgs {
     /// URL path.
     #[arg(long, help_heading = "Connection")]
     pub(crate) path: Option<String>,
-    /// How to authenticate.
+    /// How to authenticate [default: negotiate].
     #[arg(long, value_enum, help_heading = "Connection")]
-    pub(crate) auth: Option<Auth>,
+    pub(crate) auth: Option<StoredAuth>,
     /// PEM file with the authorities that may have issued the Windows host's certificate.
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     pub(crate) host_ca: Option<PathBuf>,
@@ -279,6 +279,71 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
           help_heading = "Connection")]
     pub(crate) allow_basic_over_http: Option<bool>,
+    #[command(flatten)]
+    pub(crate) kerberos: KerberosArgs,
+}
+
+/// How the agent authenticates; with `negotiate` and `kerberos` it gets tickets itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoredAuth {
+    /// HTTP Basic.
+    Basic,
+    /// NTLM without SPNEGO.
+    Ntlm,
+    /// SPNEGO: Kerberos for users such as alice@CORP.EXAMPLE whose realm the agent knows, else NTLM.
+    Negotiate,
+    /// Kerberos, never NTLM.
+    Kerberos,
+}
+
+/// Kerberos; whatever is not given is inherited. The names that Ansible's users know stand behind the flags.
+#[derive(Debug, Args)]
+pub(crate) struct KerberosArgs {
+    /// Realm of the user, such as CORP.EXAMPLE [default: what the user name says, else the agent's default realm].
+    #[arg(long, value_name = "REALM", help_heading = "Kerberos")]
+    pub(crate) realm: Option<String>,
+    /// Service of the host's service principal name (ansible_winrm_service) [default: HTTP, then WSMAN, then HOST].
+    #[arg(long, value_name = "SERVICE", visible_alias = "ansible-winrm-service", help_heading = "Kerberos")]
+    pub(crate) spn_service: Option<String>,
+    /// Host of the host's service principal name (ansible_winrm_kerberos_hostname_override) [default: the host itself].
+    #[arg(
+        long,
+        value_name = "HOST",
+        visible_alias = "ansible-winrm-kerberos-hostname-override",
+        help_heading = "Kerberos"
+    )]
+    pub(crate) spn_host: Option<String>,
+    /// Hand the host a forwarded ticket, so that what runs there can go on to others (ansible_winrm_kerberos_delegation).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          visible_alias = "ansible-winrm-kerberos-delegation", help_heading = "Kerberos")]
+    pub(crate) delegate: Option<bool>,
+    /// Who gets the user's ticket (ansible_winrm_kinit_mode): managed, the agent, from the password or keytab; manual,
+    /// somebody else by kinit, and the agent finds it in a credential cache [default: managed].
+    #[arg(
+        long,
+        value_enum,
+        value_name = "MODE",
+        visible_alias = "ansible-winrm-kinit-mode",
+        help_heading = "Kerberos"
+    )]
+    pub(crate) kinit_mode: Option<KinitMode>,
+    /// Ask the KDC for new tickets each time, as the Harness delegate does, instead of sharing those at hand.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          help_heading = "Kerberos")]
+    pub(crate) fresh_tickets: Option<bool>,
+    /// Write what the agent and the KDC say to each other to the task's standard error, as KRB5_TRACE does.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          help_heading = "Kerberos")]
+    pub(crate) kerberos_trace: Option<bool>,
+}
+
+/// Who gets the user's ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KinitMode {
+    /// The agent.
+    Managed,
+    /// Somebody else.
+    Manual,
 }
 
 /// States to list.
@@ -414,13 +479,24 @@ pub(crate) struct PutArgs {
     /// Domain, when the user name does not hold it.
     #[arg(long, default_value = "")]
     pub(crate) domain: String,
-    /// File with the password; one line end after it is cut off. Without this flag the password comes from the
-    /// environment variable LICTOR_PASSWORD.
-    #[arg(long, value_name = "FILE")]
+    /// File with the password; one line end after it is cut off. Without this flag and those for keytabs and caches the
+    /// password comes from the environment variable LICTOR_PASSWORD.
+    #[arg(long, value_name = "FILE", group = "secret")]
     pub(crate) password_file: Option<PathBuf>,
-    /// Keep the stored password; change only the rest.
-    #[arg(long, conflicts_with = "password_file")]
+    /// Keep the stored password or keytab; change only the rest.
+    #[arg(long, group = "secret")]
     pub(crate) keep_password: bool,
+    /// MIT keytab with a key of the user, to be stored in place of a password; at most 64 KiB. For Kerberos.
+    #[arg(long, value_name = "FILE", group = "secret")]
+    pub(crate) keytab: Option<PathBuf>,
+    /// The key is in a keytab that agents hold: this file, or any of theirs. Only agents that have a key of the user get
+    /// tasks. For Kerberos.
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "", group = "secret")]
+    pub(crate) keytab_on_agent: Option<String>,
+    /// The ticket is in a credential cache on the agent, put there by kinit: FILE:PATH, DIR:PATH, a path, or the agent's
+    /// default cache. The same as --kinit-mode manual. For Kerberos.
+    #[arg(long, value_name = "CACHE", num_args = 0..=1, default_missing_value = "", group = "secret")]
+    pub(crate) ccache_on_agent: Option<String>,
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
     /// Run without the Windows user's profile.

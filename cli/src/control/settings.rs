@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use lictor_proto::v1;
 
-use crate::args::control::{ConnectionArgs, StateFilter};
-use crate::args::{Auth, Encryption, Language, Scheme};
+use crate::args::control::{ConnectionArgs, KerberosArgs, KinitMode, StateFilter, StoredAuth};
+use crate::args::{Encryption, Language, Scheme};
 use crate::failure::Failure;
 use crate::input;
 
@@ -26,9 +26,10 @@ pub(super) fn connection(args: &ConnectionArgs) -> Result<v1::ConnectionSettings
         path: args.path.clone().unwrap_or_default(),
         auth: match args.auth {
             None => v1::AuthKind::Unspecified,
-            Some(Auth::Basic) => v1::AuthKind::Basic,
-            Some(Auth::Ntlm) => v1::AuthKind::Ntlm,
-            Some(Auth::Negotiate) => v1::AuthKind::Negotiate,
+            Some(StoredAuth::Basic) => v1::AuthKind::Basic,
+            Some(StoredAuth::Ntlm) => v1::AuthKind::Ntlm,
+            Some(StoredAuth::Negotiate) => v1::AuthKind::Negotiate,
+            Some(StoredAuth::Kerberos) => v1::AuthKind::Kerberos,
         }
         .into(),
         ca_pem,
@@ -42,7 +43,27 @@ pub(super) fn connection(args: &ConnectionArgs) -> Result<v1::ConnectionSettings
         .into(),
         send_channel_bindings: args.send_cbt,
         allow_basic_over_http: args.allow_basic_over_http,
+        kerberos: kerberos(&args.kerberos),
     })
+}
+
+/// Nothing when no flag was given.
+fn kerberos(args: &KerberosArgs) -> Option<v1::KerberosSettings> {
+    let kinit_mode = match args.kinit_mode {
+        None => v1::KinitMode::Unspecified,
+        Some(KinitMode::Managed) => v1::KinitMode::Managed,
+        Some(KinitMode::Manual) => v1::KinitMode::Manual,
+    };
+    let settings = v1::KerberosSettings {
+        realm: args.realm.clone().unwrap_or_default(),
+        spn_service: args.spn_service.clone().unwrap_or_default(),
+        spn_host: args.spn_host.clone().unwrap_or_default(),
+        delegate: args.delegate,
+        kinit_mode: kinit_mode.into(),
+        fresh_tickets: args.fresh_tickets,
+        trace: args.kerberos_trace,
+    };
+    (settings != v1::KerberosSettings::default()).then_some(settings)
 }
 
 /// A script's language.

@@ -112,6 +112,23 @@ mod tests {
     }
 
     #[test]
+    fn kerberos_takes_the_names_of_ansible_too() {
+        let flags =
+            ["--realm", "CORP.EXAMPLE", "--delegate", "--kinit-mode", "manual", "--kerberos-trace=false", "--test"];
+        let kerberos = |flags: &[&str]| {
+            let spec = request(&parse(flags).unwrap()).unwrap().spec.unwrap();
+            spec.target.unwrap().connection.unwrap().kerberos
+        };
+        let given = kerberos(&flags).unwrap();
+        assert_eq!((given.realm.as_str(), given.kinit_mode()), ("CORP.EXAMPLE", v1::KinitMode::Manual));
+        assert_eq!((given.delegate, given.trace, given.fresh_tickets), (Some(true), Some(false), None));
+        let given =
+            kerberos(&["--ansible-winrm-kerberos-delegation=true", "--ansible-winrm-service", "WSMAN", "--test"]);
+        assert_eq!(given.map(|given| (given.delegate, given.spn_service)), Some((Some(true), "WSMAN".to_owned())));
+        assert_eq!(kerberos(&["--test"]), None);
+    }
+
+    #[test]
     fn exactly_one_thing_is_to_be_done() {
         assert!(parse(&[]).is_err());
         assert!(parse(&["--test", "--", "ver"]).is_err());

@@ -25,6 +25,7 @@ pub(in crate::control) struct AgentView {
     resident_bytes: u64,
     description: String,
     capabilities: Vec<String>,
+    kerberos_principals: Vec<String>,
 }
 
 impl From<v1::Agent> for AgentView {
@@ -52,6 +53,7 @@ impl From<v1::Agent> for AgentView {
             resident_bytes: agent.resident_bytes,
             description: agent.description,
             capabilities: agent.capabilities,
+            kerberos_principals: agent.kerberos_principals,
         }
     }
 }
@@ -153,6 +155,8 @@ pub(in crate::control) struct CredentialView {
     description: String,
     scope: String,
     version: u64,
+    secret_kind: &'static str,
+    agent_path: Option<String>,
     created_at: Option<String>,
     updated_at: Option<String>,
     rejected_at: Option<String>,
@@ -170,11 +174,51 @@ struct SettingsView {
     message_encryption: Option<&'static str>,
     send_channel_bindings: Option<bool>,
     allow_basic_over_http: Option<bool>,
+    kerberos: Option<KerberosView>,
+}
+
+/// Settings of Kerberos; nothing means inherited.
+#[derive(Debug, Serialize)]
+struct KerberosView {
+    realm: Option<String>,
+    spn_service: Option<String>,
+    spn_host: Option<String>,
+    delegate: Option<bool>,
+    kinit_mode: Option<&'static str>,
+    fresh_tickets: Option<bool>,
+    trace: Option<bool>,
+}
+
+impl From<v1::KerberosSettings> for KerberosView {
+    fn from(settings: v1::KerberosSettings) -> Self {
+        let given = |text: String| (!text.is_empty()).then_some(text);
+        Self {
+            kinit_mode: match settings.kinit_mode() {
+                v1::KinitMode::Unspecified => None,
+                v1::KinitMode::Managed => Some("managed"),
+                v1::KinitMode::Manual => Some("manual"),
+            },
+            realm: given(settings.realm),
+            spn_service: given(settings.spn_service),
+            spn_host: given(settings.spn_host),
+            delegate: settings.delegate,
+            fresh_tickets: settings.fresh_tickets,
+            trace: settings.trace,
+        }
+    }
 }
 
 impl From<v1::Credential> for CredentialView {
     fn from(credential: v1::Credential) -> Self {
+        let secret_kind = match credential.secret_kind() {
+            v1::CredentialSecretKind::Unspecified | v1::CredentialSecretKind::Password => "password",
+            v1::CredentialSecretKind::Keytab => "keytab",
+            v1::CredentialSecretKind::KeytabOnAgent => "keytab_on_agent",
+            v1::CredentialSecretKind::CacheOnAgent => "ccache_on_agent",
+        };
         Self {
+            secret_kind,
+            agent_path: (!credential.agent_path.is_empty()).then_some(credential.agent_path),
             name: credential.name,
             username: credential.username,
             domain: credential.domain,
@@ -203,6 +247,7 @@ impl From<v1::ConnectionSettings> for SettingsView {
                 v1::AuthKind::Basic => Some("basic"),
                 v1::AuthKind::Ntlm => Some("ntlm"),
                 v1::AuthKind::Negotiate => Some("negotiate"),
+                v1::AuthKind::Kerberos => Some("kerberos"),
             },
             message_encryption: match settings.message_encryption() {
                 v1::MessageEncryption::Unspecified => None,
@@ -216,6 +261,7 @@ impl From<v1::ConnectionSettings> for SettingsView {
             skip_cert_check: settings.skip_cert_check,
             send_channel_bindings: settings.send_channel_bindings,
             allow_basic_over_http: settings.allow_basic_over_http,
+            kerberos: settings.kerberos.map(KerberosView::from),
         }
     }
 }
@@ -230,7 +276,7 @@ impl CredentialView {
 /// Credentials in lines.
 pub(in crate::control) fn credential_table(credentials: &[CredentialView]) -> String {
     console::table(
-        &["name", "user", "auth", "scheme", "port", "version", "scope", "updated", "rejected", "description"],
+        &["name", "user", "secret", "auth", "scheme", "port", "version", "scope", "updated", "rejected", "description"],
         credentials.iter().map(|credential| {
             let user = if credential.domain.is_empty() {
                 credential.username.clone()
@@ -240,6 +286,7 @@ pub(in crate::control) fn credential_table(credentials: &[CredentialView]) -> St
             vec![
                 credential.name.clone(),
                 user,
+                credential.secret_kind.replace('_', " "),
                 credential.connection.auth.unwrap_or_default().to_owned(),
                 credential.connection.scheme.unwrap_or_default().to_owned(),
                 credential.connection.port.map(|port| port.to_string()).unwrap_or_default(),
