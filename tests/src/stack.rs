@@ -398,7 +398,8 @@ impl Agent {
 pub struct WindowsOptions<'a> {
     /// Listen on TLS.
     pub tls: bool,
-    /// Take Kerberos tickets for the keys in this keytab, by the schemes `Negotiate` and `Kerberos` unless `arguments` name others.
+    /// Take Kerberos tickets for the keys in this keytab, by the schemes `Negotiate` and `Kerberos` unless `arguments` name others. All
+    /// hosts are called `localhost`; for a service name of its own, the client must be told the host's name in it.
     pub keytab: Option<&'a Path>,
     /// Whose tickets are taken, and as which user: `alice@REALM=CORP\alice`, `*@REALM=CORP\*`.
     pub principals: &'a [&'a str],

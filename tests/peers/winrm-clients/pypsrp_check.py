@@ -18,10 +18,12 @@ def connection(password=arguments.password, operation_timeout=20):
         ssl=arguments.scheme == "https",
         auth=arguments.auth,
         cert_validation=arguments.ca if arguments.ca else True,
-        encryption="auto",
+        encryption=arguments.encryption,
         operation_timeout=operation_timeout,
         read_timeout=operation_timeout + 30,
         no_proxy=True,
+        # Of no meaning to Basic.
+        **({} if arguments.auth == "basic" else {"negotiate_delegate": arguments.delegate}),
     )
 
 

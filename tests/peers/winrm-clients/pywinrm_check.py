@@ -17,7 +17,8 @@ def protocol(password=arguments.password, operation_timeout=20):
         password=password,
         ca_trust_path=arguments.ca if arguments.ca else "legacy_requests",
         server_cert_validation="validate",
-        message_encryption="auto",
+        message_encryption=arguments.encryption,
+        kerberos_delegation=arguments.delegate,
         operation_timeout_sec=operation_timeout,
         read_timeout_sec=operation_timeout + 30,
     )
@@ -76,7 +77,7 @@ def longer_than_operation_timeout():
 
 
 def powershell():
-    session = winrm.Session("unused", auth=(arguments.user, arguments.password))
+    session = winrm.Session("unused", auth=(arguments.user, arguments.password or "unused"))
     session.protocol = protocol()
     result = session.run_ps("Write-Output 'from PowerShell'; Write-Error 'broken'; exit 37")
     checks.equal((result.std_out, result.status_code), (b"from PowerShell\r\n", 37))

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what is exempt in tests should be so in the functions that they share")]
 
+mod clients;
 mod harness;
-mod samba;
 mod manager;
+mod samba;

@@ -228,7 +228,7 @@ impl Logon {
 /// How a host numbers the Kerberos messages that it sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Numbering {
-    /// From the number in its AP-REP on, as RFC 4121 says. pywinrm and pypsrp, which work against Windows, insist on it.
+    /// From the number in its AP-REP on, as RFC 4121 says. pypsrp, which people use against Windows, insists on it.
     #[default]
     Counted,
     /// Every one is 0, which a client of another author reports of Windows Server 2025.

@@ -9,6 +9,7 @@
 
 use krb5::acceptor::AcceptOptions;
 use krb5::initiator::{GSS_C_CHANNEL_BOUND_FLAG, GSS_C_CONF_FLAG};
+use krb5::rcache::ReplayCache;
 use krb5::{KerberosContext, KerberosError, Keytab};
 
 mod error_token;
@@ -54,6 +55,8 @@ pub(crate) fn accept(
     numbering: Numbering,
 ) -> Result<Accepted, Refusal> {
     let mut options = AcceptOptions::default();
+    // What the environment says of replays is for other programs.
+    options.replay_cache = Some(ReplayCache::global());
     options.channel_bindings = expected.map(|expected| expected.kerberos.clone());
     let (context, reply) =
         KerberosContext::accept_token_with(keytab, token, &options).map_err(|error| refusal(keytab, token, error))?;
