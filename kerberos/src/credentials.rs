@@ -271,9 +271,11 @@ impl Session {
                 (What::Service(_), Some(principal)) => dialogue.service(&granting, principal, self.with, trace).await,
                 (What::Service(service), None) => Err(catalogue::service_invalid(&service.to_string())),
             };
+            // A login that was under way when delegation was first asked for did not ask for a forwardable ticket.
+            let unforwardable = matches!(what, What::Forwarded(_)) && granting.flags & FORWARDABLE == 0;
             match outcome {
                 // The KDC has other keys than when it made the ticket-granting ticket: log in anew, once.
-                Err(error) if again && error.is_of_ticket() => {
+                Err(error) if again && (error.is_of_ticket() || unforwardable) => {
                     again = false;
                     self.shared.granting.discard(&self.digest, &granting);
                 }
