@@ -1,8 +1,8 @@
 //! An Active Directory domain of the test's own: Samba in namespaces, reached by its KDC on loopback. See
 //! `tests/peers/samba/README.md`, which also says what each account is.
 //!
-//! It comes up in ten seconds or so of two cores' work, so that tests share one. It ends with its standard input, however this
-//! process ends.
+//! It comes up in ten seconds or so of two cores' work, so that tests share one. It ends with its standard input,
+//! however this process ends.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -50,7 +50,7 @@ impl Samba {
     /// Starts a domain. None when this machine cannot have one and `LICTOR_PEERS` is not `required`; that is printed.
     ///
     /// # Errors
-    /// When it does not come up, or when it cannot be had although it is required. The log of the domain is in the error.
+    /// When it does not come up, or when it cannot be had although it is required. Its log is in the error.
     pub fn start() -> Result<Option<Self>> {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/samba/dc.py");
         let directory = tempfile::Builder::new().prefix("lictor-samba-").tempdir()?;

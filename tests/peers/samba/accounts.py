@@ -1,13 +1,14 @@
 """Who is in the domain: users and computers in the states that matter, their service names, groups and keytabs.
 
-Everything is written straight into the database in one transaction before the domain controller runs; that is many times faster
-than to ask it for one account after the other. Only accounts, never the outcome of a login, are decided here.
+Everything is written into the database in one transaction before the domain controller runs; that is many times
+faster than to ask it for one account after the other. Only accounts, never the outcome of a login, are decided here.
 """
 
 import os
 import subprocess
 
 import samba.dckeytab  # noqa: F401 (gives `Net` the function that exports keytabs)
+from samba import dsdb
 from samba.credentials import Credentials
 from samba.net import Net
 
@@ -54,8 +55,10 @@ def accounts(dns):
         "hours": {"logonHours": bytes(21)},
         "nopreauth": {"flags": NORMAL | LASTING | NO_PREAUTHENTICATION},
         "crowded": {},
+        "delegator": {},
         "undelegated": {"flags": NORMAL | LASTING | NOT_DELEGATED},
-        "rc4.user": {"msDS-SupportedEncryptionTypes": RC4},
+        # As old as its password: see below.
+        "rc4.user": {},
         "svc.aes": {
             "msDS-SupportedEncryptionTypes": AES,
             "servicePrincipalName": [f"HTTP/aes.{dns}", "HTTP/aes", f"WSMAN/aes.{dns}", "WSMAN/aes"],
@@ -76,7 +79,7 @@ def accounts(dns):
             "msDS-SupportedEncryptionTypes": AES,
             "servicePrincipalName": ["HOST/WIN02", f"HOST/win02.{dns}"],
         },
-        # Holds a service name with a realm in another case, as people register them.
+        # Its service name is written as people write them.
         "SQL$": {
             "flags": COMPUTER,
             "msDS-SupportedEncryptionTypes": AES,
@@ -100,7 +103,8 @@ def populate(dns, directory):
         f"replace: lockOutObservationWindow\nlockOutObservationWindow: {HALF_AN_HOUR}\n"
     )
     ldb.modify_ldif(
-        f"dn: CN=Partitions,{ldb.get_config_basedn()}\nchangetype: modify\nadd: uPNSuffixes\nuPNSuffixes: mail.example\n"
+        f"dn: CN=Partitions,{ldb.get_config_basedn()}\nchangetype: modify\n"
+        "add: uPNSuffixes\nuPNSuffixes: mail.example\n"
     )
     for name, attributes in wanted.items():
         own = {key: value for key, value in attributes.items() if key not in ("password", "flags")}
@@ -117,6 +121,11 @@ def populate(dns, directory):
     ldb.modify_ldif(
         f"dn: CN=former.name,CN=Users,{base}\nchangetype: modify\nreplace: sAMAccountName\nsAMAccountName: renamed\n"
     )
+    # A password that was set when the domain made no AES keys of it: all that is left is the hash that is RC4's key.
+    ldb.modify_ldif(
+        f"dn: CN=rc4.user,CN=Users,{base}\nchangetype: modify\ndelete: supplementalCredentials\n",
+        controls=[f"local_oid:{dsdb.DSDB_CONTROL_BYPASS_PASSWORD_HASH_OID}:0"],
+    )
     ldb.add({"dn": f"OU=Groups,{base}", "objectClass": "organizationalUnit"})
     for number in range(GROUPS):
         ldb.add({
@@ -128,7 +137,10 @@ def populate(dns, directory):
     ldb.transaction_commit()
 
     keytabs = {}
-    for name in ("alice", "Mixed.Case", "renamed", "rotated", "WIN01$", "WIN02$", "svc.aes", f"HTTP/aes.{dns}", f"HTTP/win01.{dns}"):
+    for name in (
+        *("alice", "Mixed.Case", "renamed", "rotated", "WIN01$", "WIN02$", "svc.aes"),
+        *(f"{service}.{dns}" for service in ("HTTP/aes", "HTTP/win01", "HTTP/win02", "WSMAN/wsman")),
+    ):
         keytabs[name] = os.path.join(directory, f"{name.replace('/', '_')}.keytab")
         net = Net(Credentials(), settings())
         net.export_keytab(keytab=keytabs[name], principal=name)

@@ -2,7 +2,7 @@
 """An Active Directory domain of its own: Samba as domain controller in namespaces, reachable by its KDC on loopback.
 
 See README.md. The part that is started listens on loopback, then becomes `unshare`, whose child, process 1 of the new
-namespaces, provisions the domain, runs Samba, and carries what comes to the inherited sockets to the KDC. When process 1
+namespaces, provisions the domain, runs Samba, and carries what comes to the inherited sockets to the KDC. When it
 ends, the kernel ends all others in its namespace, and its mounts with everything on them go too.
 """
 
@@ -61,7 +61,8 @@ def outside(directory):
         "domain": "CORP",
     }
     os.execvp("unshare", [
-        *namespaces, "/usr/bin/python3", os.path.abspath(__file__), "--directory", directory, "--inside", json.dumps(settings),
+        *namespaces,
+        *("/usr/bin/python3", os.path.abspath(__file__), "--directory", directory, "--inside", json.dumps(settings)),
     ])
 
 
@@ -174,7 +175,8 @@ def mounts_and_network(settings):
 def krb5_conf(dns, kdc):
     realm = dns.upper()
     return (
-        f"[libdefaults]\n  default_realm = {realm}\n  dns_lookup_realm = false\n  dns_lookup_kdc = false\n  rdns = false\n"
+        f"[libdefaults]\n  default_realm = {realm}\n"
+        "  dns_lookup_realm = false\n  dns_lookup_kdc = false\n  rdns = false\n"
         f"\n[realms]\n  {realm} = {{\n    kdc = {kdc}\n  }}\n"
         f"\n[domain_realm]\n  .{dns} = {realm}\n  {dns} = {realm}\n"
     )

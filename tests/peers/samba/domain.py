@@ -12,7 +12,8 @@ from samba.samdb import SamDB
 
 # Set by an administrator, never typed: nobody logs in with it.
 ADMINISTRATOR = "Adm1n-" + os.urandom(12).hex()
-# No file or print server and no DNS: nobody asks them. `rpc` and `cldap` are what winbind finds and asks its controller by.
+# No file or print server and no DNS: nobody asks them. `rpc` and `cldap` are what winbind finds and asks its controller
+# by.
 SERVICES = "rpc, ldap, cldap, kdc, winbindd"
 
 

@@ -16,8 +16,8 @@ class Relay:
     def __init__(self, tcp, udp, kdc):
         self.tcp = self.udp = 0
         self._kdc = kdc
-        for carry, socket_ in ((self._connections, socket.socket(fileno=tcp)), (self._datagrams, socket.socket(fileno=udp))):
-            threading.Thread(target=carry, args=(socket_,), daemon=True).start()
+        for carry, number in ((self._connections, tcp), (self._datagrams, udp)):
+            threading.Thread(target=carry, args=(socket.socket(fileno=number),), daemon=True).start()
 
     def _connections(self, listener):
         while True:

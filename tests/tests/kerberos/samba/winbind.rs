@@ -1,11 +1,13 @@
-//! Our tokens, judged by winbind through `ntlm_auth`, the helper by which squid and Apache let users of a domain in: NTLM, and
-//! Kerberos for the domain controller's own host.
+//! Our tokens, judged by winbind through `ntlm_auth`, the helper by which squid and Apache let users of a domain in:
+//! NTLM, and Kerberos for the domain controller's own host.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use krb5::initiator::{GSS_C_INTEG_FLAG, GSS_C_MUTUAL_FLAG};
+use krb5::spnego::SpnegoInitiator;
 use lictor_tests::Samba;
 use lictor_winrm::auth::SecurityContext as _;
 use lictor_winrm::auth::ntlm::NtlmContext;
@@ -22,6 +24,33 @@ pub(super) async fn ntlm_tokens_are_accepted(realm: &Realm) {
 pub(super) async fn ntlm_refusals_have_their_statuses(realm: &Realm) {
     let samba = Arc::clone(&realm.samba);
     spawn_blocking(move || refused(&samba)).await.unwrap();
+}
+
+pub(super) async fn kerberos_tokens_are_accepted(realm: &Realm) {
+    let samba = &realm.samba;
+    let mut granted = Vec::new();
+    for (principal, account) in [
+        (samba.principal("alice"), "alice"),
+        // Its ticket has four hundred groups.
+        (samba.principal("crowded"), "crowded"),
+        ("max.mustermann@mail.example".to_owned(), "upn.other"),
+        (samba.principal("WIN01$"), "WIN01$"),
+    ] {
+        let identity = realm.with_password(&principal, samba.password(account).unwrap());
+        granted.push((account, realm.ticket(&identity, "HTTP", &samba.host("dc1")).await.unwrap()));
+    }
+    let samba = Arc::clone(samba);
+    let work = move || {
+        let mut helper = Helper::start(&samba, Mechanism::Spnego);
+        for (account, ticket) in granted {
+            let (mut initiator, token) = SpnegoInitiator::new(&ticket, GSS_C_MUTUAL_FLAG | GSS_C_INTEG_FLAG).unwrap();
+            let name = helper.converse(token, |reply| initiator.step(reply).unwrap().unwrap_or_default()).unwrap();
+            assert!(initiator.is_established());
+            assert_eq!(name, format!("{}\\{account}", samba.domain()));
+        }
+        helper.end();
+    };
+    spawn_blocking(work).await.unwrap();
 }
 
 fn accepted(samba: &Samba) {
@@ -60,7 +89,8 @@ fn refused(samba: &Samba) {
         assert_eq!(refused("expired", None), "NT_STATUS_ACCOUNT_EXPIRED");
         assert_eq!(refused("mustchange", None), "NT_STATUS_PASSWORD_MUST_CHANGE");
         assert_eq!(refused("hours", None), "NT_STATUS_INVALID_LOGON_HOURS");
-        // The directory counts one wrong password for each login, so that ours is tried once; the fifth locks the account.
+        // The directory counts one wrong password for each login, so that ours is tried once; the fifth locks the
+        // account.
         let account = if mechanism == Mechanism::Ntlm { "locked.ntlm" } else { "locked.spnego" };
         for count in 1..=5 {
             assert_eq!(refused(account, Some("Wrong-1")), WRONG);
