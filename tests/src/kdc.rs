@@ -152,7 +152,7 @@ impl Kdc {
     /// # Errors
     /// When kadmin.local refuses it.
     pub fn add_password(&self, name: &str, password: &str, flags: &[&str]) -> Result<()> {
-        self.kadmin(&[&format!("addprinc {} -pw {} {}", flags.join(" "), quoted(password), quoted(name))])
+        self.kadmin(&[&format!("addprinc {} -pw {} {}", self.flags(flags), quoted(password), quoted(name))])
     }
 
     /// Adds a principal with random keys, as services have them.
@@ -160,7 +160,7 @@ impl Kdc {
     /// # Errors
     /// When kadmin.local refuses it.
     pub fn add_random(&self, name: &str, flags: &[&str]) -> Result<()> {
-        self.kadmin(&[&format!("addprinc {} -randkey {}", flags.join(" "), quoted(name))])
+        self.kadmin(&[&format!("addprinc {} -randkey {}", self.flags(flags), quoted(name))])
     }
 
     /// Changes attributes of a principal, by the flags of `modprinc`.
@@ -357,6 +357,12 @@ impl Kdc {
         })?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Flags given to `addprinc` take the place of the realm's defaults, so that those have to be said again.
+    fn flags(&self, flags: &[&str]) -> String {
+        let preauth = if self.options.preauth { "+requires_preauth" } else { "-requires_preauth" };
+        format!("{preauth} {}", flags.join(" "))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {

@@ -47,6 +47,8 @@ const MAX_MEMORY: usize = 10_000;
 const FORWARDABLE: u32 = 1 << 30;
 const TICKET_ERRORS: [i32; 6] = [20, 31, 32, 33, 41, 45];
 const CLIENT_UNKNOWN: i32 = 6;
+const POLICY: i32 = 12;
+const BAD_OPTION: i32 = 13;
 const ENCTYPE: i32 = 14;
 const REVOKED: i32 = 18;
 const KEY_EXPIRED: i32 = 23;
@@ -196,14 +198,15 @@ impl Dialogue {
         let mut first = None;
         for (at, principal) in principals.iter().enumerate() {
             trace.line(format_args!("Getting initial credentials for {principal}"));
-            let result = match material {
-                Material::Password(password) => {
-                    self.with_password(principal, password.clone(), forwardable, trace, deadline).await
-                }
-                Material::Keytab { keytab, version } => {
-                    self.with_keytab(principal, keytab, version, forwardable, trace, deadline).await
-                }
-            };
+            let mut result = self.attempt(principal, material, forwardable, trace, deadline).await;
+            if let Err(Failure::Kdc(error)) = &result
+                && forwardable
+                && matches!(error.kdc_code(), Some(POLICY | BAD_OPTION))
+            {
+                // The account may not be delegated. That is for those to hear who want to delegate it, and for nobody else.
+                trace.line(format_args!("Not with a forwardable ticket: {error}"));
+                result = self.attempt(principal, material, false, trace, deadline).await;
+            }
             let failure = match result {
                 Ok(ticket) => {
                     trace.line(format_args!("Received the ticket-granting ticket of {}", ticket.client));
@@ -226,6 +229,24 @@ impl Dialogue {
             return Err(self.explain(&failure, principal, material.with(), trace, deadline).await);
         }
         Err(catalogue::principal_invalid(&identity.principal, "It names nobody."))
+    }
+
+    async fn attempt(
+        &self,
+        principal: &Principal,
+        material: &Material,
+        forwardable: bool,
+        trace: &Trace,
+        deadline: Instant,
+    ) -> Result<Credentials, Failure> {
+        match material {
+            Material::Password(password) => {
+                self.with_password(principal, password.clone(), forwardable, trace, deadline).await
+            }
+            Material::Keytab { keytab, version } => {
+                self.with_keytab(principal, keytab, version, forwardable, trace, deadline).await
+            }
+        }
     }
 
     async fn with_password(
