@@ -4,5 +4,6 @@
 
 mod clients;
 mod harness;
+mod load;
 mod manager;
 mod samba;
