@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what is exempt in tests should be so in the functions that they share")]
 
 mod clients;
+mod acceptors;
 mod harness;
 mod load;
 mod manager;
