@@ -17,6 +17,7 @@ use crate::enrol::proxy::Way;
 use crate::enrol::tls::Route;
 use crate::enrol::{EnrolError, Store, TokenSource};
 use crate::failure::ExitCode;
+use crate::kerberos::{self, Kerberos};
 use crate::link::{Link, LinkError, Parts, ReadyFile};
 use crate::policy::{Policies, PolicyError};
 use crate::secrets::Keyring;
@@ -35,6 +36,8 @@ pub struct AppError(#[from] Kind);
 enum Kind {
     #[error(transparent)]
     Policy(PolicyError),
+    #[error("failed to set up Kerberos")]
+    Kerberos(#[source] kerberos::StartError),
     #[error(transparent)]
     State(EnrolError),
     #[error(transparent)]
@@ -52,7 +55,7 @@ impl AppError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match &self.0 {
-            Kind::Policy(_) => ExitCode::Configuration,
+            Kind::Policy(_) | Kind::Kerberos(_) => ExitCode::Configuration,
             Kind::State(_) | Kind::Engine(_) => ExitCode::State,
             Kind::Listen { .. } => ExitCode::Other,
             Kind::Link(error) => error.exit_code(),
@@ -71,6 +74,8 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
     tracing::info!(version = env!("CARGO_PKG_VERSION"), name = config.name, control_plane = %config.control_plane, "Starting");
     let policies = Policies::open(config.policy_file.clone()).map_err(Kind::Policy)?;
     let store = Store::open(&config.state_dir).map_err(Kind::State)?;
+    let rendered = std::path::absolute(config.state_dir.join(KRB5_CONF)).unwrap_or_else(|_| PathBuf::from(KRB5_CONF));
+    let kerberos = Kerberos::start(&config.kerberos, rendered).await.map_err(Kind::Kerberos)?;
     let metrics = Arc::new(Metrics::default());
     let keyring = Arc::new(Keyring::default());
     let pool = Pool::new(pool_settings(&config, store.installation().map_err(Kind::State)?));
@@ -78,7 +83,13 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
         .await
         .map_err(|source| Kind::Listen { address: config.http_listen, source })?;
     let settings = Settings { slots: config.slots, drain_grace: config.drain_grace };
-    let sessions = Sessions::new(pool.clone(), Arc::clone(&keyring), Arc::clone(&policies));
+    let sessions = Sessions::new(
+        pool.clone(),
+        Arc::clone(&keyring),
+        Arc::clone(&policies),
+        kerberos.clone(),
+        Arc::clone(&metrics),
+    );
     let started = Engine::start(&config.state_dir, settings, sessions, Arc::clone(&metrics)).await;
     let (engine, handle) = started.map_err(Kind::Engine)?;
 
@@ -109,6 +120,7 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
         config,
         store,
         keyring,
+        kerberos,
         metrics,
         shutdown: shutdown.clone(),
         room,
@@ -167,6 +179,8 @@ fn pool_settings(config: &Config, installation: String) -> PoolSettings {
     }
 }
 
+/// What the settings declare, for MIT's programs; beside the agent's own state.
+const KRB5_CONF: &str = "krb5.conf";
 /// For deleting shells on their hosts; one exchange with each, side by side.
 const CLOSE: Duration = Duration::from_secs(15);
 /// The same after a second signal.

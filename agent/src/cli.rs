@@ -80,7 +80,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Nothing when there are mistakes, in the settings or in the policy that they name, which are printed.
+/// Nothing when there are mistakes, in the settings or in the policy and the krb5.conf that they name, which are printed.
 fn load(file: Option<&Path>) -> anyhow::Result<Option<Loaded>> {
     // Not `vars()`, which panics over a variable that is not Unicode.
     let environment =
@@ -95,6 +95,10 @@ fn load(file: Option<&Path>) -> anyhow::Result<Option<Loaded>> {
     if let Some(Err(error)) = loaded.config.policy_file.as_deref().map(policy::load) {
         let reason = error.source().map(|source| format!(": {source}")).unwrap_or_default();
         writeln!(std::io::stderr(), "lictor-agent: {error}{reason}")?;
+        return Ok(None);
+    }
+    if let Err(error) = loaded.config.kerberos.check() {
+        writeln!(std::io::stderr(), "lictor-agent: {}", crate::failure::chain(&error))?;
         return Ok(None);
     }
     Ok(Some(loaded))

@@ -5,6 +5,7 @@
 //! It must never keep a secret: the join token is handed on in a type that zeroes itself. Called by `app` and `cli`.
 
 mod delegate;
+mod kerberos;
 mod proxy;
 pub(crate) mod reader;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use lictor_winrm::target::Secret;
 use zeroize::Zeroizing;
 
 use delegate::Delegate;
+pub use kerberos::Kerberos;
 pub use proxy::Proxy;
 pub(crate) use proxy::ProxyAddress;
 use reader::Reader;
@@ -56,6 +58,8 @@ pub struct Config {
     pub policy_file: Option<PathBuf>,
     /// When not to ask for more work.
     pub admission: Admission,
+    /// Kerberos.
+    pub kerberos: Kerberos,
     /// Bounds of the session pool.
     pub pool: Pool,
     /// Logging.
@@ -315,6 +319,7 @@ fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Opti
                 non_empty(text).map(PathBuf::from)
             }),
         },
+        kerberos: kerberos::read(reader),
         pool: pool(reader),
         log: Log {
             format: reader.or("log.format", LogFormat::Text, |text| match text {

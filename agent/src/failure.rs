@@ -12,8 +12,10 @@ use lictor_winrm::error::{ErrorKind, Report};
 use crate::enrol::EnrolError;
 use crate::enrol::proxy::Advice;
 use crate::enrol::tls::ConnectError;
+use crate::kerberos::Unusable;
 use crate::policy::Refusal;
 use crate::secrets::SecretError;
+use crate::sessions::AccessError;
 
 /// What becomes of a task.
 #[derive(Debug, Clone, PartialEq)]
@@ -256,8 +258,57 @@ fn restart() -> Failure {
     }
 }
 
+/// What proves the user is not available.
+pub(crate) fn access(error: &AccessError) -> HandBack {
+    match error {
+        AccessError::Secret(error) => secret(error),
+        AccessError::Kerberos(unusable) => kerberos(unusable),
+        AccessError::NoSecret => invalid(error),
+    }
+}
+
+/// This agent lacks what Kerberos needs. Another one may have it: each row goes back as what this agent cannot do.
+fn kerberos(error: &Unusable) -> HandBack {
+    let (code, cause, remedy) = match error {
+        Unusable::Off => (
+            "kerberos.not_configured",
+            "The agent found no krb5.conf, and its settings declare no realm",
+            "Mount a krb5.conf, or set kerberos.realms in the agent's settings, and start the agent again",
+        ),
+        Unusable::Keytab { .. } => (
+            "kerberos.keytab_not_permitted",
+            "A task may use no other files of the agent as keytabs than those that its settings list",
+            "Correct the path in the credential, or add it to kerberos.keytabs in the agent's settings",
+        ),
+        Unusable::NoKey { .. } => (
+            "kerberos.no_key",
+            "The keytabs have changed since the agent announced what they hold",
+            "Put a key of the user into a keytab of the agent; look at it with `lictor keytab list`",
+        ),
+        Unusable::Cache { .. } => (
+            "kerberos.cache_not_permitted",
+            "A task may use no other credential caches of the agent than the default one and those that its settings list",
+            "Correct the name in the credential, or add it to kerberos.caches in the agent's settings",
+        ),
+        Unusable::Realm { .. } => (
+            "kerberos.no_realm",
+            "Kerberos needs the realm of the user, and a NetBIOS domain does not say it",
+            "Write the user as alice@CORP.EXAMPLE, or set the realm in the credential (--realm)",
+        ),
+    };
+    let failure = Failure {
+        stage: "authenticate".into(),
+        code: code.into(),
+        message: chain(error),
+        cause: cause.into(),
+        remedy: remedy.into(),
+        ..Failure::default()
+    };
+    (HandBackReason::Unable, Box::new(failure))
+}
+
 /// A secret is not available.
-pub(crate) fn secret(error: &SecretError) -> HandBack {
+fn secret(error: &SecretError) -> HandBack {
     let (reason, code) = match error {
         // It was sealed for a key that this agent does not have any more; sealed anew, for this agent or another, it opens.
         SecretError::Sealed { .. } | SecretError::NoKey { .. } => (HandBackReason::Unable, "secret.unsealable"),

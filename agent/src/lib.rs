@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 mod enrol;
 mod failure;
+mod kerberos;
 mod link;
 mod policy;
 mod process;

@@ -27,6 +27,7 @@ use crate::admission::Room;
 use crate::config::Config;
 use crate::enrol::{self, EnrolError, Identity, Store, TokenSource, tls};
 use crate::failure::{self, ExitCode, Recovery};
+use crate::kerberos::Kerberos;
 use crate::secrets::Keyring;
 use crate::shutdown::Shutdown;
 use crate::tasks::output::Log;
@@ -44,6 +45,7 @@ pub(crate) struct Link {
     tokens: TokenSource,
     identity: Option<Arc<Identity>>,
     keyring: Arc<Keyring>,
+    kerberos: Kerberos,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
     room: watch::Receiver<Room>,
@@ -77,6 +79,8 @@ pub(crate) struct Parts {
     pub(crate) tokens: TokenSource,
     /// Gets the sealing keys.
     pub(crate) keyring: Arc<Keyring>,
+    /// Whose keys to announce.
+    pub(crate) kerberos: Kerberos,
     /// Figures.
     pub(crate) metrics: Arc<Metrics>,
     /// When to end.
@@ -151,12 +155,15 @@ enum Step {
 
 impl Link {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, route, store, tokens, keyring, metrics, shutdown, mut room, engine, ready } = parts;
+        let Parts { config, route, store, tokens, keyring, kerberos, metrics, shutdown, mut room, engine, ready } =
+            parts;
         let about = About {
             instance_id: uuid::Uuid::new_v4().to_string(),
             tags: config.tags.clone(),
             slots: config.slots,
             degraded: engine.degraded.clone(),
+            kerberos: kerberos.is_ready(),
+            principals: Vec::new(),
         };
         let mut protocol = Protocol::new(about, &engine.restored);
         protocol.admit(*room.borrow_and_update());
@@ -172,6 +179,7 @@ impl Link {
             tokens,
             identity: None,
             keyring,
+            kerberos,
             metrics,
             shutdown,
             room,
@@ -243,6 +251,12 @@ impl Link {
         let Some(channel) = self.alongside(async move { tls::connect(&route, tls).await }).await else {
             return Ok((Closed::Finished, Duration::ZERO));
         };
+        // Keytabs change; what they hold now is announced with each connection.
+        let kerberos = self.kerberos.clone();
+        let Some(principals) = self.alongside(async move { kerberos.principals().await }).await else {
+            return Ok((Closed::Finished, Duration::ZERO));
+        };
+        self.protocol.holds_keys_of(principals);
         let now = std::time::Instant::now();
         let mode = self.choice.mode(now);
         self.dismissed = false;

@@ -65,6 +65,9 @@ struct Connection {
     skip_cert_check: bool,
     task_ca: bool,
     basic: bool,
+    /// Nothing: all.
+    auth: Option<Vec<AuthKind>>,
+    delegation: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -145,8 +148,12 @@ pub(crate) struct Approach<'a> {
     pub(crate) endpoint: &'a Endpoint,
     /// As whom.
     pub(crate) username: &'a str,
+    /// The realm that the user is said to be of, whatever the user name says.
+    pub(crate) realm: Option<&'a str>,
     /// How to authenticate.
     pub(crate) auth: AuthKind,
+    /// Whether the host gets a ticket to go on with as the user.
+    pub(crate) delegate: bool,
     /// How the host's certificate is checked.
     pub(crate) tls: &'a TlsPolicy,
     /// When messages are sealed.
@@ -179,6 +186,8 @@ impl Default for Policy {
                 skip_cert_check: true,
                 task_ca: true,
                 basic: true,
+                auth: None,
+                delegation: true,
             },
             tasks: Tasks::default(),
         }
@@ -191,6 +200,10 @@ impl Policy {
     pub(crate) fn check(&self, job: Job, approach: &Approach<'_>) -> Result<Networks, Refusal> {
         self.job(job)?;
         self.identity(approach.username)?;
+        // In another realm it is another user.
+        if let Some(realm) = approach.realm {
+            self.identity(&format!("{}@{realm}", account(approach.username)))?;
+        }
         self.connection(approach)?;
         self.host(approach.endpoint.host())
     }
@@ -246,6 +259,14 @@ impl Policy {
         if approach.auth == AuthKind::Basic && !rules.basic {
             let problem = "the task uses Basic authentication".to_owned();
             return Err(self.refusal("policy.basic", "connection.basic", problem));
+        }
+        if rules.auth.as_ref().is_some_and(|auth| !auth.contains(&approach.auth)) {
+            let problem = format!("the task uses {} authentication", auth_name(approach.auth));
+            return Err(self.refusal("policy.auth", "connection.auth", problem));
+        }
+        if approach.delegate && !rules.delegation {
+            let problem = "the task hands the host a forwarded ticket of the user".to_owned();
+            return Err(self.refusal("policy.delegation", "connection.delegation", problem));
         }
         match approach.endpoint.scheme() {
             Scheme::Http => {
@@ -326,6 +347,22 @@ impl HostRule {
             Self::Network(network) => Some(*network),
             _ => None,
         }
+    }
+}
+
+/// The account's own name, without its domain.
+fn account(username: &str) -> &str {
+    let user = username.split_once('\\').map_or(username, |(_, user)| user);
+    user.split_once('@').map_or(user, |(user, _)| user)
+}
+
+/// As the contract and the settings spell it.
+fn auth_name(auth: AuthKind) -> &'static str {
+    match auth {
+        AuthKind::Basic => "basic",
+        AuthKind::Ntlm => "ntlm",
+        AuthKind::Negotiate => "negotiate",
+        AuthKind::Kerberos => "kerberos",
     }
 }
 

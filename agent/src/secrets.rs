@@ -74,8 +74,18 @@ impl Keyring {
         keys.truncate(KEPT_KEYS);
     }
 
-    /// Opens `sealed`.
+    /// Opens `sealed`, which holds a text.
     pub(crate) fn open(&self, sealed: &SealedSecret, purpose: Purpose<'_>) -> Result<Secret, SecretError> {
+        let credential = || purpose.credential.to_owned();
+        text(self.open_bytes(sealed, purpose)?).ok_or_else(|| SecretError::NotText { credential: credential() })
+    }
+
+    /// Opens `sealed`, whatever it holds.
+    pub(crate) fn open_bytes(
+        &self,
+        sealed: &SealedSecret,
+        purpose: Purpose<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, SecretError> {
         let credential = purpose.credential.to_owned();
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut last = None;
@@ -88,7 +98,7 @@ impl Keyring {
                 credential_version: purpose.version,
             };
             match key.open(sealed, &binding) {
-                Ok(bytes) => return text(bytes).ok_or(SecretError::NotText { credential }),
+                Ok(bytes) => return Ok(bytes),
                 Err(error) => last = last.or(Some(error)),
             }
         }
@@ -122,6 +132,15 @@ mod tests {
     fn sealed(key: &SealingKey, agent_id: &str, secret: &[u8]) -> SealedSecret {
         let binding = Binding { agent_id, task_id: "t", epoch: 1, credential: "c", credential_version: 2 };
         seal(&key.public_bytes(), &binding, secret).unwrap()
+    }
+
+    #[test]
+    fn bytes_need_not_be_text() {
+        let (ring, key) = (Keyring::default(), SealingKey::generate());
+        let keytab = sealed(&key, "a", &[5, 2, 0xff]);
+        ring.put("a", key);
+        assert!(matches!(ring.open(&keytab, PURPOSE), Err(SecretError::NotText { .. })));
+        assert_eq!(ring.open_bytes(&keytab, PURPOSE).unwrap().as_slice(), [5, 2, 0xff]);
     }
 
     #[test]

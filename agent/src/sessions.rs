@@ -4,23 +4,34 @@
 //! `winrm` target whose parts make the pool's key. The secret is opened here, when the session is wanted, and not kept.
 //! Called by `tasks`.
 
+mod tickets;
+
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use lictor_kerberos::trace::Trace;
+use lictor_kerberos::{CredentialSource, Identity};
 use lictor_proto::v1::{
-    AuthKind, ConnectionSettings, MessageEncryption, Scheme, SealedSecret, ShellSettings, Target as WireTarget,
+    AuthKind, ConnectionSettings, CredentialIdentity, CredentialSecretKind, KerberosSettings, KinitMode,
+    MessageEncryption, Scheme, SealedSecret, ShellSettings, Target as WireTarget,
 };
 use lictor_winrm::Error as WinrmError;
 use lictor_winrm::pool::{Lease, Pool};
 use lictor_winrm::probe::{Report, Rung};
 use lictor_winrm::target::{
-    self, Credential, Endpoint, EndpointError, KerberosOptions, Secret, ShellProperties, Target, Timeouts, TlsPolicy,
+    self, Credential, Endpoint, EndpointError, KerberosOptions, ShellProperties, Target, Timeouts, TlsPolicy,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
+use crate::kerberos::{Kerberos, Unusable};
 use crate::policy::{Approach, Job, Policies, Refusal, Turn};
 use crate::secrets::{Keyring, Purpose, SecretError};
+use crate::telemetry::Metrics;
+pub(crate) use tickets::Lines;
+use tickets::Tickets;
 
 /// Sessions for tasks.
 #[derive(Debug, Clone)]
@@ -28,6 +39,8 @@ pub(crate) struct Sessions {
     pool: Pool,
     keyring: Arc<Keyring>,
     policies: Arc<Policies>,
+    kerberos: Kerberos,
+    metrics: Arc<Metrics>,
 }
 
 /// Everything about a session but the secret.
@@ -40,7 +53,55 @@ pub(crate) struct Plan {
     message_encryption: target::MessageEncryption,
     send_channel_bindings: bool,
     allow_basic_over_http: bool,
+    kerberos: KerberosPlan,
+    proof: Proof,
     shell: ShellProperties,
+}
+
+/// What a plan says about Kerberos.
+#[derive(Debug, Clone, Default)]
+struct KerberosPlan {
+    /// Nothing: what the user name says, else the default realm.
+    realm: Option<String>,
+    options: KerberosOptions,
+    fresh: bool,
+    trace: bool,
+}
+
+/// What proves who the user is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Proof {
+    /// A password, sealed.
+    Password,
+    /// The bytes of a keytab, sealed.
+    Keytab,
+    /// A keytab of the agent: this one, or any.
+    KeytabOnAgent(Option<PathBuf>),
+    /// A credential cache on the agent: this one, or the default one.
+    CacheOnAgent(Option<String>),
+}
+
+/// A task's way to its host with all that it takes.
+#[derive(Debug)]
+pub(crate) struct Access {
+    /// Holds what proves the user: use it up at once.
+    pub(crate) target: Target,
+    /// What Kerberos had to say, when the task wants to know.
+    pub(crate) lines: Lines,
+}
+
+/// Why a target's secret is not available.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AccessError {
+    /// The secret itself.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// What Kerberos needs of the agent.
+    #[error(transparent)]
+    Kerberos(#[from] Unusable),
+    /// None came, though one was needed.
+    #[error("the assignment has no secret")]
+    NoSecret,
 }
 
 /// Why a target cannot be connected to.
@@ -61,6 +122,12 @@ pub(crate) enum PlanError {
     /// A bad code page.
     #[error("{0} is not a code page")]
     CodePage(u32),
+    /// Without a password there is only Kerberos.
+    #[error("the credential holds no password, which {0} authentication needs")]
+    NoPassword(&'static str),
+    /// There is nothing to get a ticket with.
+    #[error("the credential's ticket comes from a cache on the agent, so the kinit mode cannot be managed")]
+    Managed,
     /// A value that this version does not know.
     #[error("this version does not know {what} {value}")]
     Unsupported {
@@ -73,7 +140,11 @@ pub(crate) enum PlanError {
 
 impl Plan {
     /// Parses a target and the shell's properties.
-    pub(crate) fn parse(target: Option<WireTarget>, username: String, shell: ShellSettings) -> Result<Self, PlanError> {
+    pub(crate) fn parse(
+        target: Option<WireTarget>,
+        identity: &CredentialIdentity,
+        shell: ShellSettings,
+    ) -> Result<Self, PlanError> {
         let target = target.ok_or(PlanError::NoTarget)?;
         let settings = target.connection.unwrap_or_default();
         let scheme = match known("scheme", settings.scheme, Scheme::try_from(settings.scheme))? {
@@ -90,7 +161,15 @@ impl Plan {
             AuthKind::Basic => target::AuthKind::Basic,
             AuthKind::Ntlm => target::AuthKind::Ntlm,
             AuthKind::Negotiate | AuthKind::Unspecified => target::AuthKind::Negotiate,
+            AuthKind::Kerberos => target::AuthKind::Kerberos,
         };
+        let kerberos = settings.kerberos.clone().unwrap_or_default();
+        let proof = Proof::parse(identity, &kerberos)?;
+        match auth {
+            target::AuthKind::Basic if proof != Proof::Password => return Err(PlanError::NoPassword("basic")),
+            target::AuthKind::Ntlm if proof != Proof::Password => return Err(PlanError::NoPassword("ntlm")),
+            _ => {}
+        }
         let encryption = MessageEncryption::try_from(settings.message_encryption);
         let message_encryption = match known("message encryption", settings.message_encryption, encryption)? {
             MessageEncryption::Always => target::MessageEncryption::Always,
@@ -101,7 +180,7 @@ impl Plan {
         Ok(Self {
             endpoint,
             auth,
-            username,
+            username: identity.username.clone(),
             tls: TlsPolicy {
                 ca_pem: (!ca_pem.is_empty()).then_some(ca_pem),
                 skip_certificate_check: skip_cert_check.unwrap_or(false),
@@ -109,8 +188,20 @@ impl Plan {
             message_encryption,
             send_channel_bindings: send_channel_bindings.unwrap_or(true),
             allow_basic_over_http: allow_basic_over_http.unwrap_or(false),
+            kerberos: KerberosPlan::from(kerberos),
+            proof,
             shell: properties(shell)?,
         })
+    }
+
+    /// Whether Kerberos may come into it.
+    fn carries_tickets(&self) -> bool {
+        matches!(self.auth, target::AuthKind::Negotiate | target::AuthKind::Kerberos)
+    }
+
+    /// Whether a sealed secret belongs to it.
+    pub(crate) fn needs_secret(&self) -> bool {
+        matches!(self.proof, Proof::Password | Proof::Keytab)
     }
 
     /// The host, for people.
@@ -118,26 +209,68 @@ impl Plan {
         self.endpoint.host()
     }
 
-    fn target(&self, password: Secret) -> Target {
+    fn target(&self, credential: Credential) -> Target {
         Target {
             endpoint: self.endpoint.clone(),
             auth: self.auth,
-            credential: Credential::password(self.username.clone(), password),
+            credential,
             tls: self.tls.clone(),
             message_encryption: self.message_encryption,
             send_channel_bindings: self.send_channel_bindings,
             allow_basic_over_http: self.allow_basic_over_http,
-            kerberos: KerberosOptions::default(),
+            kerberos: self.kerberos.options.clone(),
             shell: self.shell.clone(),
             timeouts: Timeouts::default(),
         }
     }
 }
 
+impl Proof {
+    fn parse(identity: &CredentialIdentity, kerberos: &KerberosSettings) -> Result<Self, PlanError> {
+        let path = || Some(identity.agent_path.clone()).filter(|path| !path.is_empty());
+        let kind = CredentialSecretKind::try_from(identity.secret_kind);
+        let proof = match known("kind of secret", identity.secret_kind, kind)? {
+            CredentialSecretKind::Unspecified | CredentialSecretKind::Password => Self::Password,
+            CredentialSecretKind::Keytab => Self::Keytab,
+            CredentialSecretKind::KeytabOnAgent => Self::KeytabOnAgent(path().map(PathBuf::from)),
+            CredentialSecretKind::CacheOnAgent => Self::CacheOnAgent(path()),
+        };
+        match (known("kinit mode", kerberos.kinit_mode, KinitMode::try_from(kerberos.kinit_mode))?, proof) {
+            (KinitMode::Managed, Self::CacheOnAgent(_)) => Err(PlanError::Managed),
+            (KinitMode::Manual, proof @ Self::CacheOnAgent(_)) => Ok(proof),
+            // Whatever the credential holds: the ticket is there already.
+            (KinitMode::Manual, _) => Ok(Self::CacheOnAgent(None)),
+            (KinitMode::Managed | KinitMode::Unspecified, proof) => Ok(proof),
+        }
+    }
+}
+
+impl From<KerberosSettings> for KerberosPlan {
+    fn from(settings: KerberosSettings) -> Self {
+        let given = |text: String| (!text.is_empty()).then_some(text);
+        Self {
+            realm: given(settings.realm),
+            options: KerberosOptions {
+                spn_service: given(settings.spn_service),
+                spn_host: given(settings.spn_host),
+                delegate: settings.delegate.unwrap_or(false),
+            },
+            fresh: settings.fresh_tickets.unwrap_or(false),
+            trace: settings.trace.unwrap_or(false),
+        }
+    }
+}
+
 impl Sessions {
-    /// Uses `pool` and the keys of `keyring`, as far as `policies` allow.
-    pub(crate) fn new(pool: Pool, keyring: Arc<Keyring>, policies: Arc<Policies>) -> Self {
-        Self { pool, keyring, policies }
+    /// Uses `pool`, the keys of `keyring` and tickets of `kerberos`, as far as `policies` allow.
+    pub(crate) fn new(
+        pool: Pool,
+        keyring: Arc<Keyring>,
+        policies: Arc<Policies>,
+        kerberos: Kerberos,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { pool, keyring, policies, kerberos, metrics }
     }
 
     /// Asks the policy in force about a task that is not accepted yet, and limits its plan to what is allowed.
@@ -145,7 +278,9 @@ impl Sessions {
         let approach = Approach {
             endpoint: &plan.endpoint,
             username: &plan.username,
+            realm: plan.kerberos.realm.as_deref().filter(|_| plan.carries_tickets()),
             auth: plan.auth,
+            delegate: plan.kerberos.options.delegate && plan.carries_tickets(),
             tls: &plan.tls,
             message_encryption: plan.message_encryption,
         };
@@ -160,13 +295,57 @@ impl Sessions {
     }
 
     /// Joins `plan` and its secret. The result holds the secret: use it up at once.
-    pub(crate) fn target(
+    pub(crate) async fn access(
         &self,
         plan: &Plan,
-        sealed: &SealedSecret,
+        sealed: Option<&SealedSecret>,
         purpose: Purpose<'_>,
-    ) -> Result<Target, SecretError> {
-        Ok(plan.target(self.keyring.open(sealed, purpose)?))
+    ) -> Result<Access, AccessError> {
+        let sealed = || sealed.ok_or(AccessError::NoSecret);
+        let realm = plan.kerberos.realm.as_deref();
+        let (password, source) = match &plan.proof {
+            Proof::Password => {
+                let password = self.keyring.open(sealed()?, purpose)?;
+                let wants_ticket = match plan.auth {
+                    target::AuthKind::Kerberos => true,
+                    // The name says that it is one of Kerberos; where its realm is not known, it is one of NTLM as ever.
+                    target::AuthKind::Negotiate => self.kerberos.serves(&plan.username, realm),
+                    target::AuthKind::Basic | target::AuthKind::Ntlm => false,
+                };
+                if !wants_ticket {
+                    let target = plan.target(Credential::password(plan.username.clone(), password));
+                    return Ok(Access { target, lines: tickets::trace(false).1 });
+                }
+                let source = CredentialSource::Password(Zeroizing::new(password.expose().to_owned()));
+                (Some(password), source)
+            }
+            Proof::Keytab => (None, CredentialSource::Keytab(self.keyring.open_bytes(sealed()?, purpose)?)),
+            Proof::KeytabOnAgent(path) => {
+                let (user, realm) = self.kerberos.principal(&plan.username, realm, true)?;
+                let file = self.kerberos.keytab(path.as_deref(), (&user, Some(&realm))).await?;
+                (None, CredentialSource::KeytabFile(file))
+            }
+            Proof::CacheOnAgent(name) => (None, CredentialSource::Cache(self.kerberos.cache(name.as_deref())?)),
+        };
+        let (trace, lines) = tickets::trace(plan.kerberos.trace);
+        let tickets = self.tickets(plan, source, purpose, trace)?;
+        let credential = Credential::tickets(plan.username.clone(), Arc::new(tickets), password);
+        Ok(Access { target: plan.target(credential), lines })
+    }
+
+    fn tickets(
+        &self,
+        plan: &Plan,
+        source: CredentialSource,
+        purpose: Purpose<'_>,
+        trace: Trace,
+    ) -> Result<Tickets, Unusable> {
+        let kerberos = self.kerberos.manager()?.clone();
+        let by_key = !matches!(source, CredentialSource::Password(_));
+        let (principal, realm) = self.kerberos.principal(&plan.username, plan.kerberos.realm.as_deref(), by_key)?;
+        let identity = Identity { principal, realm: Some(realm), source, fresh: plan.kerberos.fresh };
+        self.kerberos.used(purpose.credential, purpose.version, &identity);
+        Ok(Tickets { kerberos, identity, trace, metrics: Arc::clone(&self.metrics) })
     }
 
     /// A session on `target`, by `deadline`.
@@ -234,7 +413,8 @@ mod tests {
     use super::*;
 
     fn plan(settings: ConnectionSettings, shell: ShellSettings) -> Result<Plan, PlanError> {
-        Plan::parse(Some(WireTarget { host: "h".into(), connection: Some(settings) }), "u".into(), shell)
+        let identity = CredentialIdentity { username: "u".into(), ..CredentialIdentity::default() };
+        Plan::parse(Some(WireTarget { host: "h".into(), connection: Some(settings) }), &identity, shell)
     }
 
     #[test]
@@ -248,7 +428,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        assert_eq!(Plan::parse(None, String::new(), ShellSettings::default()).unwrap_err(), PlanError::NoTarget);
+        assert_eq!(
+            Plan::parse(None, &CredentialIdentity::default(), ShellSettings::default()).unwrap_err(),
+            PlanError::NoTarget
+        );
         let error =
             plan(ConnectionSettings { port: 70_000, ..Default::default() }, ShellSettings::default()).unwrap_err();
         assert_eq!(error, PlanError::Port(70_000));
@@ -260,8 +443,40 @@ mod tests {
         assert_eq!(error, PlanError::Variable("A=B".into()));
         let target = WireTarget { host: "no host".into(), connection: None };
         assert!(matches!(
-            Plan::parse(Some(target), String::new(), ShellSettings::default()),
+            Plan::parse(Some(target), &CredentialIdentity::default(), ShellSettings::default()),
             Err(PlanError::Endpoint(_))
         ));
+    }
+
+    #[test]
+    fn what_proves_the_user_decides_how_he_can_authenticate() {
+        let plan = |kind: CredentialSecretKind, path: &str, auth: AuthKind, mode: KinitMode| {
+            let identity = CredentialIdentity {
+                username: "svc@CORP.EXAMPLE".into(),
+                secret_kind: kind.into(),
+                agent_path: path.into(),
+                ..CredentialIdentity::default()
+            };
+            let kerberos = KerberosSettings { kinit_mode: mode.into(), ..KerberosSettings::default() };
+            let connection =
+                ConnectionSettings { auth: auth.into(), kerberos: Some(kerberos), ..ConnectionSettings::default() };
+            let target = WireTarget { host: "h".into(), connection: Some(connection) };
+            let plan = Plan::parse(Some(target), &identity, ShellSettings::default())?;
+            Ok((plan.proof.clone(), plan.needs_secret()))
+        };
+        use CredentialSecretKind as Kind;
+        let unset = KinitMode::Unspecified;
+        let file = Proof::KeytabOnAgent(Some("/k".into()));
+        assert_eq!(plan(Kind::Unspecified, "", AuthKind::Basic, unset), Ok((Proof::Password, true)));
+        assert_eq!(plan(Kind::Keytab, "", AuthKind::Negotiate, unset), Ok((Proof::Keytab, true)));
+        assert_eq!(plan(Kind::KeytabOnAgent, "/k", AuthKind::Kerberos, KinitMode::Managed), Ok((file, false)));
+        let cache = |name: Option<&str>| Ok((Proof::CacheOnAgent(name.map(str::to_owned)), false));
+        assert_eq!(plan(Kind::CacheOnAgent, "DIR:/c", AuthKind::Kerberos, unset), cache(Some("DIR:/c")));
+        assert_eq!(plan(Kind::CacheOnAgent, "", AuthKind::Kerberos, KinitMode::Manual), cache(None));
+        assert_eq!(plan(Kind::Password, "", AuthKind::Kerberos, KinitMode::Manual), cache(None));
+        assert_eq!(plan(Kind::CacheOnAgent, "", AuthKind::Kerberos, KinitMode::Managed), Err(PlanError::Managed));
+        for (auth, name) in [(AuthKind::Basic, "basic"), (AuthKind::Ntlm, "ntlm")] {
+            assert_eq!(plan(Kind::Keytab, "", auth, unset), Err(PlanError::NoPassword(name)));
+        }
     }
 }

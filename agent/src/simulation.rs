@@ -89,7 +89,14 @@ impl Link {
     #[must_use]
     pub fn new(instance_id: &str, slots: u32, restored: &[News]) -> Self {
         let shelf = Shelf::new(std::env::temp_dir(), Limits::for_slots(slots));
-        let about = About { instance_id: instance_id.into(), tags: Vec::new(), slots, degraded: Vec::new() };
+        let about = About {
+            instance_id: instance_id.into(),
+            tags: Vec::new(),
+            slots,
+            degraded: Vec::new(),
+            kerberos: false,
+            principals: Vec::new(),
+        };
         let events: Vec<Event> = restored.iter().filter_map(|news| event(&shelf, news)).collect();
         Self { protocol: Protocol::new(about, &events), shelf }
     }

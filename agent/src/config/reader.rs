@@ -60,6 +60,13 @@ impl Reader {
         self.leaves.remove(key)
     }
 
+    /// A table whose keys are names of the user's choice.
+    pub(crate) fn table<T: serde::de::DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
+        self.asked.push(key);
+        let value = self.take(key)?;
+        value.try_deserialize().map_err(|error| self.mistake(key, &error.to_string())).ok()
+    }
+
     pub(crate) fn optional<T>(
         &mut self,
         key: &'static str,
@@ -164,7 +171,7 @@ impl Reader {
 
 fn flatten(prefix: String, value: Value, leaves: &mut BTreeMap<String, Value>, empty: &mut Vec<String>) {
     match value.kind {
-        ValueKind::Table(table) => {
+        ValueKind::Table(table) if !TABLES.contains(&prefix.as_str()) => {
             for (key, value) in table {
                 let path = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
                 flatten(path, value, leaves, empty);
@@ -187,3 +194,6 @@ fn scalar(value: &Value) -> Option<String> {
         _ => None,
     }
 }
+
+/// Keys that are tables as a whole.
+const TABLES: &[&str] = &["kerberos.realms", "kerberos.domain_realm"];

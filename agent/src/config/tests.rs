@@ -5,6 +5,8 @@ use std::io::Write as _;
 use lictor_proto::token::JoinToken;
 use zeroize::Zeroizing;
 
+use lictor_kerberos::config::Source;
+
 use super::*;
 
 fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -217,4 +219,42 @@ fn the_names_of_others_count_where_ours_say_nothing() {
     assert!(!mistakes.contains("Marker"), "{mistakes}");
     let mistakes = load(&[("LICTOR_AGENT_PROXY__URL", "http://u:Marker-5@p")]).unwrap_err().to_string();
     assert!(mistakes.contains("proxy.username and proxy.password_file") && !mistakes.contains("Marker"), "{mistakes}");
+}
+
+#[test]
+fn kerberos_is_named_or_declared() {
+    let load = |text: &str| {
+        let file = file(".toml", &format!("control_plane = \"https://a\"\n[kerberos]\n{text}"));
+        load(Some(file.path()), environment(&[])).map(|loaded| loaded.config.kerberos)
+    };
+    let given = load("krb5_conf = \"/etc/krb5/krb5.conf\"\nkeytabs = [\"/k\"]\ncaches = [\"DIR:/c\"]").unwrap();
+    assert_eq!(given.source(), Source::File("/etc/krb5/krb5.conf".into()));
+    assert_eq!((given.keytabs, given.caches), (vec!["/k".into()], vec!["DIR:/c".to_owned()]));
+    let given = load("").unwrap();
+    assert!(!given.is_given() && given.source() == Source::System && given.check().is_ok());
+
+    let realm = "realms.\"CORP.EXAMPLE\" = { kdc = [\"dc1.corp.example\", \"dc2.corp.example:88\"] }";
+    let domains = "domain_realm = { \".corp.example\" = \"CORP.EXAMPLE\", \"web1.lab.example\" = \"CORP.EXAMPLE\" }";
+    let given = load(&format!("rdns = false\n{realm}\n{domains}")).unwrap();
+    let declared = given.declared.clone().unwrap();
+    assert_eq!(declared.rdns, Some(false));
+    assert_eq!(declared.realms["CORP.EXAMPLE"].kdc, ["dc1.corp.example", "dc2.corp.example:88"]);
+    assert_eq!(declared.domain_realm["web1.lab.example"], "CORP.EXAMPLE");
+    assert!(given.check().is_ok());
+    // Found before anything is opened.
+    let given = load("realms.\"CORP EXAMPLE\" = { kdc = [\"\"] }").unwrap();
+    assert!(given.check().is_err());
+
+    for (text, expected) in [
+        ("krb5_conf = \"krb5.conf\"", "kerberos.krb5_conf: is not an absolute path"),
+        ("krb5_conf = \"/k\"\nrdns = false", "kerberos.krb5_conf: is set beside"),
+        ("keytabs = [\"k\"]", "kerberos.keytabs: \"k\" is not an absolute path"),
+        ("caches = [\"KEYRING:x\"]", "kerberos.caches: "),
+        ("rdns = \"perhaps\"", "kerberos.rdns: must be true or false"),
+        ("realms.\"R\" = { kdcs = [] }", "kerberos.realms: "),
+        ("kdc = \"x\"", "kerberos.kdc: is not a setting"),
+    ] {
+        let mistakes = load(text).unwrap_err().to_string();
+        assert!(mistakes.contains(expected), "{expected:?} is missing in:\n{mistakes}");
+    }
 }

@@ -33,6 +33,10 @@ pub(crate) struct About {
     pub(crate) slots: u32,
     /// Facts that say the agent is impaired.
     pub(crate) degraded: Vec<String>,
+    /// Whether tasks can use Kerberos.
+    pub(crate) kerberos: bool,
+    /// Principals whose keys the agent's keytabs hold.
+    pub(crate) principals: Vec<String>,
 }
 
 /// The protocol's state.
@@ -213,10 +217,15 @@ impl Protocol {
             instance_id: self.about.instance_id.clone(),
             tags: self.about.tags.clone(),
             slots: self.about.slots,
-            capabilities: CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
+            capabilities: CAPABILITIES
+                .iter()
+                .chain(self.about.kerberos.then_some(&"kerberos"))
+                .map(|name| (*name).to_owned())
+                .collect(),
             held: held.collect(),
             draining: self.draining.is_some(),
             degraded: self.about.degraded.iter().cloned().chain(impaired).collect(),
+            kerberos_principals: self.about.principals.clone(),
         };
         for entry in self.tasks.values_mut() {
             let (accepted, started) = match entry.stage {
@@ -243,6 +252,11 @@ impl Protocol {
         if let Some(session) = self.session.as_mut() {
             session.eager = true;
         }
+    }
+
+    /// What the keytabs hold by now. The control plane hears it with the next Hello.
+    pub(crate) fn holds_keys_of(&mut self, principals: Vec<String>) {
+        self.about.principals = principals;
     }
 
     /// Changes how much new credit is granted. What was granted stays.

@@ -8,10 +8,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use config::{File, FileFormat};
+use lictor_winrm::target::AuthKind;
 
 use super::identity::Pattern;
 use super::names::HostRule;
-use super::{Connection, Hosts, Identities, PlainHttp, Policy, TaskKind, Tasks};
+use super::{Connection, Hosts, Identities, PlainHttp, Policy, TaskKind, Tasks, auth_name};
 use crate::config::reader::Reader;
 
 /// Why there is no policy.
@@ -118,6 +119,12 @@ pub(super) fn take(reader: &mut Reader, path: &Path) -> Policy {
             skip_cert_check: reader.flag("connection.skip_cert_check", defaults.connection.skip_cert_check),
             task_ca: reader.flag("connection.task_ca", defaults.connection.task_ca),
             basic: reader.flag("connection.basic", defaults.connection.basic),
+            auth: reader.optional_list("connection.auth", MAX_RULES, |text| {
+                let all = [AuthKind::Basic, AuthKind::Ntlm, AuthKind::Negotiate, AuthKind::Kerberos];
+                let known = all.into_iter().find(|auth| auth_name(*auth) == text);
+                known.ok_or_else(|| "is not one of basic, ntlm, negotiate and kerberos".to_owned())
+            }),
+            delegation: reader.flag("connection.delegation", defaults.connection.delegation),
         },
         tasks: Tasks {
             kinds: kinds.map(BTreeSet::from_iter),

@@ -22,7 +22,9 @@ struct Asked {
     host: &'static str,
     port: Option<u16>,
     username: &'static str,
+    realm: Option<&'static str>,
     auth: AuthKind,
+    delegate: bool,
     tls: TlsPolicy,
     message_encryption: MessageEncryption,
     job: Job,
@@ -37,7 +39,9 @@ impl Default for Asked {
             host: "win01.corp.example",
             port: None,
             username: r"CORP\svc-web",
+            realm: None,
             auth: AuthKind::Negotiate,
+            delegate: false,
             tls: TlsPolicy::default(),
             message_encryption: MessageEncryption::Auto,
             job: COMMAND,
@@ -53,7 +57,9 @@ impl Asked {
             &Approach {
                 endpoint: &endpoint,
                 username: self.username,
+                realm: self.realm,
                 auth: self.auth,
+                delegate: self.delegate,
                 tls: &self.tls,
                 message_encryption: self.message_encryption,
             },
@@ -190,6 +196,34 @@ fn identities_are_compared_without_case_and_asterisks_stay_within_their_part() {
     ] {
         assert_eq!(user(&policy, name), expected, "{name:?}");
     }
+}
+
+#[test]
+fn a_user_of_another_realm_is_another_user() {
+    let policy =
+        policy("identities.allow = ['CORP\\svc-*', 'svc-*@corp.example']\nidentities.deny = ['svc-root@evil.example']");
+    let asked = |username, realm| Asked { username, realm, ..Asked::default() }.code(&policy);
+    assert_eq!(asked(r"CORP\svc-web", None), "allowed");
+    assert_eq!(asked(r"CORP\svc-web", Some("CORP.EXAMPLE")), "allowed");
+    assert_eq!(asked("svc-web@corp.example", Some("CORP.EXAMPLE")), "allowed");
+    assert_eq!(asked(r"CORP\svc-web", Some("EVIL.EXAMPLE")), "policy.identity");
+    assert_eq!(asked("svc-web@corp.example", Some("EVIL.EXAMPLE")), "policy.identity");
+    let policy = self::policy("identities.deny = ['svc-root@evil.example']");
+    let asked = |username, realm| Asked { username, realm, ..Asked::default() }.code(&policy);
+    assert_eq!(asked(r"CORP\svc-root", Some("EVIL.EXAMPLE")), "policy.identity");
+}
+
+#[test]
+fn ways_to_authenticate_and_delegation_can_be_limited() {
+    let policy = policy("connection.auth = ['kerberos', 'basic']\nconnection.delegation = false");
+    let asked = |auth, delegate| Asked { auth, delegate, ..Asked::default() }.code(&policy);
+    assert_eq!(asked(AuthKind::Kerberos, false), "allowed");
+    assert_eq!(asked(AuthKind::Basic, false), "allowed");
+    assert_eq!(asked(AuthKind::Ntlm, false), "policy.auth");
+    assert_eq!(asked(AuthKind::Negotiate, false), "policy.auth");
+    assert_eq!(asked(AuthKind::Kerberos, true), "policy.delegation");
+    let found = mistakes("p.toml", "connection.auth = ['credssp']");
+    assert!(found[0].contains("is not one of basic, ntlm, negotiate and kerberos"), "{found:?}");
 }
 
 #[test]

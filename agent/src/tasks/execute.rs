@@ -21,7 +21,7 @@ use lictor_winrm::output::{Findings, Refinement, Refiner};
 use lictor_winrm::pool::{self, ConnectionInfo, Exchanges, Lease, Patience, Stopped};
 use lictor_winrm::powershell::OutputValue;
 use lictor_winrm::shell::{Event as HostEvent, OutputStream as HostStream};
-use lictor_winrm::target::Secret;
+use lictor_winrm::target::{Secret, Target};
 use lictor_winrm::{Error as WinrmError, Stage, probe};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -33,7 +33,7 @@ use super::output::Log;
 use super::task::{Kind, Task, Work};
 use super::{Event, TaskKey};
 use crate::failure::{self, HandBack, StopCause, Verdict};
-use crate::sessions::Sessions;
+use crate::sessions::{Access, Lines, Sessions};
 use crate::telemetry::Metrics;
 
 /// What every task needs.
@@ -90,6 +90,8 @@ pub(super) struct Report {
     pub(super) output_gap: bool,
     rungs: Vec<Rung>,
     findings: Findings,
+    /// What Kerberos has to say, when the task wants to know.
+    lines: Lines,
     pub(super) lease: Option<Duration>,
     pub(super) run: Option<Duration>,
 }
@@ -104,6 +106,9 @@ impl Run<'_> {
             Kind::Run(work) => self.run(work, &mut report).await,
             Kind::Follow(followed) => self.follow(followed, &mut report).await,
         };
+        if !matches!(verdict, Err(Verdict::HandBack(..))) {
+            self.tell_traced(&mut report).await;
+        }
         let (outcome, failure) = match verdict {
             Ok(state) => (state, None),
             Err(Verdict::End(state, failure)) => (state, Some(*failure)),
@@ -145,9 +150,8 @@ impl Run<'_> {
 
     async fn test(&mut self, report: &mut Report) -> Result<TaskState, Verdict> {
         let deadline = self.deadline();
-        let (sealed, purpose) = self.task.secret();
+        let target = self.access(report).await?;
         let sessions = &self.worker.sessions;
-        let target = sessions.target(&self.task.plan, sealed, purpose).map_err(|error| failure::secret(&error))?;
         let turn = tokio::select! {
             biased;
             cause = unstarted_stop(&mut self.orders) => return Err(failure::stopped_before_start(&cause)),
@@ -176,9 +180,8 @@ impl Run<'_> {
 
     async fn run(&mut self, work: &Work, report: &mut Report) -> Result<TaskState, Verdict> {
         let deadline = self.deadline();
-        let (sealed, purpose) = self.task.secret();
+        let target = self.access(report).await?;
         let sessions = &self.worker.sessions;
-        let target = sessions.target(&self.task.plan, sealed, purpose).map_err(|error| failure::secret(&error))?;
         // What the command writes goes to whoever may see the task: not only to those who know the password.
         let secrets = Arc::new(Patterns::new(target.credential.secret().map(Secret::expose)));
         let leased = tokio::select! {
@@ -205,6 +208,30 @@ impl Run<'_> {
         report.connection = Some(lease.connection());
         report.session = Some(lease);
         verdict
+    }
+
+    /// What the host is reached with. Reads keytabs on the agent's disk, perhaps.
+    pub(super) async fn access(&mut self, report: &mut Report) -> Result<Target, Verdict> {
+        let deadline = self.deadline();
+        let (sealed, purpose) = self.task.secret();
+        let access = self.worker.sessions.access(&self.task.plan, sealed, purpose);
+        let Ok(access) = timeout_at(deadline.max(Instant::now() + SLACK), access).await else {
+            return Err(failure::stopped_before_start(&StopCause::Deadline));
+        };
+        let Access { target, lines } = access.map_err(|error| failure::access(&error))?;
+        report.lines = lines;
+        Ok(target)
+    }
+
+    /// Adds what Kerberos had to say since the last time to the task's standard error. Not before the task has started or
+    /// ended: output counts as a sign that it may have started.
+    async fn tell_traced(&mut self, report: &mut Report) {
+        let text = report.lines.take();
+        if !text.is_empty() {
+            let deadline = self.deadline().max(Instant::now() + SLACK);
+            let pieces = vec![(HostStream::Stderr, Bytes::from(text))];
+            report.output_gap |= self.append(pieces, deadline).await.is_some();
+        }
     }
 
     async fn command(
@@ -238,6 +265,7 @@ impl Run<'_> {
         report: &mut Report,
     ) -> Result<TaskState, Verdict> {
         let deadline = self.deadline();
+        self.tell_traced(report).await;
         let worker = self.worker;
         let mut noting: Option<BoxFuture<'_, ()>> = None;
         let cause = loop {

@@ -48,9 +48,7 @@ impl Run<'_> {
             tracing::warn!(error = %failure::chain(&error), "How output goes on after a restart is not journalled");
         }
         self.log.announce();
-        let (sealed, purpose) = self.task.secret();
-        let sessions = &self.worker.sessions;
-        let target = sessions.target(&self.task.plan, sealed, purpose).map_err(|error| failure::secret(&error))?;
+        let target = self.access(report).await?;
         let secrets = Arc::new(Patterns::new(target.credential.secret().map(Secret::expose)));
         // A place is waited for longer than others wait, for the command holds what they wait for as well.
         let until = followed.deadline.max(Instant::now() + PATIENCE);

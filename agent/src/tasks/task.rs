@@ -33,7 +33,8 @@ pub(super) struct Task {
     /// How long it may run.
     pub(super) timeout: Duration,
     credential: CredentialIdentity,
-    sealed: SealedSecret,
+    /// Nothing when what proves the user is on the agent.
+    sealed: Option<SealedSecret>,
 }
 
 /// Kinds of tasks.
@@ -136,7 +137,7 @@ impl Task {
         let job = Job::of(&spec).ok_or(TaskError::Kind)?;
         let TaskSpec { target, kind, timeout, .. } = spec;
         let credential = assignment.identity.ok_or(TaskError::Missing("credential"))?;
-        let sealed = assignment.secret.ok_or(TaskError::Missing("secret"))?;
+        let sealed = assignment.secret;
         let timeout = parse_timeout(timeout)?;
         let (_, command_id) = start.place().ok_or(TaskError::NoPlace)?;
         let (raw, names, shell) = match kind.ok_or(TaskError::Kind)? {
@@ -144,7 +145,8 @@ impl Task {
             task_spec::Kind::Script(script) => (script.stderr_format, script.output_variables, script.shell),
             task_spec::Kind::ConnectionTest(_) => return Err(TaskError::NoPlace),
         };
-        let plan = Plan::parse(target, credential.username.clone(), shell.unwrap_or_default())?;
+        let plan = Plan::parse(target, &credential, shell.unwrap_or_default())?;
+        require_secret(&plan, sealed.as_ref())?;
         if plan.host() != start.host {
             // What may be reached was decided when it was accepted.
             return Err(TaskError::OtherHost { started: start.host, named: plan.host().to_owned() });
@@ -163,7 +165,7 @@ impl Task {
         let job = Job::of(&spec);
         let TaskSpec { target, kind, timeout, .. } = spec;
         let credential = assignment.identity.ok_or(TaskError::Missing("credential"))?;
-        let sealed = assignment.secret.ok_or(TaskError::Missing("secret"))?;
+        let sealed = assignment.secret;
         let timeout = parse_timeout(timeout)?;
         let command_id = Uuid::new_v4();
         let (kind, shell) = match kind.ok_or(TaskError::Kind)? {
@@ -196,21 +198,26 @@ impl Task {
                 (Kind::Run(Box::new(work)), shell)
             }
         };
-        let plan = Plan::parse(target, credential.username.clone(), shell)?;
+        let plan = Plan::parse(target, &credential, shell)?;
+        require_secret(&plan, sealed.as_ref())?;
         let job = job.ok_or(TaskError::Kind)?;
         Ok(Self { key, kind, job, plan, timeout, credential, sealed })
     }
 
-    /// The sealed secret, and what it is for.
-    pub(super) fn secret(&self) -> (&SealedSecret, Purpose<'_>) {
+    /// The sealed secret, if there is one, and what it is for.
+    pub(super) fn secret(&self) -> (Option<&SealedSecret>, Purpose<'_>) {
         let purpose = Purpose {
             task_id: &self.key.task_id,
             epoch: self.key.epoch,
             credential: &self.credential.name,
             version: self.credential.version,
         };
-        (&self.sealed, purpose)
+        (self.sealed.as_ref(), purpose)
     }
+}
+
+fn require_secret(plan: &Plan, sealed: Option<&SealedSecret>) -> Result<(), TaskError> {
+    if plan.needs_secret() && sealed.is_none() { Err(TaskError::Missing("secret")) } else { Ok(()) }
 }
 
 fn parse_timeout(timeout: Option<prost_types::Duration>) -> Result<Duration, TaskError> {
@@ -251,7 +258,12 @@ mod tests {
                 kind,
                 ..TaskSpec::default()
             }),
-            identity: Some(CredentialIdentity { name: "c".into(), version: 1, username: "u".into() }),
+            identity: Some(CredentialIdentity {
+                name: "c".into(),
+                version: 1,
+                username: "u".into(),
+                ..CredentialIdentity::default()
+            }),
             secret: Some(SealedSecret::default()),
             ..Assignment::default()
         }

@@ -85,7 +85,12 @@ fn assignment(control_plane: &ControlPlane, id: &str, address: SocketAddr) -> As
             kind: Some(task_spec::Kind::Command(Command { command_line: "whoami".into(), ..Command::default() })),
             ..TaskSpec::default()
         }),
-        identity: Some(CredentialIdentity { name: "c".into(), version: 1, username: r"CORP\alice".into() }),
+        identity: Some(CredentialIdentity {
+            name: "c".into(),
+            version: 1,
+            username: r"CORP\alice".into(),
+            ..CredentialIdentity::default()
+        }),
         secret: Some(seal(key, &binding, b"Pa55-Marker").unwrap()),
         ..Assignment::default()
     }

@@ -22,7 +22,14 @@ fn log(id: &str) -> Log {
 }
 
 fn about() -> About {
-    About { instance_id: "i".into(), tags: vec!["t".into()], slots: 4, degraded: Vec::new() }
+    About {
+        instance_id: "i".into(),
+        tags: vec!["t".into()],
+        slots: 4,
+        degraded: Vec::new(),
+        kerberos: true,
+        principals: vec!["svc@R".into()],
+    }
 }
 
 fn accepted(id: &str) -> Event {
