@@ -1,6 +1,8 @@
 //! Tickets for services: by which names a directory knows them, what is in the tickets, and of which type their keys
 //! are.
 
+use std::time::Duration;
+
 use krb5::Credentials;
 use krb5::acceptor::{KerberosContext, Keytab};
 use krb5::initiator::{InitOptions, InitiatorContext};
@@ -127,7 +129,8 @@ pub(super) async fn delegation_asked_for_during_a_login(realm: &Realm) {
     let before = realm.carried().await;
     let meanwhile = async {
         // Its first question has come to the KDC: it says that the ticket is to be no forwardable one.
-        while realm.carried().await == before {}
+        let asked = async { while realm.carried().await == before {} };
+        tokio::time::timeout(Duration::from_secs(60), asked).await.unwrap();
         realm.delegated(&identity, &service).await
     };
     let (plain, delegated) = tokio::join!(realm.check(&identity), meanwhile);
