@@ -15,6 +15,7 @@ mod sealed;
 mod secrets;
 mod soap;
 mod target;
+mod tickets;
 mod wsman;
 
 pub use http_auth::http_auth;
@@ -24,6 +25,7 @@ pub use sealed::sealed;
 pub use secrets::{join_token, sealed_secret};
 pub use soap::soap;
 pub use target::target;
+pub use tickets::{credential_cache, kdc_reply};
 pub use wsman::{fault, received, response};
 
 /// A target by its name: that of its fuzz target, its folder of seeds and its folder of regressions.
@@ -44,6 +46,8 @@ pub const ALL: &[Oracle] = &[
     ("clixml", clixml),
     ("mask", mask),
     ("outputs", outputs),
+    ("kdc_reply", kdc_reply),
+    ("credential_cache", credential_cache),
 ];
 
 /// Pieces of the input, for oracles that need several values: up to `N`, split at bytes of value 0, missing ones empty.

@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what is exempt in tests should be so in the functions that they share")]
 
-mod clients;
 mod acceptors;
+mod clients;
 mod harness;
 mod load;
 mod manager;
