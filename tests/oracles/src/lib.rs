@@ -9,6 +9,7 @@
 #![expect(clippy::panic, reason = "an oracle speaks by panicking")]
 
 mod http_auth;
+mod keytab;
 mod ntlm;
 mod output;
 mod sealed;
@@ -19,6 +20,7 @@ mod tickets;
 mod wsman;
 
 pub use http_auth::http_auth;
+pub use keytab::keytab;
 pub use ntlm::ntlm;
 pub use output::{clixml, mask, outputs};
 pub use sealed::sealed;
@@ -48,6 +50,7 @@ pub const ALL: &[Oracle] = &[
     ("outputs", outputs),
     ("kdc_reply", kdc_reply),
     ("credential_cache", credential_cache),
+    ("keytab", keytab),
 ];
 
 /// Pieces of the input, for oracles that need several values: up to `N`, split at bytes of value 0, missing ones empty.
