@@ -5,6 +5,7 @@
 
 pub(crate) mod access;
 pub(crate) mod control;
+pub(crate) mod keytab;
 pub(crate) mod winrm;
 
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub(crate) enum Output {
 pub(crate) enum Command {
     /// Talk to one Windows host directly, without agent or control plane.
     #[command(after_long_help = exit::HELP)]
-    Winrm(winrm::WinrmArgs),
+    Winrm(Box<winrm::WinrmArgs>),
     /// Submit, look at, follow and cancel tasks.
     #[command(after_long_help = exit::HELP)]
     Task(control::TaskArgs),
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Token(control::TokenArgs),
     /// Store, list, delete and test WinRM credentials.
     Credential(control::CredentialArgs),
+    /// Make, list and check keytabs: files with the keys of Kerberos accounts.
+    Keytab(keytab::KeytabArgs),
     /// Make, list and disable users; issue and revoke their tokens.
     User(access::UserArgs),
     /// Tell who we are to the control plane, and what we may do.
@@ -109,6 +112,17 @@ pub(crate) enum Auth {
     Ntlm,
     /// SPNEGO.
     Negotiate,
+    /// Kerberos, and nothing else.
+    Kerberos,
+}
+
+/// Who gets the ticket-granting ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KinitMode {
+    /// This program.
+    Managed,
+    /// Whoever ran kinit.
+    Manual,
 }
 
 /// When messages are sealed.

@@ -2,6 +2,8 @@
 
 mod ladder;
 mod session;
+mod tickets;
+mod who;
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,14 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use lictor_winrm::powershell::{self, Outputs};
 use lictor_winrm::target::{
-    AuthKind, Credential, Endpoint, KerberosOptions, MessageEncryption, Scheme, ShellProperties, Timeouts, TlsPolicy,
+    Endpoint, KerberosOptions, MessageEncryption, Scheme, ShellProperties, Timeouts, TlsPolicy,
 };
 use lictor_winrm::{Invocation, Target};
 use serde::Serialize;
 use uuid::Uuid;
 
+use self::who::Who;
 use crate::args::winrm::{HostArgs, RunArgs, ScriptArgs, ShellArgs, WinrmCommand};
-use crate::args::{self, Auth, Encryption, Language, Output};
+use crate::args::{self, Encryption, Language, Output};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::{console, input};
@@ -24,14 +27,19 @@ use crate::{console, input};
 /// Carries out a command of `lictor winrm`.
 pub(crate) async fn run(command: WinrmCommand, output: Output) -> Result<Exit, Failure> {
     match command {
-        WinrmCommand::Test(args) => ladder::climb(&target(&args.host, None)?, args.timeout, output).await,
+        WinrmCommand::Test(args) => {
+            let who = who::who(&args.host).await?;
+            ladder::climb(&target(&args.host, &who, None)?, &who, args.timeout, output).await
+        }
         WinrmCommand::Run(args) => {
             let work = run_work(&args)?;
-            session::run(&target(&args.host, Some(&args.shell))?, &work, args.shell.timeout, &args.runs, output).await
+            let target = target(&args.host, &who::who(&args.host).await?, Some(&args.shell))?;
+            session::run(&target, &work, args.shell.timeout, &args.runs, output).await
         }
         WinrmCommand::Script(args) => {
             let work = script_work(&args)?;
-            session::run(&target(&args.host, Some(&args.shell))?, &work, args.shell.timeout, &args.runs, output).await
+            let target = target(&args.host, &who::who(&args.host).await?, Some(&args.shell))?;
+            session::run(&target, &work, args.shell.timeout, &args.runs, output).await
         }
     }
 }
@@ -99,31 +107,21 @@ fn powershell_options(shell: &ShellArgs, outputs: Option<Outputs>) -> powershell
     powershell::Options { no_profile: shell.no_powershell_profile.unwrap_or(shell.no_profile), outputs }
 }
 
-fn target(host: &HostArgs, shell: Option<&ShellArgs>) -> Result<Target, Failure> {
+fn target(host: &HostArgs, who: &Who, shell: Option<&ShellArgs>) -> Result<Target, Failure> {
     let scheme = match host.scheme {
         args::Scheme::Http => Scheme::Http,
         args::Scheme::Https => Scheme::Https,
     };
     let endpoint = Endpoint::new(scheme, &host.host, host.port, host.path.as_deref())
         .map_err(|error| Failure::usage(error.to_string(), "Correct --host, --port or --path."))?;
-    let Some(password) = input::secret("password", host.password_file.as_deref(), PASSWORD_VARIABLE)? else {
-        return Err(Failure::usage(
-            "there is no password",
-            "Give --password-file FILE, or set the environment variable LICTOR_PASSWORD.",
-        ));
-    };
     let ca_pem = match &host.ca {
         Some(path) => Some(input::text("certificates", path, input::MAX_PEM_BYTES)?),
         None => None,
     };
     Ok(Target {
         endpoint,
-        auth: match host.auth {
-            Auth::Basic => AuthKind::Basic,
-            Auth::Ntlm => AuthKind::Ntlm,
-            Auth::Negotiate => AuthKind::Negotiate,
-        },
-        credential: Credential::password(host.user.clone(), password),
+        auth: who.auth,
+        credential: who.credential.clone(),
         tls: TlsPolicy { ca_pem, skip_certificate_check: host.skip_cert_check },
         message_encryption: match host.message_encryption {
             Encryption::Auto => MessageEncryption::Auto,
@@ -132,7 +130,11 @@ fn target(host: &HostArgs, shell: Option<&ShellArgs>) -> Result<Target, Failure>
         },
         send_channel_bindings: host.send_cbt,
         allow_basic_over_http: host.allow_basic_over_http,
-        kerberos: KerberosOptions::default(),
+        kerberos: KerberosOptions {
+            spn_service: host.kerberos.spn_service.clone(),
+            spn_host: host.kerberos.spn_host.clone(),
+            delegate: host.kerberos.delegate,
+        },
         shell: shell.map_or_else(ShellProperties::default, shell_properties),
         timeouts: timeouts(host)?,
     })

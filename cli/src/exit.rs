@@ -89,7 +89,7 @@ Exit codes:
   From 120 up nothing remote is meant:
       120  usage: a flag, a file or a value that cannot be used
       121  resolve: the host's name has no address
-      122  connect: nothing answers at the host's address
+      122  connect: nothing answers at the host's address; keytab: nor at a KDC's
       123  tls: the host's certificate or its TLS is not acceptable
       124  timed out: a deadline passed and the command was stopped
       125  authenticate: the host refused the credential, or the way of authenticating (tried once)
@@ -107,7 +107,7 @@ Exit codes:
 
 Environment: LICTOR_PASSWORD (password, when there is no --password-file), LICTOR_SERVER (--server),
 LICTOR_TOKEN (user token, when there is no --token-file), LICTOR_TOKEN_FILE (--token-file), LICTOR_CA (--ca of the
-control plane). Passwords and tokens are never taken from the command line.";
+control plane), KRB5_CONFIG, KRB5_KTNAME, KRB5CCNAME (krb5.conf, keytab, credential cache, where no flag names them). Passwords and tokens are never taken from the command line.";
 
 #[cfg(test)]
 mod tests {

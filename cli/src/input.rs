@@ -1,13 +1,15 @@
 //! What comes in from files, standard input and the environment: bounded, and secrets into types that zero themselves.
 
-use std::io::{self, Read};
+use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::path::Path;
 
 use bytes::Bytes;
 use lictor_winrm::target::Secret;
+use rustix::termios::{self, LocalModes, OptionalActions};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
+use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// Reads a file, or standard input when the path is `-`, up to `limit` bytes.
@@ -73,6 +75,64 @@ pub(crate) fn secret(what: &str, file: Option<&Path>, variable: &str) -> Result<
     Ok(Some(Secret::new(text.to_owned())))
 }
 
+/// Asks for a secret at the terminal, which does not show it. Nothing when standard input is no terminal.
+pub(crate) fn prompt(question: &str) -> Result<Option<Secret>, Failure> {
+    let stdin = io::stdin().lock();
+    if !stdin.is_terminal() {
+        return Ok(None);
+    }
+    let failed = |error: io::Error| Failure::local(format!("failed to ask for the password: {error}"));
+    let before = termios::tcgetattr(&stdin).map_err(|error| failed(error.into()))?;
+    let mut quiet = before.clone();
+    // Without signals too: Ctrl-C must not leave a terminal behind that shows nothing.
+    quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+    let mut stderr = io::stderr().lock();
+    stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).map_err(failed)?;
+    termios::tcsetattr(&stdin, OptionalActions::Flush, &quiet).map_err(|error| failed(error.into()))?;
+    let line = typed(stdin.bytes());
+    let restored = termios::tcsetattr(io::stdin(), OptionalActions::Flush, &before);
+    let _ = writeln!(stderr);
+    restored.map_err(|error| failed(error.into()))?;
+    match line.map_err(failed)? {
+        Some(line) => match std::str::from_utf8(&line) {
+            Ok("") => Err(Failure::usage("the password is empty", "Type it, or give --password-file FILE.")),
+            Ok(text) => Ok(Some(Secret::new(text.to_owned()))),
+            Err(_) => Err(Failure::usage("what was typed is not UTF-8", "Give --password-file FILE.")),
+        },
+        None => Err(Failure::own(
+            Exit::CANCELLED,
+            "local",
+            "local.interrupted",
+            "no password was given".to_owned(),
+            String::new(),
+            String::new(),
+        )),
+    }
+}
+
+/// One line, byte by byte as it is typed. Nothing when it was given up.
+fn typed(bytes: impl Iterator<Item = io::Result<u8>>) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    const INTERRUPT: u8 = 3;
+    const END: u8 = 4;
+    const KILL: u8 = 21;
+    // Never grows, so that no copy is left behind.
+    let mut line = Zeroizing::new(Vec::with_capacity(MAX_TYPED_BYTES));
+    for byte in bytes {
+        match byte? {
+            b'\r' | b'\n' => return Ok(Some(line)),
+            INTERRUPT | END => return Ok(None),
+            KILL => line.clear(),
+            // One character, which may be several bytes.
+            8 | 127 => while line.pop().is_some_and(|byte| byte & 0xC0 == 0x80) {},
+            _ if line.len() == MAX_TYPED_BYTES => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is too long"));
+            }
+            byte => line.push(byte),
+        }
+    }
+    Ok(None)
+}
+
 fn read(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     let mut data = Vec::new();
     reader.take(limit as u64 + 1).read_to_end(&mut data)?;
@@ -88,6 +148,9 @@ const PIECES: usize = 4;
 
 /// Far above every password and token, and far below what would hurt.
 const MAX_SECRET_BYTES: usize = 64 * 1024;
+
+/// Longest password that is typed.
+const MAX_TYPED_BYTES: usize = 1024;
 
 /// Largest file of certificates.
 pub(crate) const MAX_PEM_BYTES: usize = 1024 * 1024;
@@ -106,6 +169,17 @@ mod tests {
         }
         std::fs::write(&path, "\n").unwrap();
         assert!(secret("password", Some(&path), "UNUSED").is_err());
+    }
+
+    #[test]
+    fn typing_can_be_corrected_and_given_up() {
+        let line = |keys: &[u8]| typed(keys.iter().copied().map(Ok)).unwrap().map(|line| line.to_vec());
+        assert_eq!(line(b"abc\rrest"), Some(b"abc".to_vec()));
+        assert_eq!(line("pä\u{8}ss\n".as_bytes()), Some(b"pss".to_vec()));
+        assert_eq!(line(b"\x7fwrong\x15right\n"), Some(b"right".to_vec()));
+        assert_eq!(line(b"abc\x03"), None);
+        assert_eq!(line(b"abc"), None);
+        assert!(typed(std::iter::repeat_with(|| Ok(b'x'))).is_err());
     }
 
     #[test]

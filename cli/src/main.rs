@@ -10,6 +10,8 @@ mod exit;
 mod failure;
 mod input;
 mod interrupt;
+mod kerberos;
+mod keytab;
 mod script;
 
 use std::io;
@@ -57,6 +59,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             Command::Agent(args) => control::agent(args, cli.output).await,
             Command::Token(args) => control::token(args, cli.output).await,
             Command::Credential(args) => control::credential(args, cli.output).await,
+            Command::Keytab(args) => keytab::run(args.command, cli.output).await,
             Command::User(args) => control::user(args, cli.output).await,
             Command::WhoAmI(args) => control::whoami(args, cli.output).await,
             Command::Audit(args) => control::audit(args, cli.output).await,
@@ -79,8 +82,8 @@ fn completion(shell: clap_complete::Shell) -> Result<Exit, Failure> {
 fn log(verbose: u8) {
     let filter = match verbose {
         0 => return,
-        1 => "warn,lictor=debug,lictor_winrm=debug",
-        _ => "debug,lictor=trace,lictor_winrm=trace,h2=info,hyper_util=info,rustls=info",
+        1 => "warn,lictor=debug,lictor_winrm=debug,lictor_kerberos=debug",
+        _ => "debug,lictor=trace,lictor_winrm=trace,lictor_kerberos=trace,h2=info,hyper_util=info,rustls=info",
     };
     // INVARIANT: sspi and picky log plain text and keys at debug; nothing lifts this cap.
     let filter = EnvFilter::new(format!("{filter},sspi=warn,picky=warn"));

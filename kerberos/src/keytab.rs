@@ -20,7 +20,7 @@ use krb5::Principal;
 use krb5::acceptor::{EncType, ServiceKey};
 use zeroize::Zeroizing;
 
-pub use self::create::{Recipe, default_salt, parse_principal};
+pub use self::create::{Recipe, default_salt, parse_principal, principal_text};
 pub use self::enctype::{CREATED_ENCTYPES, enctype_name, parse_enctype};
 pub use self::file::Existing;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand};
 
-use super::{Auth, Encryption, Language, Scheme, Variable, duration, variable};
+use super::{Auth, Encryption, KinitMode, Language, Scheme, Variable, duration, variable};
 use crate::exit;
 
 /// `lictor winrm`.
@@ -101,16 +101,20 @@ pub(crate) struct HostArgs {
     /// URL path [default: /wsman].
     #[arg(long, help_heading = "Connection")]
     pub(crate) path: Option<String>,
-    /// How to authenticate.
-    #[arg(long, value_enum, default_value_t = Auth::Negotiate, help_heading = "Connection")]
-    pub(crate) auth: Auth,
-    /// `DOMAIN\user`, `user@domain` or a bare local name.
+    /// How to authenticate [default: negotiate, with Kerberos inside for `user@REALM` when krb5.conf serves the realm; kerberos
+    /// when a keytab or a credential cache is given].
+    #[arg(long, value_enum, help_heading = "Connection")]
+    pub(crate) auth: Option<Auth>,
+    /// `DOMAIN\user`, `user@domain` or a bare local name [default: the principal of the keytab or of the credential cache, when it
+    /// has just one].
     #[arg(long, help_heading = "Connection")]
-    pub(crate) user: String,
+    pub(crate) user: Option<String>,
     /// File with the password; one line end after it is cut off. Without this flag the password comes from the
     /// environment variable LICTOR_PASSWORD.
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     pub(crate) password_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) kerberos: KerberosArgs,
     /// PEM file with the authorities that may have issued the host's certificate [default: the system's].
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     pub(crate) ca: Option<PathBuf>,
@@ -135,6 +139,41 @@ pub(crate) struct HostArgs {
     /// Wait for name resolution, TCP and TLS together.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s", help_heading = "Waits")]
     pub(crate) connect_timeout: Duration,
+}
+
+/// Kerberos.
+#[derive(Debug, Args)]
+pub(crate) struct KerberosArgs {
+    /// Log in with the keys in this keytab [default: with the password; where there is none, with what KRB5_KTNAME names].
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["password_file", "ccache"], help_heading = "Kerberos")]
+    pub(crate) keytab: Option<PathBuf>,
+    /// Use the tickets of this credential cache: FILE:path, DIR:path or a path [default with --kinit-mode manual, and where there
+    /// is neither password nor keytab: what KRB5CCNAME names].
+    #[arg(long, value_name = "CACHE", conflicts_with = "password_file", help_heading = "Kerberos")]
+    pub(crate) ccache: Option<String>,
+    /// Who gets the ticket-granting ticket: managed is us, with password or keytab; manual is you, with kinit, into a cache that
+    /// is only read.
+    #[arg(long, value_enum, value_name = "MODE", help_heading = "Kerberos")]
+    pub(crate) kinit_mode: Option<KinitMode>,
+    /// The user's realm [default: the one in --user, else the default realm of krb5.conf].
+    #[arg(long, help_heading = "Kerberos")]
+    pub(crate) realm: Option<String>,
+    /// Service of the host's SPN [default: HTTP, then WSMAN, then HOST].
+    #[arg(long, value_name = "SERVICE", help_heading = "Kerberos")]
+    pub(crate) spn_service: Option<String>,
+    /// Host of the SPN [default: --host].
+    #[arg(long, value_name = "HOST", help_heading = "Kerberos")]
+    pub(crate) spn_host: Option<String>,
+    /// Hand the host a ticket-granting ticket, so that the command can act as the user on other hosts. Give it only to hosts that
+    /// you trust with that.
+    #[arg(long, help_heading = "Kerberos")]
+    pub(crate) delegate: bool,
+    /// The krb5.conf to use [default: what KRB5_CONFIG names, else /etc/krb5.conf].
+    #[arg(long, value_name = "FILE", help_heading = "Kerberos")]
+    pub(crate) krb5_conf: Option<PathBuf>,
+    /// Print the dialogue with Kerberos on standard error, as KRB5_TRACE does. Holds no keys.
+    #[arg(long, help_heading = "Kerberos")]
+    pub(crate) trace: bool,
 }
 
 /// Properties of the remote shell.

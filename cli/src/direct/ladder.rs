@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use lictor_winrm::Target;
 use lictor_winrm::probe::{self, Rung, RungOutcome};
+use lictor_winrm::{Stage, Target};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::tickets::TicketView;
+use super::who::Who;
 use super::{ConnectionView, milliseconds};
 use crate::args::Output;
 use crate::exit::Exit;
@@ -15,7 +17,7 @@ use crate::failure::{Failure, clean};
 use crate::{console, interrupt};
 
 /// Climbs the ladder. The exit code is 0 when every rung holds, else that of the failed rung's stage.
-pub(super) async fn climb(target: &Target, timeout: Duration, output: Output) -> Result<Exit, Failure> {
+pub(super) async fn climb(target: &Target, who: &Who, timeout: Duration, output: Output) -> Result<Exit, Failure> {
     let interrupted = interrupt::listen("stopping; press Ctrl-C again to quit at once")?;
     let started = Instant::now();
     let told = Cell::new(0);
@@ -24,13 +26,13 @@ pub(super) async fn climb(target: &Target, timeout: Duration, output: Output) ->
         told.set(told.get() + 1);
         if output == Output::Text
             && broken.is_none()
-            && let Err(failure) = console::print(&line(rung))
+            && let Err(failure) = console::print(&line(rung, ticket(rung, who).as_ref()))
         {
             broken = Some(failure);
         }
     };
     if output == Output::Text {
-        console::print_line(&format!("Testing {} as {}", target.endpoint, clean(target.credential.username())))?;
+        console::print_line(&format!("Testing {} as {}", target.endpoint, clean(&who.name)))?;
     }
     let report = tokio::select! {
         report = probe::probe(target, started + timeout, &mut tell) => report,
@@ -48,7 +50,7 @@ pub(super) async fn climb(target: &Target, timeout: Duration, output: Output) ->
     let exit = failure.as_ref().map_or(Exit::SUCCESS, |failure| failure.exit);
     let view = ReportView {
         outcome: if failure.is_none() { "succeeded" } else { "failed" },
-        rungs: report.rungs.iter().map(RungView::from).collect(),
+        rungs: report.rungs.iter().map(|rung| RungView::new(rung, ticket(rung, who))).collect(),
         error: failure,
         connection: report.connection.map(ConnectionView::from),
         timings_ms: Timings { total: milliseconds(started.elapsed()) },
@@ -61,8 +63,16 @@ pub(super) async fn climb(target: &Target, timeout: Duration, output: Output) ->
     Ok(exit)
 }
 
+/// The ticket that a rung was climbed with.
+fn ticket(rung: &Rung, who: &Who) -> Option<TicketView> {
+    match rung.outcome {
+        RungOutcome::Passed | RungOutcome::Warning if rung.stage == Stage::Authenticate => who.tickets.as_ref()?.last(),
+        _ => None,
+    }
+}
+
 /// One rung as text; a failed one with what to do about it.
-fn line(rung: &Rung) -> String {
+fn line(rung: &Rung, ticket: Option<&TicketView>) -> String {
     let mark = match &rung.outcome {
         RungOutcome::Passed => "ok",
         RungOutcome::Warning => "warn",
@@ -76,6 +86,9 @@ fn line(rung: &Rung) -> String {
     let mut text = format!("  {mark:<4}  {:<12} {time:>12}  {}", rung.stage.as_str(), clean(&rung.detail));
     text.truncate(text.trim_end().len());
     text.push('\n');
+    if let Some(ticket) = ticket {
+        text.push_str(&format!("{:35}{}\n", "", clean(&ticket.line())));
+    }
     if let RungOutcome::Failed(error) = &rung.outcome {
         text.push_str(&Failure::from(error).to_text());
     }
@@ -103,10 +116,12 @@ struct RungView {
     elapsed_ms: f64,
     detail: String,
     error: Option<Failure>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kerberos: Option<TicketView>,
 }
 
-impl From<&Rung> for RungView {
-    fn from(rung: &Rung) -> Self {
+impl RungView {
+    fn new(rung: &Rung, kerberos: Option<TicketView>) -> Self {
         let (outcome, error) = match &rung.outcome {
             RungOutcome::Passed => ("passed", None),
             RungOutcome::Warning => ("warning", None),
@@ -119,14 +134,13 @@ impl From<&Rung> for RungView {
             elapsed_ms: milliseconds(rung.elapsed),
             detail: rung.detail.clone(),
             error,
+            kerberos,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use lictor_winrm::Stage;
-
     use super::*;
 
     #[test]
@@ -137,10 +151,10 @@ mod tests {
             elapsed: Duration::from_micros(1540),
             detail: "127.0.0.1".to_owned(),
         };
-        assert_eq!(line(&rung), "  ok    resolve            1.5 ms  127.0.0.1\n");
+        assert_eq!(line(&rung, None), "  ok    resolve            1.5 ms  127.0.0.1\n");
         rung.outcome = RungOutcome::Skipped;
         rung.detail.clear();
-        assert_eq!(line(&rung), "  skip  resolve                 -\n");
+        assert_eq!(line(&rung, None), "  skip  resolve                 -\n");
     }
 
     #[test]
@@ -152,7 +166,7 @@ mod tests {
             detail: "slow".to_owned(),
         };
         assert_eq!(
-            serde_json::to_value(RungView::from(&rung)).unwrap(),
+            serde_json::to_value(RungView::new(&rung, None)).unwrap(),
             serde_json::json!({"stage": "open_shell", "outcome": "warning", "elapsed_ms": 1.54, "detail": "slow", "error": null})
         );
     }

@@ -51,6 +51,11 @@ pub fn default_salt(principal: &Principal) -> Vec<u8> {
     principal.default_salt()
 }
 
+/// A principal as MIT writes it, which is how entries name theirs.
+pub fn principal_text(principal: &Principal) -> String {
+    display(&principal.components, &principal.realm)
+}
+
 /// Reads `name@REALM` or `service/host@REALM`, with MIT's escapes. Without a realm, `default_realm` is taken.
 pub fn parse_principal(text: &str, default_realm: Option<&str>) -> Result<Principal, KeytabError> {
     let refused = |why| KeytabError::Principal { text: text.chars().take(256).collect(), why };

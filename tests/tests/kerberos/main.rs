@@ -4,7 +4,9 @@
 
 mod acceptors;
 mod clients;
+mod direct;
 mod harness;
+mod keytabs;
 mod load;
 mod manager;
 mod samba;
