@@ -5,6 +5,7 @@
 //! seconds once and nothing after that. It moves on to the next KDC only when one gave no answer: an answer, such as "wrong
 //! password", is final, because asking the next KDC would be another attempt and accounts lock out.
 
+mod events;
 mod memory;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use krb5::{AsyncKdcClient, ClientError};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use self::events::traced;
 use self::memory::Memory;
 use crate::config::{Configuration, Kdc, RealmError, Watch};
 use crate::trace::Trace;
@@ -389,7 +391,7 @@ impl Search<'_> {
                 "Sending request to {realm}: dgram {address}, or stream {address} where that fails"
             ));
         }
-        let result = timeout_at(self.deadline, dialogue(client)).await;
+        let result = timeout_at(self.deadline, traced(self.trace, dialogue(client))).await;
         let now = Instant::now();
         let error = match result {
             Ok(Ok(value)) => {
@@ -408,7 +410,6 @@ impl Search<'_> {
         };
         match error {
             ClientError::Unreachable { realm: silent, last } if silent == *realm => {
-                self.trace.line(format_args!("No answer from {address}: {last}"));
                 self.directory.memory().failed(realm, address, now);
                 if is_silence(&last) && patience < PATIENT {
                     self.silent.push((kdc.clone(), address));

@@ -5,7 +5,7 @@
 //! right.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
@@ -21,13 +21,14 @@ const MAX_LOGGED: usize = 20;
 #[derive(Debug)]
 pub struct Watch {
     source: Source,
-    state: Mutex<State>,
+    current: Mutex<Arc<Configuration>>,
+    /// Locked while somebody looks at the files. Nobody waits for that: a disk that hangs must not hold more than one thread.
+    look: Mutex<Look>,
 }
 
 #[derive(Debug)]
-struct State {
-    current: Arc<Configuration>,
-    looked: Instant,
+struct Look {
+    last: Instant,
     /// The files of the last reading, good or bad.
     disk: Disk,
     /// Whether any file was there when the current one was read.
@@ -50,9 +51,8 @@ impl Watch {
             declared::write(&path, current.text()).map_err(|source| ConfigError::Write { path, source })?;
         }
         log_warnings(&current);
-        let has_read = disk.has_read();
-        let state = State { current: Arc::new(current), looked: Instant::now(), disk, has_read, rejected: None };
-        Ok(Self { source, state: Mutex::new(state) })
+        let look = Look { last: Instant::now(), has_read: disk.has_read(), disk, rejected: None };
+        Ok(Self { source, current: Mutex::new(Arc::new(current)), look: Mutex::new(look) })
     }
 
     /// The current configuration. When the last look is more than a second ago this looks at the files, and reads them if they
@@ -63,71 +63,76 @@ impl Watch {
 
     /// [`Watch::current`] without blocking the thread.
     pub async fn fresh(self: &Arc<Self>) -> Arc<Configuration> {
-        if let Ok(state) = self.state.try_lock()
-            && (Instant::now().saturating_duration_since(state.looked) < LOOK
-                || matches!(self.source, Source::Declared(_)))
-        {
-            return Arc::clone(&state.current);
+        if self.due(Instant::now()).is_some() {
+            let watch = Arc::clone(self);
+            // It fails only when the runtime ends or reading panicked: what was good stays good.
+            let _ended = tokio::task::spawn_blocking(move || watch.current()).await;
         }
-        let watch = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || watch.current()).await {
-            Ok(current) => current,
-            // The runtime ends, or reading panicked: what was good stays good.
-            Err(_) => Arc::clone(&self.lock().current),
-        }
+        self.present()
     }
 
     pub(super) fn current_at(&self, now: Instant) -> Arc<Configuration> {
-        let mut state = self.lock();
-        if matches!(self.source, Source::Declared(_)) || now.saturating_duration_since(state.looked) < LOOK {
-            return Arc::clone(&state.current);
+        if let Some(mut look) = self.due(now) {
+            look.last = now;
+            if look.disk.has_changed() {
+                self.read_again(&mut look);
+            }
         }
-        state.looked = now;
-        if state.disk.has_changed() {
-            self.read_again(&mut state);
-        }
-        Arc::clone(&state.current)
+        self.present()
     }
 
-    fn read_again(&self, state: &mut State) {
+    /// When it is time to look, and nobody else does.
+    fn due(&self, now: Instant) -> Option<MutexGuard<'_, Look>> {
+        if matches!(self.source, Source::Declared(_)) {
+            return None;
+        }
+        let look = match self.look.try_lock() {
+            Ok(look) => look,
+            // Reading again mends whatever a panic left.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        (now.saturating_duration_since(look.last) >= LOOK).then_some(look)
+    }
+
+    fn present(&self) -> Arc<Configuration> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn read_again(&self, look: &mut Look) {
         let mut disk = Disk::default();
         let read = Configuration::load_from(&self.source, variable().as_deref(), &mut disk);
         let read = read.map_err(|error| error.to_string()).and_then(|new| {
             // Files may be gone for the moment in which they are replaced. With none at all nothing would work.
-            if disk.has_read() || !state.has_read {
+            if disk.has_read() || !look.has_read {
                 Ok(new)
             } else {
                 Err("none of the files is there any more".to_owned())
             }
         });
-        state.disk = disk;
+        look.disk = disk;
         match read {
             Ok(new) => {
-                let recovered = state.rejected.take().is_some();
-                state.has_read = state.disk.has_read();
-                if new.text() != state.current.text() {
+                let recovered = look.rejected.take().is_some();
+                look.has_read = look.disk.has_read();
+                if new.text() != self.present().text() {
                     tracing::info!("The Kerberos settings have changed and were read again");
                     log_warnings(&new);
-                    state.current = Arc::new(new);
+                    *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
                 } else if recovered {
                     tracing::info!("The Kerberos settings are right again");
                 }
             }
             Err(text) => {
-                if state.rejected.as_ref() != Some(&text) {
+                if look.rejected.as_ref() != Some(&text) {
                     tracing::warn!(
                         error = text,
                         "The Kerberos settings have changed and are wrong now; the earlier ones stay in force"
                     );
-                    state.rejected = Some(text);
+                    look.rejected = Some(text);
                 }
             }
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // Nothing in between can leave the state half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

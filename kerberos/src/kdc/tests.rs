@@ -160,10 +160,10 @@ async fn a_dead_port_is_passed_over_and_asked_last_afterwards() {
     assert_answered(login(&directory, REALM, &trace, 20).await, UNKNOWN);
     assert_eq!(asked(&trace), [dead.as_str(), &good.kdc()], "{:#?}", trace.lines());
     let lines = trace.lines();
-    assert!(
-        lines.iter().any(|line| line.contains(&format!("No answer from {dead}: Connection refused"))),
-        "{lines:#?}"
-    );
+    for socket in ["dgram", "stream"] {
+        let line = format!("No answer from {socket} {dead}: Connection refused");
+        assert!(lines.iter().any(|found| found.contains(&line)), "{line}: {lines:#?}");
+    }
     let error = "Received error from KDC: -1765328378/Client not found in Kerberos database";
     assert!(lines.iter().any(|line| line.ends_with(error)), "{lines:#?}");
 
@@ -294,6 +294,48 @@ async fn a_dialogue_can_be_awaited_in_a_task() {
         directory.with_client(REALM, &Trace::off(), within(20), dialogue).await
     });
     assert_answered(task.await.unwrap(), UNKNOWN);
+}
+
+/// Counts the events that reach it.
+struct Count(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Count {
+    fn enabled(&self, _metadata: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        if event.metadata().target() == "krb5::client" || event.metadata().target() == "reader" {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn new_span(&self, _span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &tracing::span::Id, _values: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _span: &tracing::span::Id, _follows: &tracing::span::Id) {}
+    fn enter(&self, _span: &tracing::span::Id) {}
+    fn exit(&self, _span: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn the_log_loses_nothing_to_a_trace() {
+    let directory = directory(&[&dead_port().await]);
+    let events = Arc::new(AtomicUsize::new(0));
+    let log = tracing::Dispatch::new(Count(Arc::clone(&events)));
+    let _log = tracing::dispatcher::set_default(&log);
+    assert!(login(&directory, REALM, &Trace::off(), 20).await.is_err());
+    // UDP three times and TCP once.
+    assert_eq!(events.swap(0, Ordering::SeqCst), 4);
+    let trace = Trace::to(|line| {
+        if line.contains("No answer from ") {
+            tracing::info!(target: "reader", line, "Trace");
+        }
+    });
+    assert!(login(&directory, REALM, &trace, 20).await.is_err());
+    assert_eq!(events.swap(0, Ordering::SeqCst), 8);
 }
 
 /// A name server. Knows the port of one KDC, on `localhost`.
