@@ -118,7 +118,7 @@ impl SecurityContext for KerberosContext {
             State::Spnego(mut context) => {
                 let reply = context.step(token).map_err(token_error)?.unwrap_or_default();
                 let state = if context.is_established() {
-                    Messages::new(context.per_message_tokens(), context.send_seq())?
+                    Messages::begin(context.per_message_tokens(), context.send_seq())?
                 } else {
                     State::Spnego(context)
                 };
@@ -126,7 +126,7 @@ impl SecurityContext for KerberosContext {
             }
             State::Raw(mut context) => {
                 context.step(token).map_err(token_error)?;
-                (Messages::new(context.per_message_tokens(), context.send_seq())?, Vec::new())
+                (Messages::begin(context.per_message_tokens(), context.send_seq())?, Vec::new())
             }
             State::Ready(..) | State::Established(_) | State::Dead => {
                 return Err(ContextError::Token("no token was expected".into()));
@@ -193,7 +193,7 @@ struct Messages {
 }
 
 impl Messages {
-    fn new(tokens: Result<PerMessageTokens<ContextKey>, ClientError>, next: u64) -> Result<State, ContextError> {
+    fn begin(tokens: Result<PerMessageTokens<ContextKey>, ClientError>, next: u64) -> Result<State, ContextError> {
         let tokens = tokens.map_err(token_error)?;
         // Of a message that holds nothing, all is header: 60 bytes for AES-SHA1, 64 or 72 for AES-SHA2.
         let header = tokens.emit_wrap(next, &[]).map_err(message_error)?.len();
