@@ -75,6 +75,17 @@ impl Stack {
         Ok(agent)
     }
 
+    /// The same with a configuration file.
+    ///
+    /// # Errors
+    /// When it does not connect.
+    pub fn agent_with_config(&self, name: &str, file: &Path) -> Result<Agent> {
+        let token = self.join_token(&[])?;
+        let mut agent = Agent::spawn(self, name, &token, &[(CONFIG_FILE, file.to_str().context("UTF-8")?)])?;
+        agent.wait_connected()?;
+        Ok(agent)
+    }
+
     /// Starts a simulated Windows host.
     ///
     /// # Errors
@@ -366,6 +377,7 @@ impl Agent {
         environment: &[(String, String)],
     ) -> Result<Process> {
         let program = binary("lictor-agent")?;
+        let config = environment.iter().find_map(|(name, value)| (name == CONFIG_FILE).then_some(value.as_str()));
         let mut command = match entrance {
             [] => Command::new(program),
             [first, rest @ ..] => {
@@ -378,6 +390,7 @@ impl Agent {
             .arg("run")
             .arg("--ready-file")
             .arg(ready)
+            .args(config.iter().flat_map(|file| ["--config", file]))
             .env_remove("HTTPS_PROXY")
             .env_remove("https_proxy")
             .env("LICTOR_AGENT_CONTROL_PLANE", server)
@@ -543,3 +556,6 @@ fn http_with(method: &str, address: &str, path: &str, body: &str) -> Result<(u16
     }
     Ok((status, body.to_owned()))
 }
+
+/// Stands for a flag of the agent among its variables; the program itself does not look at it.
+const CONFIG_FILE: &str = "LICTOR_TESTS_AGENT_CONFIG";

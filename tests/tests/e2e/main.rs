@@ -13,6 +13,7 @@ mod exchanges;
 mod first_light;
 mod hostile;
 mod identity;
+mod kerberos;
 mod outages;
 mod policy;
 mod polling;

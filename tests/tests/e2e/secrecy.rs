@@ -65,6 +65,11 @@ fn processes_that_show(markers: &[&str]) -> Result<Vec<String>> {
 }
 
 fn search(stack: &Stack, when: &str) -> Result<()> {
+    search_for(stack, when, &[SCRIPT, ENVIRONMENT, INPUT, PASSWORD_PART].map(str::as_bytes))
+}
+
+/// Fails when one of the secrets is in any file that the installation has written.
+pub(crate) fn search_for(stack: &Stack, when: &str, secrets: &[&[u8]]) -> Result<()> {
     let mut searched = 0;
     let mut found = Vec::new();
     visit(stack.directory(), &mut |path, bytes| {
@@ -74,9 +79,9 @@ fn search(stack: &Stack, when: &str) -> Result<()> {
             return;
         }
         searched += 1;
-        for marker in [SCRIPT, ENVIRONMENT, INPUT, PASSWORD_PART] {
-            if holds(bytes, marker) {
-                found.push(format!("{marker} in {}", path.display()));
+        for (index, secret) in secrets.iter().enumerate() {
+            if holds_bytes(bytes, secret) {
+                found.push(format!("secret {index} in {}", path.display()));
             }
         }
     })?;
@@ -87,12 +92,17 @@ fn search(stack: &Stack, when: &str) -> Result<()> {
 
 /// In the forms in which it may have been written: text, UTF-16, base64 at any alignment, hexadecimal, lists of bytes.
 fn holds(bytes: &[u8], marker: &str) -> bool {
+    holds_bytes(bytes, marker.as_bytes())
+}
+
+fn holds_bytes(bytes: &[u8], marker: &[u8]) -> bool {
     use base64::Engine as _;
-    let utf16: Vec<u8> = marker.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let hex: String = marker.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let list: String = marker.bytes().map(|byte| format!("{byte}, ")).collect();
-    let mut needles = vec![marker.as_bytes().to_vec(), hex.into_bytes(), list.trim_end_matches(", ").into()];
-    for plain in [marker.as_bytes(), &utf16] {
+    let text = std::str::from_utf8(marker).unwrap_or_default();
+    let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let hex: String = marker.iter().map(|byte| format!("{byte:02x}")).collect();
+    let list: String = marker.iter().map(|byte| format!("{byte}, ")).collect();
+    let mut needles = vec![marker.to_vec(), hex.into_bytes(), list.trim_end_matches(", ").into()];
+    for plain in [marker, &utf16].into_iter().filter(|plain| !plain.is_empty()) {
         for skip in 0..3 {
             // Whole groups of three bytes look the same wherever they stand.
             let whole = &plain[skip..];
@@ -100,7 +110,9 @@ fn holds(bytes: &[u8], marker: &str) -> bool {
             needles.push(base64::engine::general_purpose::STANDARD.encode(whole).into_bytes());
         }
     }
-    needles.push(utf16);
+    if !utf16.is_empty() {
+        needles.push(utf16);
+    }
     needles.iter().any(|needle| bytes.windows(needle.len()).any(|window| window == needle.as_slice()))
 }
 
