@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use openssl::asn1::Asn1Time;
 use openssl::hash::MessageDigest;
@@ -15,6 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::auth::kerberos::TicketErrorKind;
+use crate::auth::kerberos::minted::Source;
 use crate::target::{Credential, Endpoint, KerberosOptions, Secret, ShellProperties, Timeouts, TlsPolicy};
 
 const READ: Duration = Duration::from_secs(10);
@@ -33,6 +36,13 @@ fn target(scheme: Scheme, host: &str, port: u16, auth: AuthKind) -> Target {
         shell: ShellProperties::default(),
         timeouts: Timeouts::default(),
     }
+}
+
+/// The same user with tickets for this host.
+fn with_tickets(target: &mut Target, source: &Arc<Source>, password: Option<&str>) {
+    let password = password.map(|password| Secret::new(password.to_owned()));
+    target.credential = Credential::tickets("alice@CORP.EXAMPLE", Arc::<Source>::clone(source), password);
+    target.kerberos.spn_host = Some("win01".into());
 }
 
 fn soon() -> Instant {
@@ -461,4 +471,89 @@ async fn authorities_that_are_none_are_a_mistake_in_the_settings() {
         let error = Connection::open(&target, soon()).await.unwrap_err();
         assert_eq!((error.stage(), error.code()), (Stage::Tls, "tls.settings"), "{pem}");
     }
+}
+
+fn unauthorized(schemes: &str) -> String {
+    format!("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {schemes}\r\nContent-Length: 0\r\n\r\n")
+}
+
+#[tokio::test]
+async fn kerberos_goes_inside_spnego_and_else_as_it_is_on_the_same_connection() {
+    let (port, server) = scripted(vec![unauthorized("Kerberos, Basic realm=\"x\""), unauthorized("Kerberos")]).await;
+    let source = Arc::new(Source::of(["HTTP", "win01"]));
+    let mut target = target(Scheme::Http, "127.0.0.1", port, AuthKind::Kerberos);
+    with_tickets(&mut target, &source, Some("Secret-1"));
+    let error = Connection::open(&target, soon()).await.unwrap_err();
+    assert_eq!((error.stage(), error.code()), (Stage::Authenticate, "auth.ticket_refused"));
+    assert_eq!(error.legacy_text(), Some("kerberos: the specified credentials were rejected by the server"));
+    assert!(!error.credential_rejected() && !error.is_unsent());
+    // One ticket for both, and the source is told once that it was of no use.
+    assert_eq!(*source.asked.lock().unwrap(), ["HTTP/win01"]);
+    assert_eq!(*source.refused.lock().unwrap(), ["HTTP/win01"]);
+    let requests = server.await.unwrap();
+    assert!(requests[0].contains("authorization: Negotiate YI"), "{requests:?}");
+    assert!(requests[1].contains("authorization: Kerberos YI"), "{requests:?}");
+}
+
+#[tokio::test]
+async fn a_host_without_kerberos_is_told_apart_and_ntlm_is_never_tried_for_it() {
+    for (auth, schemes, code) in [
+        (AuthKind::Kerberos, "Basic realm=\"x\"", "auth.unavailable"),
+        (AuthKind::Negotiate, "Kerberos", "auth.unavailable"),
+        (AuthKind::Kerberos, "Negotiate", "auth.ticket_refused"),
+        // NegTokenResp: accept-incomplete, NTLM.
+        (AuthKind::Kerberos, "Negotiate oRUwE6ADCgEBoQwGCisGAQQBgjcCAgo=", "auth.ticket_other_mechanism"),
+        (AuthKind::Negotiate, "Negotiate oRUwE6ADCgEBoQwGCisGAQQBgjcCAgo=", "auth.ticket_other_mechanism"),
+    ] {
+        let (port, server) = scripted(vec![unauthorized(schemes)]).await;
+        let source = Arc::new(Source::of(["HTTP", "win01"]));
+        let mut target = target(Scheme::Http, "127.0.0.1", port, auth);
+        with_tickets(&mut target, &source, Some("Secret-1"));
+        let error = Connection::open(&target, soon()).await.unwrap_err();
+        assert_eq!(error.code(), code, "{schemes}: {}", error.report());
+        assert!(!error.credential_rejected());
+        let requests = server.await.unwrap();
+        assert!(!requests[1..].concat().contains("uthorization"), "{requests:?}");
+    }
+}
+
+#[tokio::test]
+async fn ntlm_takes_over_only_when_there_is_no_ticket_and_nobody_refused_one() {
+    for (kind, password, begins) in [
+        (TicketErrorKind::Unavailable, Some("Secret-1"), true),
+        (TicketErrorKind::Unavailable, None, false),
+        (TicketErrorKind::Rejected, Some("Secret-1"), false),
+        (TicketErrorKind::ServiceUnknown, Some("Secret-1"), false),
+        (TicketErrorKind::Other, Some("Secret-1"), false),
+    ] {
+        for auth in [AuthKind::Negotiate, AuthKind::Kerberos] {
+            let begins = begins && auth == AuthKind::Negotiate;
+            let (port, server) = scripted(if begins { vec![unauthorized("Negotiate")] } else { Vec::new() }).await;
+            let mut target = target(Scheme::Http, "127.0.0.1", port, auth);
+            with_tickets(&mut target, &Arc::new(Source::failing(kind)), password);
+            let error = Connection::open(&target, soon()).await.unwrap_err();
+            if begins {
+                assert_eq!(error.code(), "auth.handshake");
+            } else {
+                assert_eq!((error.code(), error.is_unsent()), ("kerberos.test", true));
+                assert_eq!(error.credential_rejected(), kind == TicketErrorKind::Rejected);
+            }
+            let requests = server.await.unwrap().concat();
+            // NTLMSSP inside SPNEGO.
+            assert_eq!(requests.contains("authorization: Negotiate YE"), begins, "{requests}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_that_is_too_long_for_the_host_is_not_a_mystery() {
+    let (port, _server) = scripted(vec!["HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_owned()]).await;
+    let mut source = Source::of(["HTTP", "win01"]);
+    let long = Arc::make_mut(&mut source.known[0].1.ticket);
+    long.ticket = vec![0; 20_000];
+    let mut target = target(Scheme::Http, "127.0.0.1", port, AuthKind::Kerberos);
+    with_tickets(&mut target, &Arc::new(source), None);
+    let error = Connection::open(&target, soon()).await.unwrap_err();
+    assert_eq!(error.code(), "auth.ticket_too_large");
+    assert!(error.remedy().contains("MaxFieldLength"));
 }

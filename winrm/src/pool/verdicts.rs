@@ -274,6 +274,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn tickets_are_told_apart_by_their_identity_and_rejected_for_all_hosts() {
+        use crate::auth::kerberos::minted::Source;
+        let verdicts = Verdicts::new();
+        let with = |host: &str, identity: u8| {
+            let mut target = target(host, "alice", "x");
+            let source = Source { identity, ..Source::default() };
+            target.credential = Credential::tickets("alice", std::sync::Arc::new(source), None);
+            target
+        };
+        verdicts.enter(&with("one", 1), soon()).await.unwrap().rejected();
+        // A bare name is the domain's, for its tickets are.
+        assert!(verdicts.enter(&with("two", 1), soon()).await.is_err());
+        verdicts.enter(&with("two", 2), soon()).await.unwrap().accepted();
+        verdicts.enter(&target("two", "alice", "x"), soon()).await.unwrap().accepted();
+        let digest = |identity| verdicts.digest(&with("one", identity).credential);
+        assert!(digest(1) == digest(1) && digest(1) != digest(2));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn others_wait_for_the_first_verdict() {
         let verdicts = Verdicts::new();
         let target = target("one", "alice", "x");
