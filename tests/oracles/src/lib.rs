@@ -9,6 +9,7 @@
 #![expect(clippy::panic, reason = "an oracle speaks by panicking")]
 
 mod http_auth;
+mod kerberos;
 mod keytab;
 mod ntlm;
 mod output;
@@ -20,6 +21,7 @@ mod tickets;
 mod wsman;
 
 pub use http_auth::http_auth;
+pub use kerberos::kerberos;
 pub use keytab::keytab;
 pub use ntlm::ntlm;
 pub use output::{clixml, mask, outputs};
@@ -42,6 +44,7 @@ pub const ALL: &[Oracle] = &[
     ("sealed", sealed),
     ("http_auth", http_auth),
     ("ntlm", ntlm),
+    ("kerberos", kerberos),
     ("join_token", join_token),
     ("sealed_secret", sealed_secret),
     ("target", target),
