@@ -6,6 +6,7 @@ mod acceptors;
 mod clients;
 mod direct;
 mod harness;
+mod kdcs;
 mod keytabs;
 mod load;
 mod manager;
