@@ -238,7 +238,10 @@ fn check_realm(node: &mut Node, dns: bool, remarks: &mut Remarks) -> Option<Vec<
                 listed = true;
                 match server(&at, value, 88, &child.place, remarks) {
                     Server::Usable(kdc) => {
-                        *value = kdc.address();
+                        // The crate would take `tcp` for the name of the host, and knows no port before a blank.
+                        if value.contains([' ', '\t', '/']) {
+                            *value = kdc.address();
+                        }
                         kdcs.push(kdc);
                     }
                     Server::Unusable | Server::Wrong => {}

@@ -11,6 +11,7 @@
 mod http_auth;
 mod kerberos;
 mod keytab;
+mod krb5_conf;
 mod ntlm;
 mod output;
 mod sealed;
@@ -23,6 +24,7 @@ mod wsman;
 pub use http_auth::http_auth;
 pub use kerberos::kerberos;
 pub use keytab::keytab;
+pub use krb5_conf::krb5_conf;
 pub use ntlm::ntlm;
 pub use output::{clixml, mask, outputs};
 pub use sealed::sealed;
@@ -43,6 +45,7 @@ pub const ALL: &[Oracle] = &[
     ("fault", fault),
     ("sealed", sealed),
     ("http_auth", http_auth),
+    ("krb5_conf", krb5_conf),
     ("ntlm", ntlm),
     ("kerberos", kerberos),
     ("join_token", join_token),
