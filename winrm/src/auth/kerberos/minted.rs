@@ -1,7 +1,5 @@
 //! Tickets without a KDC, for tests: made as a KDC makes them, and handed out by a source that notes what it is asked.
 
-#![expect(clippy::unwrap_used, reason = "what is exempt in tests should be so in what they share")]
-
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};

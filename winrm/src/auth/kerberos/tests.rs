@@ -133,11 +133,10 @@ fn what_was_changed_repeated_reflected_or_not_sealed_is_refused() {
 fn channel_bindings_are_those_of_the_connection_or_the_ticket_is_refused() {
     for spnego in [true, false] {
         established(18, spnego, Some(BINDINGS));
-        for (ours, theirs) in [(BINDINGS, &b"tls-server-end-point:another"[..])] {
-            let (ticket, keytab) = mint(18, ["HTTP", "win01"]);
-            let token = context(ticket, spnego, Some(ours)).step(&[]).unwrap();
-            assert!(matches!(accept(&token, &keytab, spnego, Some(theirs)), Err(KerberosError::BadBindings(_))));
-        }
+        let (ticket, keytab) = mint(18, ["HTTP", "win01"]);
+        let token = context(ticket, spnego, Some(BINDINGS)).step(&[]).unwrap();
+        let other = Some(&b"tls-server-end-point:another"[..]);
+        assert!(matches!(accept(&token, &keytab, spnego, other), Err(KerberosError::BadBindings(_))));
         let (ticket, keytab) = mint(18, ["HTTP", "win01"]);
         let token = context(ticket, spnego, None).step(&[]).unwrap();
         // The acceptor cannot tell us from an older client.
