@@ -176,6 +176,7 @@ impl Kerberos {
             // With a realm beside it, what stands behind the `@` is part of a name that the KDC resolves.
             (Some(_), _) if realm.is_some() && !by_key => (username, None),
             (Some((user, said)), _) => (user, Some(said.to_owned())),
+            (None, Some((_, user))) if realm.is_some() => (user, None),
             (None, Some((domain, user))) => (user, Some(domain_realm(&configuration, domain).ok_or_else(unknown)?)),
             (None, None) => (username, None),
         };

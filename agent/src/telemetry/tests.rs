@@ -10,6 +10,7 @@ async fn the_page_lists_exactly_the_metrics() {
     metrics.task_finished(TaskState::Succeeded, Duration::from_secs(1));
     metrics.task_handed_back(HandBackReason::Draining);
     metrics.admission_closed(Closed::default());
+    metrics.kerberos_ticket(Ok(()));
     let registry = metrics.register(Pool::new(lictor_winrm::pool::PoolSettings::default()));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lictor_proto::sealing::SealingKey;
 use lictor_proto::v1::{
-    Credential, Credit, HeldState, HeldTask, Hello, ResumeDecision, Script, Target, TaskEnd, TaskRef, TaskSpec,
-    TaskState, server_event, task_spec,
+    Credential, CredentialSecretKind, Credit, HeldState, HeldTask, Hello, ResumeDecision, Script, Target, TaskEnd,
+    TaskRef, TaskSpec, TaskState, server_event, task_spec,
 };
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -84,7 +84,12 @@ impl Bench {
         let stop = CancellationToken::new();
         let running = tokio::spawn(engine.run(stop.clone()));
         let bench = Self { dir, engine: handle, readers, metrics, stop, running };
-        let credential = Credential { name: "web".into(), username: "u".into(), ..Credential::default() };
+        let credential = Credential {
+            name: "web".into(),
+            username: "u".into(),
+            secret_kind: CredentialSecretKind::Password.into(),
+            ..Credential::default()
+        };
         let credential = NewCredential { credential, secret: Some(Zeroizing::new(b"p".to_vec())) };
         let put = |reply| Command::PutCredential { credential: Box::new(credential), by: caller(), reply };
         bench.engine.ask(put).await.unwrap();
