@@ -171,6 +171,19 @@ impl Error {
             _ => false,
         }
     }
+    /// True when the host may take a newer ticket. Its key has changed, or it says nothing that speaks against it. Nothing was
+    /// asked of it yet, and no password is at stake.
+    #[must_use]
+    pub(crate) fn wants_newer_ticket(&self) -> bool {
+        matches!(
+            &self.0.kind,
+            ErrorKind::TicketRefused {
+                kept: true,
+                refusal: Refusal::Unsaid | Refusal::WrongKey | Refusal::Expired,
+                ..
+            }
+        )
+    }
     /// The fault, when the host answered with one.
     #[must_use]
     pub fn fault(&self) -> Option<&Fault> {
@@ -411,6 +424,8 @@ pub enum ErrorKind {
         refusal: Refusal,
         /// The ticket was bound to the TLS session, and that can be the reason.
         over_tls: bool,
+        /// The ticket was not got just now: if the host's key has changed since, a newer one will do.
+        kept: bool,
     },
     /// The token with the ticket is longer than the host takes.
     #[error("the host refused the ticket for {service} with HTTP status {status}, and its token has {length} bytes")]

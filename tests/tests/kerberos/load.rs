@@ -82,9 +82,13 @@ struct World {
 
 impl World {
     async fn new(users: usize, hosts: usize) -> Result<Self> {
+        Self::with(users, hosts, KdcOptions::default()).await
+    }
+
+    async fn with(users: usize, hosts: usize, options: KdcOptions) -> Result<Self> {
         let kdc = block_in_place(|| {
             let enctypes = "aes256-cts-hmac-sha1-96:normal".to_owned();
-            Kdc::start_with("CORP.EXAMPLE", KdcOptions { enctypes, ..KdcOptions::default() })
+            Kdc::start_with("CORP.EXAMPLE", KdcOptions { enctypes, ..options })
         })?;
         let manager = lictor_kerberos::Kerberos::new(Arc::new(Watch::start(Source::File(kdc.krb5_conf()), None)?));
         let mut world = Self { kdc, users, hosts: Vec::new(), manager };
@@ -358,4 +362,25 @@ async fn neither_new_keys_nor_a_lost_kdc_fail_a_command() -> Result<()> {
     load.stop().await?;
     assert_eq!(world.kdc.as_exchanges(), 2 * USERS);
     world.clean()
+}
+
+/// A ticket that was got before the host's key changed is of no use: a newer one is got, and the command runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_has_only_a_new_key_gets_a_newer_ticket() -> Result<()> {
+    // By the KDC's clock its tickets were not got just now.
+    let mut world = World::with(1, 1, KdcOptions { clock_offset: -60, ..KdcOptions::default() }).await?;
+    let target = world.target(0, 0)?;
+    let pool = Pool::new(PoolSettings::default());
+    command(&pool, &target, 0, None).await?;
+    ensure!(pool.close(Instant::now() + PATIENCE).await == 0, "a shell is left");
+
+    block_in_place(|| world.kdc.change_password(&world.service(0), "second"))?;
+    world.write_host(0, &[("second", 2)])?;
+    let pool = Pool::new(PoolSettings::default());
+    command(&pool, &target, 0, None).await?;
+    ensure!(pool.close(Instant::now() + PATIENCE).await == 0, "a shell is left");
+    assert_eq!((world.kdc.as_exchanges(), world.kdc.tgs_exchanges()), (1, 2));
+    let refused = world.hosts.remove(0).statistics().authentication.refused_tickets.len();
+    assert_eq!(refused, 1);
+    Ok(())
 }

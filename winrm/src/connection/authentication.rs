@@ -206,7 +206,8 @@ fn ntlm_error(error: AuthError, mechanism: &'static str, target: &Target) -> Err
 
 fn kerberos_error(error: AuthError, length: usize, granted: &Granted, over_tls: bool) -> Error {
     let service = format!("{}/{}", granted.service, granted.host);
-    let refused = |refusal| ErrorKind::TicketRefused { service: service.clone(), refusal, over_tls };
+    let refused =
+        |refusal| ErrorKind::TicketRefused { service: service.clone(), refusal, over_tls, kept: granted.is_kept() };
     let kind = match error {
         AuthError::Refused { .. } | AuthError::Rejected => refused(Refusal::Unsaid),
         AuthError::Context(ContextError::Refused(refusal)) => refused(refusal),

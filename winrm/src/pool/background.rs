@@ -89,7 +89,13 @@ impl Inner {
         let candidate = Candidate::reach(target, deadline).await?;
         let attempt = self.verdicts.enter(target, deadline).await?;
         self.figures.connections.fetch_add(1, Ordering::Relaxed);
-        match candidate.authenticate(target, deadline).await {
+        let mut authenticated = candidate.authenticate(target, deadline).await;
+        // A ticket outlives the key that it is sealed for when the host's account gets another password. The source has been
+        // told to give a newer one; the host took no request yet.
+        if authenticated.as_ref().is_err_and(Error::wants_newer_ticket) {
+            authenticated = Candidate::reach(target, deadline).await?.authenticate(target, deadline).await;
+        }
+        match authenticated {
             Ok(connection) if target.auth == AuthKind::Basic => Ok((connection, Some(attempt))),
             Ok(connection) => {
                 attempt.accepted();

@@ -1,6 +1,7 @@
 //! Under which names a host is asked for, and what is said when none of them leads to a ticket.
 
 use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -13,6 +14,17 @@ pub(crate) struct Granted {
     pub(crate) ticket: Ticket,
     pub(crate) service: String,
     pub(crate) host: String,
+}
+
+impl Granted {
+    /// The KDC did not give it out just now: others may have used it before. Where the KDC's clock goes otherwise than ours
+    /// this errs, which costs an attempt more or less.
+    pub(crate) fn is_kept(&self) -> bool {
+        let ticket = &self.ticket.ticket;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let given = u64::try_from(ticket.starttime.unwrap_or(ticket.authtime)).unwrap_or(0);
+        given.saturating_add(JUST_NOW.as_secs()) < now
+    }
 }
 
 /// Whether the target can be reached by Kerberos at all: decided before anything is sent.
@@ -103,6 +115,8 @@ fn lacking(error: TicketError) -> Error {
     Error::new(Stage::Authenticate, ErrorKind::Ticket(Box::new(error))).unsent()
 }
 
+/// How long a ticket counts as one that was got just now. KDCs tell times in whole seconds.
+const JUST_NOW: Duration = Duration::from_secs(2);
 /// Windows registers WSMAN for the service and HOST for the computer; HTTP is an alias of HOST on domain controllers that run
 /// Windows, and what other clients ask for.
 const SERVICES: [&str; 3] = ["HTTP", "WSMAN", "HOST"];
