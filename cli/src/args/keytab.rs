@@ -48,7 +48,7 @@ pub(crate) struct CreateArgs {
     /// Whose keys: `user@REALM`, or `user` in the default realm of krb5.conf.
     #[arg(short, long)]
     pub(crate) principal: String,
-    /// Key version number [default: the one the KDC names; else one more than the file holds with --append; else 1]. Logins do not depend
+    /// Key version number [default: one more than the file holds with --append; else 1]. Logins do not depend
     /// on it.
     #[arg(short, long, value_name = "NUMBER")]
     pub(crate) kvno: Option<u32>,

@@ -101,8 +101,8 @@ pub(crate) struct HostArgs {
     /// URL path [default: /wsman].
     #[arg(long, help_heading = "Connection")]
     pub(crate) path: Option<String>,
-    /// How to authenticate [default: negotiate, with Kerberos inside for `user@REALM` when krb5.conf serves the realm; kerberos
-    /// when a keytab or a credential cache is given].
+    /// How to authenticate. Without this flag: kerberos when a keytab or a credential cache is given, else negotiate, which begins with
+    /// Kerberos for `user@REALM` when krb5.conf serves the realm.
     #[arg(long, value_enum, help_heading = "Connection")]
     pub(crate) auth: Option<Auth>,
     /// `DOMAIN\user`, `user@domain` or a bare local name [default: the principal of the keytab or of the credential cache, when it

@@ -210,8 +210,10 @@ fn unseal_with(context: &mut NtlmContext, mut body: BytesMut) -> Result<BytesMut
     const AFTER: usize = b"--Encrypted Boundary--\r\n".len();
     let head = body.get(..400).unwrap_or(&body);
     let at = head.windows(BEFORE.len()).position(|window| window == BEFORE).context("not sealed")? + BEFORE.len();
-    let mut signature = body.split_to(at + 20);
+    // What stands before the signature: the length of the header, and all that is not sealed.
+    drop(body.split_to(body.len().min(at + 4)));
     body.truncate(body.len().saturating_sub(AFTER));
-    context.unwrap(signature.get_mut(at + 4..).context("the place of the signature")?, &mut body)?;
-    Ok(body)
+    let message = context.unwrap(&mut body, 16)?;
+    body.truncate(message.end);
+    Ok(body.split_off(message.start))
 }

@@ -4,7 +4,7 @@
 //! authentication of one connection.
 //!
 //! What is known of Windows and kept here: the shape of its wrap tokens ([`Sealing`]), KRB-ERROR tokens in answers to tickets that
-//! are no good ([`error_token`]), channel bindings that are only compared when the client sends some. What is not: Windows puts a
+//! are no good ([`error_token()`]), channel bindings that are only compared when the client sends some. What is not: Windows puts a
 //! subkey of its own into its AP-REP, which the crate's acceptor does not; MIT's acceptor, which other tests run against, does.
 
 use krb5::acceptor::AcceptOptions;
