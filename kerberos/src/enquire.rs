@@ -37,6 +37,9 @@ const MAX_REPLY: usize = 128 * 1024;
 /// How long a datagram is waited for before TCP is tried.
 const DATAGRAM: Duration = Duration::from_secs(1);
 
+/// How long one KDC of several may take in all.
+const ANSWER: Duration = Duration::from_millis(2500);
+
 /// The encryption types asked about: all that have keys we can make.
 const ENCTYPES: [i32; 4] = [18, 17, 20, 19];
 
@@ -83,7 +86,7 @@ pub async fn of_realm(
                     return Err(unreachable(io::ErrorKind::NotFound.into()));
                 };
                 let kdc = if has_port(kdc) { kdc.clone() } else { format!("{kdc}:88") };
-                ask(&kdc, &principal, deadline).await.map_err(unreachable)
+                ask(&kdc, &principal, deadline.min(Instant::now() + ANSWER)).await.map_err(unreachable)
             }
         }
     };

@@ -107,6 +107,14 @@ pub enum Failure {
     /// The caller's time was over before any KDC was given up.
     #[error("no KDC answered before the deadline")]
     Deadline,
+    /// A KDC that lives took a login and did not say what it thinks of it, which may count as an attempt.
+    #[error("the KDC of {realm} took the login and did not answer ({attempt})")]
+    Unjudged {
+        /// The realm.
+        realm: String,
+        /// The KDC.
+        attempt: Attempt,
+    },
 }
 
 fn list(attempts: &[Attempt]) -> String {
@@ -162,6 +170,43 @@ impl Directory {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
+        self.search(realm, trace, deadline, false, dialogue).await
+    }
+
+    /// The same for a dialogue that proves a password or key: nothing is sent twice, and a KDC that falls silent is the last one
+    /// that is asked. Which KDC lives should be known by then, from asking something that does no harm.
+    ///
+    /// # Errors
+    ///
+    /// See [`Failure`].
+    pub async fn with_proof<T, F>(
+        &self,
+        realm: &str,
+        trace: &Trace,
+        deadline: Instant,
+        dialogue: impl Fn(AsyncKdcClient) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        match self.search(realm, trace, deadline, true, &dialogue).await {
+            // None of them speaks TCP, so that none of them was sent anything.
+            Err(Failure::Unreachable { .. }) => self.search(realm, trace, deadline, false, dialogue).await,
+            end => end,
+        }
+    }
+
+    async fn search<T, F>(
+        &self,
+        realm: &str,
+        trace: &Trace,
+        deadline: Instant,
+        proof: bool,
+        dialogue: impl Fn(AsyncKdcClient) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
         let configuration = self.configuration(deadline).await?;
         let asked = realm;
         let realm = configuration.realm(asked)?;
@@ -175,6 +220,7 @@ impl Directory {
             realm: &realm,
             trace,
             deadline,
+            proof,
             attempts: Vec::new(),
             silent: Vec::new(),
         };
@@ -316,6 +362,8 @@ struct Search<'a> {
     realm: &'a str,
     trace: &'a Trace,
     deadline: Instant,
+    /// A password or key is proved: nothing must be sent twice, which over UDP it would be.
+    proof: bool,
     attempts: Vec<Attempt>,
     /// KDCs that might only be slow.
     silent: Vec<(Kdc, SocketAddr)>,
@@ -379,12 +427,14 @@ impl Search<'_> {
         F: Future<Output = Result<T, ClientError>>,
     {
         let realm = self.realm;
-        let transport = if kdc.tcp_only { "tcp" } else { "udp and tcp" };
+        let tcp_only = kdc.tcp_only || self.proof;
+        let transport = if tcp_only { "tcp" } else { "udp and tcp" };
+        let patience = if self.proof { PATIENT } else { patience };
         let client = match self.client(kdc, address, patience).await {
             Ok(client) => client,
             Err(error) => return Some(Err(Failure::Kdc(error.into()))),
         };
-        if kdc.tcp_only {
+        if tcp_only {
             self.trace.line(format_args!("Sending request to {realm}: stream {address} (tcp only)"));
         } else {
             self.trace.line(format_args!(
@@ -402,9 +452,12 @@ impl Search<'_> {
             Ok(Err(error)) => error,
             Err(_) => {
                 self.trace.line(format_args!("No answer from {address} before the deadline"));
-                let first = self.attempts.is_empty();
+                let first = self.attempts.is_empty() && !self.proof;
                 self.failed(name(kdc, address), transport, "no answer before the deadline".to_owned());
                 self.directory.memory().failed(realm, address, now);
+                if self.proof {
+                    return Some(Err(self.unjudged()));
+                }
                 return Some(Err(if first { Failure::Deadline } else { self.unreachable(realm.to_owned()) }));
             }
         };
@@ -415,7 +468,7 @@ impl Search<'_> {
                     self.silent.push((kdc.clone(), address));
                 }
                 self.failed(name(kdc, address), transport, in_words(&last));
-                None
+                if self.proof && is_silence(&last) { Some(Err(self.unjudged())) } else { None }
             }
             ClientError::Kdc { code: KDC_ERR_SVC_UNAVAILABLE, text } => {
                 self.trace
@@ -481,7 +534,7 @@ impl Search<'_> {
             }
             _ => AsyncKdcClient::from_config(&configuration, self.realm).await?,
         };
-        Ok(AsyncKdcClient::new(client.into_client().with_timeout(patience).with_udp(!kdc.tcp_only)))
+        Ok(AsyncKdcClient::new(client.into_client().with_timeout(patience).with_udp(!kdc.tcp_only && !self.proof)))
     }
 
     /// The KDCs of another realm in our order, as far as they are known.
@@ -495,6 +548,14 @@ impl Search<'_> {
         };
         let ordered = memory.ordered(realm, kdcs.unwrap_or_default(), Instant::now());
         ordered.iter().map(Kdc::address).collect()
+    }
+
+    /// For the KDC that was asked last.
+    fn unjudged(&mut self) -> Failure {
+        match self.attempts.pop() {
+            Some(attempt) => Failure::Unjudged { realm: self.realm.to_owned(), attempt },
+            None => Failure::Deadline,
+        }
     }
 
     fn failed(&mut self, kdc: String, transport: &'static str, why: String) {

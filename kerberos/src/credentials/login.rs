@@ -37,7 +37,7 @@ const AT_ONCE: usize = 32;
 pub(super) const FLIGHT: Duration = Duration::from_secs(30);
 
 /// How long it is remembered that an account may not log in (locked, disabled, expired). Asking again does not count as an
-/// attempt, so this is only to spare the KDC.
+/// attempt as far as is known, so this is only to spare the KDC.
 const BRIEFLY: Duration = Duration::from_secs(30);
 
 /// Entries of each memory. Beyond that everything about the least recent half goes.
@@ -136,6 +136,10 @@ impl Dialogue {
                     self.refuse(digest, version, &error);
                     return Err(error);
                 }
+                Err(error) if error.code() == catalogue::UNJUDGED => {
+                    self.refuse(digest, material.version(), &error);
+                    return Err(error);
+                }
                 other => return other,
             }
         }
@@ -198,7 +202,11 @@ impl Dialogue {
         let mut first = None;
         for (at, principal) in principals.iter().enumerate() {
             trace.line(format_args!("Getting initial credentials for {principal}"));
-            let mut result = self.attempt(principal, material, forwardable, trace, deadline).await;
+            // Finds out which KDC lives, by a question that proves nothing: the login itself goes to one, and once.
+            let mut result = match enquire::of_realm(&self.directory, principal, trace, deadline).await {
+                Ok(_) => self.attempt(principal, material, forwardable, trace, deadline).await,
+                Err(failure) => Err(failure),
+            };
             if let Err(Failure::Kdc(error)) = &result
                 && forwardable
                 && matches!(error.kdc_code(), Some(POLICY | BAD_OPTION))
@@ -267,7 +275,7 @@ impl Dialogue {
                     let (principal, password) = (principal.clone(), password.clone());
                     async move { with_flags(client, forwardable).login_with_password(&principal, &password).await }
                 };
-                directory.with_client(&realm, &trace, deadline, work).await
+                directory.with_proof(&realm, &trace, deadline, work).await
             })
         });
         work.await.unwrap_or(Err(Failure::Deadline))
@@ -294,7 +302,7 @@ impl Dialogue {
                 let (principal, keys) = (principal.clone(), keys.clone());
                 async move { with_flags(client, forwardable).login_with_keytab(&principal, &keys).await }
             };
-            match self.directory.with_client(&realm, trace, deadline, work).await {
+            match self.directory.with_proof(&realm, trace, deadline, work).await {
                 Ok(ticket) => {
                     self.memory().accept(*version, kvno);
                     return Ok(ticket);

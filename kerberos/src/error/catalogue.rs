@@ -32,6 +32,9 @@ pub(crate) enum Asked<'a> {
     Forwarded,
 }
 
+/// Code of a login that a KDC took and did not judge.
+pub(crate) const UNJUDGED: &str = "kerberos.unjudged";
+
 // RFC 4120 7.5.9, as far as they have sentences of their own.
 const NAME_EXPIRED: i32 = 1;
 const CLIENT_UNKNOWN: i32 = 6;
@@ -55,6 +58,7 @@ pub(crate) fn of(failure: &Failure, login: &Login, asked: Asked<'_>, enquiry: Op
         Failure::Realm(error) => principal_invalid(&login.principal, &error.to_string()),
         Failure::Unreachable { realm, attempts } => unreachable(realm, &attempts_text(attempts), asked),
         Failure::Deadline => deadline(&login.realm),
+        Failure::Unjudged { realm, attempt } => unjudged(realm, &clean(&attempt.to_string())),
         Failure::Kdc(error) => of_client(error, login, asked, enquiry),
     }
 }
@@ -223,7 +227,7 @@ fn account(login: &Login, status: &Status) -> Error {
         ErrorKind::Rejected,
         status.code,
         format!("{realm} lets {principal} get no ticket: the account {}", status.what),
-        "The KDC refused before it looked at the password or key.",
+        "That is what the KDC says of the account; the password or key need not be wrong.",
         status.remedy,
         Some(if status.code == Status::EXPIRED.code {
             "Client's entry in database has expired while getting initial credentials".to_owned()
@@ -300,6 +304,21 @@ fn unreachable(realm: &str, attempts: &str, asked: Asked<'_>) -> Error {
         "Let this machine reach TCP and UDP port 88 of the domain controllers (network policy, firewall, security group), \
          and check their names and addresses in krb5.conf or DNS.",
         Some(format!("Cannot contact any KDC for realm '{realm}'{suffix}")),
+    )
+}
+
+fn unjudged(realm: &str, attempt: &str) -> Error {
+    detail(
+        // Not one for which another mechanism may send the password once more.
+        ErrorKind::Other,
+        UNJUDGED,
+        format!("the KDC of {realm} took the login and did not answer"),
+        format!(
+            "It answered another question before. {attempt}. It may be waiting for another domain controller to judge the password."
+        ),
+        "Try again in a minute, but not often: the attempt may have counted, and accounts lock out. Look at the log of the domain \
+         controller.",
+        Some(format!("Cannot contact any KDC for realm '{realm}' while getting initial credentials")),
     )
 }
 

@@ -189,6 +189,23 @@ async fn a_silent_kdc_is_waited_for_once() {
 }
 
 #[tokio::test]
+async fn a_proof_is_sent_once_and_to_one_kdc() {
+    let (silent, good) = (Fake::silent().await, Fake::answering(UNKNOWN).await);
+    let proof = |client: AsyncKdcClient| async move {
+        client.login_with_password(&Principal::parse("alice@CORP.EXAMPLE")?, "password").await
+    };
+    let both = directory(&[&silent.kdc(), &good.kdc()]);
+    let failed = both.with_proof(REALM, &Trace::off(), within(60), proof).await;
+    assert!(matches!(failed, Err(Failure::Unjudged { .. })), "{failed:?}");
+    assert_eq!((silent.requests(), good.requests()), (1, 0));
+    // Where nothing listens nothing was sent, and the next one gets it.
+    let dead = dead_port().await;
+    let failed = directory(&[&dead, &good.kdc()]).with_proof(REALM, &Trace::off(), within(60), proof).await;
+    assert!(matches!(&failed, Err(Failure::Kdc(error)) if error.kdc_code() == Some(UNKNOWN)), "{failed:?}");
+    assert_eq!(good.requests(), 1);
+}
+
+#[tokio::test]
 async fn an_answer_is_final() {
     let (first, second) = (Fake::answering(REVOKED).await, Fake::answering(UNKNOWN).await);
     let directory = directory(&[&first.kdc(), &second.kdc()]);
