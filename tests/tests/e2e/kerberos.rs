@@ -174,6 +174,30 @@ fn a_task_goes_to_the_agent_whose_keytab_has_the_key() -> Result<()> {
 }
 
 #[test]
+fn a_keytab_that_was_refused_is_good_again_when_it_is_replaced() -> Result<()> {
+    let domain = Domain::start()?;
+    let old = domain.keytab()?;
+    let directory = old.parent().context("a directory")?.join("keytabs");
+    std::fs::create_dir(&directory)?;
+    let held = directory.join("alice.keytab");
+    std::fs::copy(&old, &held)?;
+    domain.kdc.change_password("alice", "An0ther-password")?;
+    let _agent = domain.agent("agent-1", &[("LICTOR_AGENT_KERBEROS__KEYTABS", text(&directory)?.as_str())])?;
+    domain.credential("own", &domain.kdc.principal("alice"), &["--auth", "kerberos", "--keytab-on-agent"])?;
+    for _ in 0..3 {
+        let task = domain.task("own", &["--test"])?;
+        assert_eq!(failure(&task)["code"], "kerberos.keytab_rejected", "{task:#}");
+    }
+    assert_eq!(domain.kdc.logged(&["AS_REQ", "PREAUTH_FAILED"]), 1, "{}", domain.kdc.log());
+    let new = domain.kdc.path("new.keytab");
+    domain.kdc.keytab(&["alice"], &new)?;
+    std::fs::copy(&new, directory.join("alice.keytab.new"))?;
+    std::fs::rename(directory.join("alice.keytab.new"), &held)?;
+    domain.whoami("own", &[])?;
+    Ok(())
+}
+
+#[test]
 fn a_wrong_password_is_tried_once_by_all_agents_together() -> Result<()> {
     let domain = Domain::start()?;
     let _agents = [domain.agent("agent-1", &[])?, domain.agent("agent-2", &[])?];

@@ -126,9 +126,11 @@ impl Candidate {
                 "the host cannot act as the user elsewhere: the domain gave no ticket to forward to it".to_owned(),
             );
         }
+        let ticket = &granted.ticket.ticket;
         agreed.kerberos = Some(KerberosDetails {
-            client: granted.ticket.ticket.client.to_string(),
-            service: granted.ticket.ticket.server.to_string(),
+            client: ticket.client.to_string(),
+            // What was asked for may have no realm; the ticket says in which one the host is.
+            service: ticket.ticket_server().as_ref().unwrap_or(&ticket.server).to_string(),
             delegated,
         });
         Ok(agreed)

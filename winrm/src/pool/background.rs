@@ -102,7 +102,9 @@ impl Inner {
                 Ok((connection, None))
             }
             Err(error) => {
-                if error.credential_rejected() {
+                // What a KDC refused is remembered by the source of tickets, which knows when the keytab was replaced or the account
+                // unlocked: here it would stand for ever.
+                if error.credential_rejected() && !matches!(error.kind(), ErrorKind::Ticket(_)) {
                     attempt.rejected();
                 } else if matches!(error.kind(), ErrorKind::TicketRefused { .. } | ErrorKind::TicketTooLarge { .. }) {
                     // The KDC took the credential; what this host has against the user holds up nobody elsewhere.
