@@ -292,8 +292,9 @@ fn kerberos(error: &Unusable) -> HandBack {
         ),
         Unusable::Realm { .. } => (
             "kerberos.no_realm",
-            "Kerberos needs the realm of the user, and a NetBIOS domain does not say it",
-            "Write the user as alice@CORP.EXAMPLE, or set the realm in the credential (--realm)",
+            "Kerberos needs the realm of the user; a NetBIOS domain does not say it, and a realm that a task or credential names must be \
+             the default one of the agent or have KDCs in its krb5.conf",
+            "Write the user as alice@CORP.EXAMPLE, or set the realm in the credential (--realm) to one that the agent's krb5.conf lists",
         ),
     };
     let failure = Failure {

@@ -180,6 +180,12 @@ impl Kerberos {
             (None, Some((domain, user))) => (user, Some(domain_realm(&configuration, domain).ok_or_else(unknown)?)),
             (None, None) => (username, None),
         };
+        // Tasks can override the realm. What answers for one that only DNS knows may be anybody's, and gets a proof of the password.
+        if let Some(realm) = realm
+            && !configuration.realm(realm).is_ok_and(|realm| is_named(&configuration, &realm))
+        {
+            return Err(unknown());
+        }
         let realm = realm.map(str::to_owned).or(said).or_else(|| default.map(Into::into)).ok_or_else(unknown)?;
         Ok((user.to_owned(), realm))
     }
@@ -191,8 +197,7 @@ impl Kerberos {
         let configuration = ready.watch.current();
         let Ok(realm) = configuration.realm(said) else { return false };
         // Not every realm that DNS may know: each user name with an `@` would begin with a search for its KDCs.
-        let named = configuration.default_realm().into_iter().chain(configuration.realms_with_kdcs());
-        named.into_iter().any(|named| named == realm) && configuration.defines(&realm)
+        is_named(&configuration, &realm) && configuration.defines(&realm)
     }
 
     /// Notes what a credential's version is used for, and forgets the tickets of the versions before it.
@@ -286,6 +291,11 @@ fn is_of(held: &str, (user, realm): (&str, Option<&str>)) -> bool {
 
 fn full_name((user, realm): (&str, Option<&str>)) -> String {
     realm.map_or_else(|| user.to_owned(), |realm| format!("{user}@{realm}"))
+}
+
+/// The settings name the realm, in its right case: it is the default one, or they list its KDCs.
+fn is_named(configuration: &Configuration, realm: &str) -> bool {
+    configuration.default_realm().into_iter().chain(configuration.realms_with_kdcs()).any(|named| named == realm)
 }
 
 /// The realm of a domain, when it is one or is known by its first label, as NetBIOS names mostly are.

@@ -216,12 +216,15 @@ fn credential_to_put(put: PutArgs) -> Result<(v1::Credential, Option<StoredSecre
     let (secret_kind, agent_path) = match (&put.keytab_on_agent, &put.ccache_on_agent) {
         (Some(path), _) => (v1::CredentialSecretKind::KeytabOnAgent, path.clone()),
         (None, Some(cache)) => (v1::CredentialSecretKind::CacheOnAgent, cache.clone()),
+        (None, None) if manual && !put.keep_password && put.password_file.is_none() && put.keytab.is_none() => {
+            (v1::CredentialSecretKind::CacheOnAgent, String::new())
+        }
         (None, None) => (v1::CredentialSecretKind::Unspecified, String::new()),
     };
     let on_agent = secret_kind != v1::CredentialSecretKind::Unspecified;
     let secret = if let Some(path) = &put.keytab {
         Some(StoredSecret::Keytab(keytab(path)?))
-    } else if put.keep_password || on_agent || (manual && put.password_file.is_none()) {
+    } else if put.keep_password || on_agent {
         None
     } else {
         let password = input::secret("password", put.password_file.as_deref(), PASSWORD_VARIABLE)?;

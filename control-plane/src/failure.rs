@@ -243,15 +243,11 @@ pub(crate) fn rejects_credential(result: &TaskResult) -> bool {
     result.failure.iter().chain(rungs).any(|failure| REJECTIONS.contains(&failure.code.as_str()))
 }
 
-/// Codes by which agents say that a host, the domain or a KDC did not take a credential. Left out are the KDC's refusals that
-/// pass by themselves, or are about the agent's machine (`kerberos.logon_hours`, `kerberos.workstation`).
+/// Codes by which agents say that a host, the domain or a KDC did not take a credential: only another secret helps. Left out are
+/// the KDC's refusals of the account (locked, disabled, not at this hour): they pass, or an administrator ends them, and the
+/// credential stays as it is. No proof is judged by them, so that asking again locks nobody out.
 const REJECTIONS: &[&str] = &[
     "auth.rejected",
-    "kerberos.account_disabled",
-    "kerberos.account_expired",
-    "kerberos.account_locked",
-    "kerberos.account_revoked",
-    "kerberos.authentication_policy",
     "kerberos.keytab_rejected",
     "kerberos.password_expired",
     "kerberos.password_must_change",

@@ -5,7 +5,7 @@
 use lictor_proto::sealing::{Binding, seal};
 use lictor_proto::v1::{
     Assignment, AuthKind, ConnectionSettings, Credential, CredentialIdentity, CredentialSecretKind, Failure,
-    SealedSecret, ServerEvent, TaskRef, TaskSpec, server_event, task_spec,
+    KerberosSettings, KinitMode, SealedSecret, ServerEvent, TaskRef, TaskSpec, server_event, task_spec,
 };
 use prost::Message as _;
 use serde_json::json;
@@ -55,6 +55,12 @@ impl Engine {
             Ok(next) => next,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        // Agents serve every scope below their own, so that whoever may name their keys may act as all who have one there.
+        if is_on_agent(proof.kind) && !by.scope.is_empty() {
+            let problem =
+                "only an administrator of the whole installation may store credentials whose secret is on agents";
+            return Ok(Err(Refusal::Denied(problem.into())));
+        }
         let kept = old.as_ref().filter(|old| old.deleted_at.is_none());
         // Who changes a password without a word about the scope does not mean to give the credential to others.
         let scope = match (kept, credential.scope.is_empty()) {
@@ -108,14 +114,26 @@ impl Engine {
         let kept = old.filter(|old| old.deleted_at.is_none());
         let wanted = credential.secret_kind();
         let keeps = wanted == CredentialSecretKind::Unspecified;
+        let connection = credential.connection.clone().unwrap_or_default();
+        let mode = connection.kerberos.as_ref().map_or(KinitMode::Unspecified, KerberosSettings::kinit_mode);
         let kind = match kept {
             _ if !keeps => wanted,
             Some(kept) => kept.secret_kind,
+            None if mode == KinitMode::Manual => CredentialSecretKind::CacheOnAgent,
             None => return Err(needs_secret()),
         };
-        let connection = credential.connection.clone().unwrap_or_default();
         validate::secret_fits(kind, &connection).map_err(|violations| Refusal::Invalid(violations.to_string()))?;
         let on_agent = is_on_agent(kind);
+        let from_cache = kind == CredentialSecretKind::CacheOnAgent;
+        if keeps && !on_agent && !credential.agent_path.is_empty() {
+            return Err(Refusal::Invalid("credential.agent_path: empty unless the secret is on the agent".into()));
+        }
+        // The kind that is kept was not known when the message was checked.
+        if matches!((mode, from_cache), (KinitMode::Manual, false) | (KinitMode::Managed, true)) {
+            let problem =
+                "credential.connection.kerberos.kinit_mode: manual goes with a cache on the agent and nothing else";
+            return Err(Refusal::Invalid(problem.into()));
+        }
         let agent_path = match kept {
             Some(kept) if keeps && credential.agent_path.is_empty() => kept.agent_path.clone(),
             _ => credential.agent_path.clone(),

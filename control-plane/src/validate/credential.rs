@@ -65,7 +65,6 @@ impl Checker {
         };
         let kind = match (given, brought) {
             (CredentialSecretKind::Unspecified, Some(brought)) => brought,
-            (CredentialSecretKind::Unspecified, None) if manual => CredentialSecretKind::CacheOnAgent,
             (given, _) => given,
         };
         let fits = brought.is_none_or(|brought| brought == kind);
@@ -170,7 +169,8 @@ mod tests {
         assert_eq!(checked(nothing, None, KEYTAB), Ok(Kind::Keytab.into()));
         assert_eq!(checked(nothing, None, &[]), Ok(Kind::Unspecified.into()));
         let manual = |credential: &mut Credential| kerberos(credential).set_kinit_mode(KinitMode::Manual);
-        assert_eq!(checked(manual, None, &[]), Ok(Kind::CacheOnAgent.into()));
+        // Only where the stored one is known can be said what this means.
+        assert_eq!(checked(manual, None, &[]), Ok(Kind::Unspecified.into()));
         let on_agent = |credential: &mut Credential| {
             credential.set_secret_kind(Kind::KeytabOnAgent);
             credential.agent_path = "/etc/keytabs/svc.keytab".into();

@@ -4,6 +4,7 @@ use lictor_proto::sealing::Binding;
 use lictor_proto::v1::*;
 use tonic::Code;
 
+use crate::access::sign_up;
 use crate::support::*;
 
 /// As one begins; the rest is a word that occurs nowhere else.
@@ -80,6 +81,40 @@ async fn what_only_kerberos_can_use_is_not_for_other_ways() {
         let status = user.tasks.submit_task(request).await.unwrap_err();
         assert!(status.message().contains("holds no password"), "{status:?}");
     }
+}
+
+#[tokio::test]
+async fn what_agents_hold_is_for_administrators_of_everything() {
+    let (server, mut admin, _agent) = scene(&[]).await;
+    let mut of_team = sign_up(&server, &mut admin, "team-admin", Role::Admin, "team").await;
+    for kind in [CredentialSecretKind::KeytabOnAgent, CredentialSecretKind::CacheOnAgent] {
+        let status = of_team.put(credential("svc", kind), None).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+        let theirs = Credential { scope: "team".into(), ..credential("svc", kind) };
+        assert_eq!(admin.put(theirs, None).await.unwrap().secret_kind(), kind);
+    }
+}
+
+#[tokio::test]
+async fn a_kept_secret_is_not_lost_to_another_mode() {
+    let (_server, mut user, _agent) = scene(&[]).await;
+    let put = |mode: KinitMode| {
+        let mut changed = credential("svc", CredentialSecretKind::Unspecified);
+        let kerberos = KerberosSettings { kinit_mode: mode.into(), ..KerberosSettings::default() };
+        changed.connection.as_mut().unwrap().kerberos = Some(kerberos);
+        changed
+    };
+    user.put_keytab(put(KinitMode::Managed), KEYTAB).await.unwrap();
+    let status = user.put(put(KinitMode::Manual), None).await.unwrap_err();
+    assert!(status.message().contains("kinit_mode"), "{status:?}");
+    let with_path = Credential { agent_path: "/etc/x".into(), ..put(KinitMode::Managed) };
+    assert_eq!(user.put(with_path, None).await.unwrap_err().code(), Code::InvalidArgument);
+    let kept = user.put(put(KinitMode::Managed), None).await.unwrap();
+    assert_eq!((kept.version, kept.secret_kind()), (1, CredentialSecretKind::Keytab));
+    // Of a new one it says where the ticket is.
+    let new = Credential { name: "new".into(), ..put(KinitMode::Manual) };
+    assert_eq!(user.put(new, None).await.unwrap().secret_kind(), CredentialSecretKind::CacheOnAgent);
+    assert!(user.put(Credential { name: "new".into(), ..put(KinitMode::Managed) }, None).await.is_err());
 }
 
 #[tokio::test]
