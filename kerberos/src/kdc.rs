@@ -170,7 +170,7 @@ impl Directory {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
-        self.search(realm, trace, deadline, false, dialogue).await
+        self.search(realm, trace, deadline, None, dialogue).await
     }
 
     /// The same for a dialogue that proves a password or key: nothing is sent twice, and a KDC that falls silent is the last one
@@ -189,9 +189,10 @@ impl Directory {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
-        match self.search(realm, trace, deadline, true, &dialogue).await {
-            // None of them speaks TCP, so that none of them was sent anything.
-            Err(Failure::Unreachable { .. }) => self.search(realm, trace, deadline, false, dialogue).await,
+        let mut met = false;
+        match self.search(realm, trace, deadline, Some(&mut met), &dialogue).await {
+            // None of them takes TCP connections, so that none of them was sent anything.
+            Err(Failure::Unreachable { .. }) if !met => self.search(realm, trace, deadline, None, dialogue).await,
             end => end,
         }
     }
@@ -201,7 +202,7 @@ impl Directory {
         realm: &str,
         trace: &Trace,
         deadline: Instant,
-        proof: bool,
+        proof: Option<&mut bool>,
         dialogue: impl Fn(AsyncKdcClient) -> F,
     ) -> Result<T, Failure>
     where
@@ -362,8 +363,9 @@ struct Search<'a> {
     realm: &'a str,
     trace: &'a Trace,
     deadline: Instant,
-    /// A password or key is proved: nothing must be sent twice, which over UDP it would be.
-    proof: bool,
+    /// Present when a password or key is proved: nothing must be sent twice, which over UDP it would be. Becomes true when a KDC took
+    /// a connection, and so perhaps the proof.
+    proof: Option<&'a mut bool>,
     attempts: Vec<Attempt>,
     /// KDCs that might only be slow.
     silent: Vec<(Kdc, SocketAddr)>,
@@ -427,9 +429,9 @@ impl Search<'_> {
         F: Future<Output = Result<T, ClientError>>,
     {
         let realm = self.realm;
-        let tcp_only = kdc.tcp_only || self.proof;
+        let tcp_only = kdc.tcp_only || self.proof.is_some();
         let transport = if tcp_only { "tcp" } else { "udp and tcp" };
-        let patience = if self.proof { PATIENT } else { patience };
+        let patience = if self.proof.is_some() { PATIENT } else { patience };
         let client = match self.client(kdc, address, patience).await {
             Ok(client) => client,
             Err(error) => return Some(Err(Failure::Kdc(error.into()))),
@@ -452,10 +454,10 @@ impl Search<'_> {
             Ok(Err(error)) => error,
             Err(_) => {
                 self.trace.line(format_args!("No answer from {address} before the deadline"));
-                let first = self.attempts.is_empty() && !self.proof;
+                let first = self.attempts.is_empty();
                 self.failed(name(kdc, address), transport, "no answer before the deadline".to_owned());
                 self.directory.memory().failed(realm, address, now);
-                if self.proof {
+                if self.proof.is_some() {
                     return Some(Err(self.unjudged()));
                 }
                 return Some(Err(if first { Failure::Deadline } else { self.unreachable(realm.to_owned()) }));
@@ -468,13 +470,17 @@ impl Search<'_> {
                     self.silent.push((kdc.clone(), address));
                 }
                 self.failed(name(kdc, address), transport, in_words(&last));
-                if self.proof && is_silence(&last) { Some(Err(self.unjudged())) } else { None }
+                // Whoever took the connection and gave no answer may have counted the attempt all the same.
+                if self.proof.is_some() && !is_unconnected(&last) { Some(Err(self.unjudged())) } else { None }
             }
             ClientError::Kdc { code: KDC_ERR_SVC_UNAVAILABLE, text } => {
                 self.trace
                     .line(format_args!("Received error from KDC: {}", shown(KDC_ERR_SVC_UNAVAILABLE, text.as_deref())));
                 self.directory.memory().failed(realm, address, now);
                 self.failed(name(kdc, address), transport, "the KDC says that it is not available".to_owned());
+                if let Some(met) = &mut self.proof {
+                    **met = true;
+                }
                 None
             }
             ClientError::Unreachable { realm: other, last } => {
@@ -534,7 +540,9 @@ impl Search<'_> {
             }
             _ => AsyncKdcClient::from_config(&configuration, self.realm).await?,
         };
-        Ok(AsyncKdcClient::new(client.into_client().with_timeout(patience).with_udp(!kdc.tcp_only && !self.proof)))
+        Ok(AsyncKdcClient::new(
+            client.into_client().with_timeout(patience).with_udp(!kdc.tcp_only && self.proof.is_none()),
+        ))
     }
 
     /// The KDCs of another realm in our order, as far as they are known.
@@ -588,6 +596,12 @@ fn from_dns((address, transport): &(String, Transport)) -> Option<Kdc> {
     let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
     let port = port.parse().ok()?;
     (!host.is_empty()).then(|| Kdc { host: host.to_owned(), port, tcp_only: *transport == Transport::Tcp })
+}
+
+/// Whether there was no connection, so that nothing was sent.
+fn is_unconnected(error: &io::Error) -> bool {
+    use io::ErrorKind as E;
+    matches!(error.kind(), E::ConnectionRefused | E::HostUnreachable | E::NetworkUnreachable | E::AddrNotAvailable)
 }
 
 /// Whether nothing came back at all, which also a slow KDC looks like.

@@ -198,6 +198,24 @@ async fn a_proof_is_sent_once_and_to_one_kdc() {
     let failed = both.with_proof(REALM, &Trace::off(), within(60), proof).await;
     assert!(matches!(failed, Err(Failure::Unjudged { .. })), "{failed:?}");
     assert_eq!((silent.requests(), good.requests()), (1, 0));
+    // Nor is it sent again after a KDC that took it and closed the connection, or said that it is not available.
+    let closing = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = closing.local_addr().unwrap().to_string();
+    let closed = tokio::spawn(async move {
+        let mut taken = 0;
+        while let Ok(Ok((stream, _))) = timeout_at(within(2), closing.accept()).await {
+            taken += 1;
+            drop(stream);
+        }
+        taken
+    });
+    let failed = directory(&[&address, &good.kdc()]).with_proof(REALM, &Trace::off(), within(60), proof).await;
+    assert!(matches!(failed, Err(Failure::Unjudged { .. })), "{failed:?}");
+    assert_eq!((closed.await.unwrap(), good.requests()), (1, 0));
+    let busy = Fake::answering(KDC_ERR_SVC_UNAVAILABLE).await;
+    let failed = directory(&[&busy.kdc()]).with_proof(REALM, &Trace::off(), within(60), proof).await;
+    assert!(matches!(failed, Err(Failure::Unreachable { .. })), "{failed:?}");
+    assert_eq!(busy.requests(), 1);
     // Where nothing listens nothing was sent, and the next one gets it.
     let dead = dead_port().await;
     let failed = directory(&[&dead, &good.kdc()]).with_proof(REALM, &Trace::off(), within(60), proof).await;
