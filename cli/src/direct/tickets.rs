@@ -46,7 +46,8 @@ impl TicketSource for Tickets {
                 .map_err(|error| error_of(&error))?;
             let view = TicketView {
                 principal: got.ticket.client.to_string(),
-                service: got.ticket.server.to_string(),
+                // What was asked for may have no realm; the ticket says in which one the host is.
+                service: got.ticket.ticket_server().as_ref().unwrap_or(&got.ticket.server).to_string(),
                 enctype: name(got.ticket.session_key.enctype()),
                 ticket_enctype: name(got.ticket.ticket_enctype),
                 ends_at: OffsetDateTime::from_unix_timestamp(got.ticket.endtime)
