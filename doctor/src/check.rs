@@ -1,0 +1,93 @@
+//! What is looked at, in the order in which it is: each thing stands on those before it.
+
+use std::fmt;
+
+/// Something that is looked at. Names are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Check {
+    /// `krb5.conf` is there and can be read, and what in it is doubtful.
+    Krb5Conf,
+    /// The realm of the user: written as it should be, known here.
+    Realm,
+    /// Where the KDCs of the realm are.
+    KdcNames,
+    /// The KDCs answer over UDP.
+    KdcUdp,
+    /// The KDCs answer over TCP.
+    KdcTcp,
+    /// This machine's clock beside that of the KDC, by the KDC's own answer.
+    Clock,
+    /// The user is known to the realm.
+    Principal,
+    /// The password or key is taken: a ticket-granting ticket.
+    Login,
+    /// The host's name: a full one, no address.
+    HostName,
+    /// The addresses of the name.
+    Resolve,
+    /// The name of the address, beside `rdns` of `krb5.conf`.
+    Reverse,
+    /// The KDC gives a ticket for the service principal name of the host.
+    Service,
+    /// The port takes connections.
+    Connect,
+    /// HTTP.sys answers there: 404 to a bare GET.
+    Http,
+    /// Versions of TLS.
+    Tls,
+    /// The certificate.
+    Certificate,
+    /// WS-Management answers Identify.
+    Identify,
+    /// Kinds of authentication that the host offers.
+    Offered,
+    /// The host takes the user.
+    Authenticate,
+    /// The user may open a shell.
+    OpenShell,
+    /// A command runs.
+    Run,
+    /// Nothing of the user's profile gets into the output of scripts.
+    Profile,
+    /// The shell was deleted.
+    Close,
+}
+
+impl Check {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Krb5Conf => "krb5_conf",
+            Self::Realm => "realm",
+            Self::KdcNames => "kdc_names",
+            Self::KdcUdp => "kdc_udp",
+            Self::KdcTcp => "kdc_tcp",
+            Self::Clock => "clock",
+            Self::Principal => "principal",
+            Self::Login => "login",
+            Self::HostName => "host_name",
+            Self::Resolve => "resolve",
+            Self::Reverse => "reverse",
+            Self::Service => "service",
+            Self::Connect => "connect",
+            Self::Http => "http",
+            Self::Tls => "tls",
+            Self::Certificate => "certificate",
+            Self::Identify => "identify",
+            Self::Offered => "offered",
+            Self::Authenticate => "authenticate",
+            Self::OpenShell => "open_shell",
+            Self::Run => "run",
+            Self::Profile => "profile",
+            Self::Close => "close",
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,57 @@
+//! The examination as a whole: what is looked at, and in which order.
+
+use lictor_kerberos::config::Source;
+use lictor_kerberos::{Identity, Kerberos};
+use lictor_winrm::Target;
+use lictor_winrm::pool::ConnectionInfo;
+use tokio::time::Instant;
+
+use crate::step::{Outcome, Step, Steps};
+use crate::{host, kerberos};
+
+/// What is examined.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The host and as whom to talk to it. Nothing: what this machine itself needs is looked at alone.
+    pub target: Option<Target>,
+    /// Kerberos, when it comes into it.
+    pub kerberos: Option<KerberosSubject>,
+}
+
+/// Kerberos as an examination needs it.
+#[derive(Debug, Clone)]
+pub struct KerberosSubject {
+    /// Where its configuration is.
+    pub source: Source,
+    /// Who gets tickets: the same as for the target's credential, so that a login is made once. Nothing: the configuration
+    /// cannot be used.
+    pub manager: Option<Kerberos>,
+    /// As whom to log in. Nothing: no login is tried.
+    pub identity: Option<Identity>,
+}
+
+/// What an examination found.
+#[derive(Debug)]
+pub struct Report {
+    /// Every step, in order.
+    pub steps: Vec<Step>,
+    /// The connection, when it got that far.
+    pub connection: Option<ConnectionInfo>,
+}
+
+impl Report {
+    /// The first step that failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Step> {
+        self.steps.iter().find(|step| step.outcome == Outcome::Failed)
+    }
+}
+
+/// Examines `subject` until `deadline`, and tells of each step when it was taken. What does not depend on a failed step is
+/// still looked at.
+pub async fn examine(subject: &Subject, deadline: Instant, mut on_step: impl FnMut(&Step) + Send) -> Report {
+    let mut steps = Steps::new(&mut on_step);
+    let refused = kerberos::look(subject, deadline, &mut steps).await;
+    let connection = host::look(subject, refused, deadline, &mut steps).await;
+    Report { steps: steps.finish(), connection }
+}

@@ -1,0 +1,85 @@
+//! One step of an examination, and the book in which steps are written down while they are taken.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::check::Check;
+use crate::finding::Finding;
+
+/// One thing that was looked at.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Which.
+    pub check: Check,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// What was found, for people; may be empty.
+    pub detail: String,
+    /// What is wrong or doubtful.
+    pub finding: Option<Finding>,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in order.
+    Passed,
+    /// It works; something about it is doubtful.
+    Warning,
+    /// It does not work.
+    Failed,
+    /// It could not be found out.
+    Unknown,
+    /// Not looked at: it does not apply, or something before does not work.
+    Skipped,
+}
+
+/// Writes steps down and tells of each at once.
+pub(crate) struct Steps<'a> {
+    taken: Vec<Step>,
+    tell: &'a mut (dyn FnMut(&Step) + Send),
+    since: Instant,
+}
+
+impl<'a> Steps<'a> {
+    pub(crate) fn new(tell: &'a mut (dyn FnMut(&Step) + Send)) -> Self {
+        Self { taken: Vec::new(), tell, since: Instant::now() }
+    }
+
+    pub(crate) fn passed(&mut self, check: Check, detail: impl Into<String>) {
+        self.add(check, Outcome::Passed, detail.into(), None);
+    }
+
+    pub(crate) fn warn(&mut self, check: Check, detail: impl Into<String>, finding: Option<Finding>) {
+        self.add(check, Outcome::Warning, detail.into(), finding);
+    }
+
+    pub(crate) fn failed(&mut self, check: Check, detail: impl Into<String>, finding: Finding) {
+        self.add(check, Outcome::Failed, detail.into(), Some(finding));
+    }
+
+    pub(crate) fn unknown(&mut self, check: Check, why: impl Into<String>) {
+        self.add(check, Outcome::Unknown, why.into(), None);
+    }
+
+    pub(crate) fn skipped(&mut self, check: Check, why: impl Into<String>) {
+        self.add(check, Outcome::Skipped, why.into(), None);
+    }
+
+    /// The time counts from the step before.
+    fn add(&mut self, check: Check, outcome: Outcome, detail: String, finding: Option<Finding>) {
+        let now = Instant::now();
+        let elapsed = if outcome == Outcome::Skipped { Duration::ZERO } else { now - self.since };
+        self.since = now;
+        let step = Step { check, outcome, elapsed, detail, finding };
+        (self.tell)(&step);
+        self.taken.push(step);
+    }
+
+    pub(crate) fn finish(self) -> Vec<Step> {
+        self.taken
+    }
+}
