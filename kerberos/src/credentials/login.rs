@@ -108,7 +108,7 @@ impl Dialogue {
         let Ok(Ok(_turn)) = timeout_at(deadline, self.turns.acquire()).await else {
             return Err(catalogue::waited_too_long());
         };
-        let mut material = Material::load(&identity.source).await?;
+        let mut material = Material::load(&identity.source, deadline).await?;
         if let Some(error) = self.refused(&digest, &material.version()) {
             trace.line(format_args!("Not asking again: {error}"));
             return Err(error);
@@ -125,7 +125,7 @@ impl Dialogue {
                 Err(error) if error.kind() == ErrorKind::Rejected => {
                     // The keytab may have been replaced while this one was tried; only that is tried as well.
                     let version = material.version();
-                    if let Ok(now) = Material::load(&identity.source).await
+                    if let Ok(now) = Material::load(&identity.source, deadline).await
                         && now.version() != version
                         && self.refused(&digest, &now.version()).is_none()
                     {
@@ -153,7 +153,9 @@ impl Dialogue {
             gates.retain(|_, gate| Arc::strong_count(gate) > 1);
             gates.entry(digest).or_default().clone()
         };
-        let _alone = gate.lock().await;
+        let Ok(_alone) = timeout_at(Instant::now() + FLIGHT, gate.lock()).await else {
+            return Err(catalogue::waited_too_long());
+        };
         self.ticket_granting(identity, digest, None, trace).await
     }
 
@@ -496,14 +498,18 @@ impl Memory {
 }
 
 impl Material {
-    async fn load(source: &CredentialSource) -> Result<Self, Error> {
+    async fn load(source: &CredentialSource, deadline: Instant) -> Result<Self, Error> {
         match source {
             CredentialSource::Password(password) => Ok(Self::Password(password.clone())),
             CredentialSource::Keytab(bytes) => Self::of_bytes(bytes, "of this credential"),
             CredentialSource::KeytabFile(path) => {
+                let name = path.display().to_string();
                 let path = path.clone();
-                let read = tokio::task::spawn_blocking(move || Self::of_file(&path));
-                read.await.unwrap_or_else(|_| Err(catalogue::stopped()))
+                // A file on a mount that hangs keeps its thread, but nobody's turn.
+                match timeout_at(deadline, tokio::task::spawn_blocking(move || Self::of_file(&path))).await {
+                    Ok(read) => read.unwrap_or_else(|_| Err(catalogue::stopped())),
+                    Err(_) => Err(catalogue::keytab_unreadable(&name, "reading it takes too long")),
+                }
             }
             CredentialSource::Cache(name) => Err(catalogue::cache_kind(name)),
         }

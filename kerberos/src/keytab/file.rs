@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -49,6 +49,10 @@ impl Keytab {
 
 /// All bytes, or nothing when there are too many.
 fn contents(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    // Opening a pipe waits for somebody who writes into it. What a shell hands over (`<(command)`) is one that is written.
+    if fs::metadata(path)?.file_type().is_fifo() && !path.starts_with("/dev/fd") && !path.starts_with("/proc") {
+        return Err(io::Error::other("it is a pipe"));
+    }
     let mut file = File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {

@@ -239,6 +239,15 @@ fn entries() -> impl Strategy<Value = Entry> {
         })
 }
 
+#[test]
+fn a_pipe_that_nobody_writes_into_is_refused_and_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keytab");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let error = Keytab::read_bytes(&path).unwrap_err();
+    assert!(matches!(&error, KeytabError::Read { source, .. } if source.to_string() == "it is a pipe"), "{error:?}");
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_back(entries in vec(entries(), 0..8)) {
