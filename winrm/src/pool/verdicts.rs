@@ -1,8 +1,9 @@
 //! What hosts and domains said about credentials: a wrong password is tried once, never in a loop, for accounts lock out.
 //!
 //! The first use of a credential in an account's domain (or on a host, for its local accounts) is single-flight: others wait
-//! for its verdict. So is the first use after a while: the password may have been changed. A rejection is remembered and answers later attempts without sending anything. When a credential that
-//! was accepted before is rejected by a host, that host is not asked again, and the next attempt elsewhere is
+//! for its verdict. So is the first use after a while: the password may have been changed. Not so with Kerberos alone, where
+//! the password goes to no host. A rejection is remembered and answers later attempts without sending anything. When a
+//! credential that was accepted before is rejected by a host, that host is not asked again, and the next attempt elsewhere is
 //! single-flight once more: either the host is an exception or the password has changed.
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::lock;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::session::Session;
-use crate::target::{Credential, Target};
+use crate::target::{AuthKind, Credential, Target};
 
 /// Remembers verdicts. Holds digests, no credentials.
 #[derive(Debug)]
@@ -100,6 +101,12 @@ impl Verdicts {
     /// Waits until the credential may be tried.
     pub(super) async fn enter(&self, target: &Target, deadline: Instant) -> Result<Attempt<'_>, Error> {
         let (realm, host) = self.memory_of(target);
+        if target.auth == AuthKind::Kerberos {
+            // No host ever sees the password. The source of tickets proves it to the KDC, once for all who wait, and a KDC that is
+            // silent holds up those who need it side by side and not one after the other.
+            self.check(target)?;
+            return Ok(Attempt { verdicts: self, realm, host, leads: None, before: None });
+        }
         loop {
             self.check(target)?;
             let mut pending = {
@@ -290,6 +297,18 @@ mod tests {
         verdicts.enter(&target("two", "alice", "x"), soon()).await.unwrap().accepted();
         let digest = |identity| verdicts.digest(&with("one", identity).credential);
         assert!(digest(1) == digest(1) && digest(1) != digest(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kerberos_is_judged_by_the_source_of_tickets_and_nobody_waits() {
+        let verdicts = Verdicts::new();
+        let mut target = target("one", "alice@CORP.EXAMPLE", "x");
+        target.auth = AuthKind::Kerberos;
+        let (first, second) = (verdicts.enter(&target, soon()).await, verdicts.enter(&target, soon()).await);
+        assert!(first.is_ok() && second.is_ok());
+        // What a host has against the user is remembered all the same.
+        first.unwrap().rejected();
+        assert!(verdicts.enter(&target, soon()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
