@@ -3,6 +3,8 @@
 //! Modules say what happened; only here is decided what that means, each row with its reason. Nothing here does
 //! anything by itself. Called by `tasks`, `link` and `app`.
 
+mod examples;
+
 use std::error::Error as StdError;
 
 use lictor_proto::v1::{Failure, HandBackReason, TaskState};
@@ -16,6 +18,7 @@ use crate::kerberos::Unusable;
 use crate::policy::Refusal;
 use crate::secrets::SecretError;
 use crate::sessions::AccessError;
+pub use examples::catalogue;
 
 /// What becomes of a task.
 #[derive(Debug, Clone, PartialEq)]
@@ -370,9 +373,22 @@ fn refused(code: &str, message: String) -> HandBack {
     (HandBackReason::Policy, Box::new(failure))
 }
 
-/// The agent itself is in trouble, and the task has surely not started.
-pub(crate) fn unable(code: &str, message: String) -> HandBack {
-    let failure = Failure { may_have_started: false, ..internal(code, message) };
+/// The task was assigned anew, and this is the older assignment.
+pub(crate) fn stale_assignment() -> HandBack {
+    let failure = Failure {
+        stage: "agent".into(),
+        code: "agent.stale_assignment".into(),
+        message: "a newer assignment of the task is held".into(),
+        cause: "The control plane gave the task out again, and the older assignment came later".into(),
+        remedy: "Nothing; the newer assignment counts".into(),
+        ..Failure::default()
+    };
+    (HandBackReason::Unable, Box::new(failure))
+}
+
+/// The agent has a bug, and the task has surely not started.
+pub(crate) fn broke_off_before_start(message: String) -> HandBack {
+    let failure = Failure { may_have_started: false, ..internal("agent.internal", message) };
     (HandBackReason::Unable, Box::new(failure))
 }
 
@@ -383,9 +399,9 @@ pub(crate) fn not_written_down(message: String) -> HandBack {
     (HandBackReason::Restarted, Box::new(failure))
 }
 
-/// The agent itself is in trouble, and the task may have started.
-pub(crate) fn broke_off(code: &str, message: String) -> End {
-    (TaskState::Unknown, Box::new(Failure { may_have_started: true, ..internal(code, message) }))
+/// The agent has a bug, and the task may have started.
+pub(crate) fn broke_off(message: String) -> End {
+    (TaskState::Unknown, Box::new(Failure { may_have_started: true, ..internal("agent.internal", message) }))
 }
 
 fn internal(code: &str, message: String) -> Failure {
@@ -490,7 +506,7 @@ mod tests {
         assert_eq!(state(&starting(&error(Stage::Run).after_start())), (TaskState::Unknown, true));
         assert_eq!(state(&receiving(&error(Stage::Receive))), (TaskState::Unknown, true));
         assert_eq!(state(&leasing(&error(Stage::Connect))), (TaskState::Failed, false));
-        for (state, failure) in [restarted_after_start("h", "c"), broke_off("agent.internal", "x".into())] {
+        for (state, failure) in [restarted_after_start("h", "c"), broke_off("x".into())] {
             assert_eq!((state, failure.may_have_started), (TaskState::Unknown, true));
         }
     }

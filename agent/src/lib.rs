@@ -22,4 +22,4 @@ pub mod simulation;
 mod tasks;
 mod telemetry;
 
-pub use failure::ExitCode;
+pub use failure::{ExitCode, catalogue};

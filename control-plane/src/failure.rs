@@ -2,8 +2,11 @@
 //!
 //! Failures that agents report pass through untouched.
 
+mod examples;
+
 use std::time::Duration;
 
+pub use examples::catalogue;
 use lictor_proto::v1::{Candidate, Failure, TaskResult, TaskState};
 
 /// The sentence that users of the older tool search for.
@@ -158,15 +161,18 @@ pub(crate) fn credential_unusable(name: &str, reason: &str) -> Failure {
 /// would say that nothing happened.
 pub(crate) fn perhaps_done_before(mut result: TaskResult) -> TaskResult {
     result.outcome = TaskState::Unknown.into();
-    let failure = result.failure.get_or_insert_with(|| Failure {
+    say_done_before(result.failure.get_or_insert_with(cancelled));
+    result
+}
+
+fn cancelled() -> Failure {
+    Failure {
         stage: "queue".into(),
         code: "task.cancelled".into(),
         message: "the task was cancelled".into(),
         cause: "Somebody asked for the task's cancellation.".into(),
         ..Failure::default()
-    });
-    say_done_before(failure);
-    result
+    }
 }
 
 /// The same for a task whose newest assignment was reported on: its end stands, but its failure tells of that assignment

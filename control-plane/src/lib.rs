@@ -34,3 +34,4 @@ mod watchers;
 
 pub use app::{ControlPlane, Error};
 pub use config::Config;
+pub use failure::catalogue;

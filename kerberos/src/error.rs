@@ -83,6 +83,12 @@ impl Error {
     }
 }
 
+/// One failure of each kind that this crate tells, with example names; several where one code has several causes.
+#[must_use]
+pub fn catalogue() -> Vec<Error> {
+    catalogue::examples::all()
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)

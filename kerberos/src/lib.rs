@@ -15,4 +15,4 @@ pub mod keytab;
 pub mod trace;
 
 pub use self::credentials::{CredentialSource, Identity, Kerberos, Request, Service, ServiceTicket};
-pub use self::error::{Error, ErrorKind};
+pub use self::error::{Error, ErrorKind, catalogue};

@@ -5,12 +5,14 @@
 //! code, never by searching message text. It must never hold a secret.
 
 mod advice;
-mod ticket;
+mod catalogue;
+pub(crate) mod ticket;
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use crate::fault::{Class, Fault};
+pub use catalogue::catalogue;
 pub use ticket::{Refusal, TicketError, TicketErrorKind};
 
 /// Where in the life of a session something happened.

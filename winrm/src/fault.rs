@@ -219,6 +219,24 @@ impl Fault {
     }
 }
 
+/// A fault of each kind: every number of the table, each Subcode that means something by itself, and one that means nothing here.
+pub(crate) fn catalogue() -> Vec<Fault> {
+    let numbers = ROWS.iter().map(|row| Fault { code: Some(row.code), ..Fault::default() });
+    let subcodes = SUBCODES.iter().map(|subcode| Fault { subcode: Some((*subcode).to_owned()), ..Fault::default() });
+    numbers.chain(subcodes).chain([Fault { code: Some(0x8007_0057), ..Fault::default() }]).collect()
+}
+
+/// The Subcodes that [`Fault::class`] knows, one of each class.
+const SUBCODES: &[&str] = &[
+    "TimedOut",
+    "InvalidSelectors",
+    "AccessDenied",
+    "EncodingLimit",
+    "QuotaLimit",
+    "ActionNotSupported",
+    "EndpointUnavailable",
+];
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.code, self.name(), self.subcode.as_deref()) {

@@ -368,8 +368,7 @@ impl Engine {
         }
         let others: Vec<TaskKey> = self.held.keys().filter(|other| other.task_id == key.task_id).cloned().collect();
         if others.iter().any(|other| other.epoch > key.epoch) {
-            let hand_back = failure::unable("agent.stale_assignment", "a newer assignment of the task is held".into());
-            return self.refuse(&key, hand_back).await;
+            return self.refuse(&key, failure::stale_assignment()).await;
         }
         if self.draining {
             return self.refuse(&key, failure::draining()).await;
@@ -456,7 +455,7 @@ impl Engine {
         let log = held.log.clone();
         let mut journalled = true;
         let phase = if held.started.load(Ordering::Acquire) {
-            let (state, failure) = failure::broke_off("agent.internal", message);
+            let (state, failure) = failure::broke_off(message);
             let result = Box::new(TaskResult {
                 outcome: state.into(),
                 failure: Some(*failure),
@@ -468,7 +467,7 @@ impl Engine {
             journalled = self.worker.finish(key, &log, result.clone(), None).await;
             Phase::Ended(result)
         } else {
-            let (reason, failure) = failure::unable("agent.internal", message);
+            let (reason, failure) = failure::broke_off_before_start(message);
             self.worker.metrics.task_handed_back(reason);
             self.worker.tell(Event::HandedBack { key: key.clone(), reason, failure: failure.clone() }).await;
             Phase::HandedBack(reason, failure)

@@ -2,6 +2,7 @@
 //! answer of a KDC stands for.
 
 mod account;
+pub(super) mod examples;
 mod kdc;
 mod keys;
 mod service;

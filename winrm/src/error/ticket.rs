@@ -21,6 +21,25 @@ pub struct TicketError {
     pub legacy_text: Option<String>,
 }
 
+impl TicketError {
+    /// The host is called by an address.
+    pub(crate) fn host_is_address(host: &str) -> Self {
+        Self {
+            kind: TicketErrorKind::Unavailable,
+            code: "kerberos.host_is_address",
+            message: format!("Kerberos needs the name of the host, and {host} is an address"),
+            cause: "Domains register services under host names; there is no ticket for an address.".to_owned(),
+            remedy: "Address the host by its fully qualified domain name (FQDN), or give the name to ask for \
+                     (--spn-host)."
+                .to_owned(),
+            legacy_text: Some(LEGACY_UNKNOWN.to_owned()),
+        }
+    }
+}
+
+/// What MIT's library says of a service that the KDC does not know.
+pub(crate) const LEGACY_UNKNOWN: &str = "Server not found in Kerberos database";
+
 /// What follows from the lack of a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TicketErrorKind {

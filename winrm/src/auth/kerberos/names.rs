@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Ticket, TicketError, TicketErrorKind, TicketRequest, TicketSource};
+use crate::error::ticket::LEGACY_UNKNOWN;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::target::{AuthKind, KerberosOptions, Target};
 
@@ -68,16 +69,7 @@ fn host_of(target: &Target) -> Result<String, Box<TicketError>> {
     }
     let host = target.endpoint.host();
     if host.parse::<IpAddr>().is_ok() {
-        return Err(Box::new(TicketError {
-            kind: TicketErrorKind::Unavailable,
-            code: "kerberos.host_is_address",
-            message: format!("Kerberos needs the name of the host, and {host} is an address"),
-            cause: "Domains register services under host names; there is no ticket for an address.".to_owned(),
-            remedy: "Address the host by its fully qualified domain name (FQDN), or give the name to ask for \
-                     (--spn-host)."
-                .to_owned(),
-            legacy_text: Some(LEGACY_UNKNOWN.to_owned()),
-        }));
+        return Err(Box::new(TicketError::host_is_address(host)));
     }
     Ok(host.strip_suffix('.').unwrap_or(host).to_owned())
 }
@@ -121,7 +113,6 @@ const JUST_NOW: Duration = Duration::from_secs(2);
 /// Windows, and what other clients ask for.
 const SERVICES: [&str; 3] = ["HTTP", "WSMAN", "HOST"];
 const NO_TICKETS: &str = "Kerberos needs tickets, and there is only a password";
-const LEGACY_UNKNOWN: &str = "Server not found in Kerberos database";
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,106 @@
+//! One failure of each kind that the agent itself makes, with example names: what documentation is made of. A test in
+//! `lictor-tests` finds a code that has none.
+
+use std::path::PathBuf;
+
+use lictor_proto::v1::Failure;
+
+use super::{
+    StopCause, Verdict, access, broke_off, cancelled, draining, input_cut, invalid, not_journalled, policy, refused,
+    restarted_after_start, stale_assignment, unsupported,
+};
+use crate::kerberos::Unusable;
+use crate::policy::Refusal;
+use crate::secrets::SecretError;
+use crate::sessions::AccessError;
+
+const HOST: &str = "web1.corp.example";
+
+/// One failure of each kind that the agent itself makes. Those of hosts and KDCs pass through it untouched.
+#[must_use]
+pub fn catalogue() -> Vec<Failure> {
+    [tasks(), refusals(), secrets()].concat()
+}
+
+fn tasks() -> Vec<Failure> {
+    let invalid_task = invalid(&std::io::Error::other("the task names no target"));
+    let unsupported_task = unsupported(&std::io::Error::other("this agent does not know the kind of the task"));
+    vec![
+        cancelled(&StopCause::Cancelled("maintenance".into())),
+        cancelled(&StopCause::Deadline),
+        cancelled(&StopCause::Drained),
+        *draining().1,
+        *restarted_after_start(HOST, "").1,
+        of(input_cut(HOST, Ok(()))),
+        *invalid_task.1,
+        *unsupported_task.1,
+        *stale_assignment().1,
+        of(not_journalled("the start could not be written down: no space left on device")),
+        *broke_off("the agent has a bug: the task's job broke off".into()).1,
+    ]
+}
+
+fn of(verdict: Verdict) -> Failure {
+    match verdict {
+        Verdict::End(_, failure) | Verdict::HandBack(_, failure) => *failure,
+    }
+}
+
+fn refusals() -> Vec<Failure> {
+    let rows = [
+        ("policy.task_kind", "tasks.kinds", "the task is a script"),
+        (
+            "policy.script_size",
+            "tasks.max_script_bytes",
+            "the task brings 70000 bytes for the host, 65536 are the most",
+        ),
+        ("policy.identity", "identities.allow", r#"the task runs as "CORP\\admin""#),
+        ("policy.host", "hosts.allow", "the task is for host \"dc1.corp.example\""),
+        ("policy.port", "connection.ports", "the task uses port 80"),
+        ("policy.basic", "connection.basic", "the task uses Basic authentication"),
+        ("policy.auth", "connection.auth", "the task uses ntlm authentication"),
+        ("policy.delegation", "connection.delegation", "the task hands the host a forwarded ticket of the user"),
+        ("policy.plain_http", "connection.http", "the task uses http"),
+        ("policy.skip_cert_check", "connection.skip_cert_check", "the task skips the check of the host's certificate"),
+        ("policy.task_ca", "connection.task_ca", "the task brings an authority of its own to trust"),
+    ];
+    let file = PathBuf::from("/etc/lictor/policy.toml");
+    let mut all: Vec<Failure> = rows
+        .map(|(code, rule, problem)| *policy(&Refusal { code, rule, problem: problem.into(), file: file.clone() }).1)
+        .into();
+    let rule = "hosts.allow and hosts.deny of the agent's policy do not allow it";
+    all.push(
+        *refused("policy.address", format!("{HOST} is at 192.0.2.20, where it may not be connected to: {rule}")).1,
+    );
+    all
+}
+
+fn secrets() -> Vec<Failure> {
+    let credential = || "deploy".to_owned();
+    let kerberos = [
+        Unusable::Off,
+        Unusable::Keytab { path: "/etc/lictor/keytabs/other.keytab".into() },
+        Unusable::NoKey { principal: "alice@CORP.EXAMPLE".into() },
+        Unusable::Cache { cache: "FILE:/tmp/krb5cc_0".into() },
+        Unusable::Realm { username: r"CORP\alice".into() },
+    ];
+    let secrets = [SecretError::NoKey { credential: credential() }, SecretError::NotText { credential: credential() }];
+    let errors = kerberos.map(AccessError::from).into_iter().chain(secrets.map(AccessError::from));
+    errors.map(|error| *access(&error).1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_says_where_and_why() {
+        for failure in catalogue() {
+            for text in [&failure.stage, &failure.code, &failure.message, &failure.cause] {
+                assert!(!text.is_empty(), "{failure:?}");
+            }
+            // Whoever cancelled knows what to do.
+            assert!(!failure.remedy.is_empty() || failure.code == "agent.cancelled", "{failure:?}");
+        }
+    }
+}
