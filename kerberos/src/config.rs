@@ -50,6 +50,8 @@ pub struct Configuration {
     text: String,
     kdcs: Kdcs,
     warnings: Vec<Warning>,
+    /// The files that were read, in order.
+    files: Vec<PathBuf>,
     /// Realms that anything names, as they are written.
     realms: Vec<String>,
     /// Realms that were asked for in another case, so that each is warned of once.
@@ -169,7 +171,8 @@ impl Configuration {
                         the whole directory, and set KRB5_CONFIG to the file in it";
             remarks.warnings.push(Remark::of(&file, text.to_owned()));
         }
-        Self::checked(profile, remarks)
+        let files = disk.read_files().to_vec();
+        Self::checked(profile, remarks).map(|configuration| Self { files, ..configuration })
     }
 
     fn declared(declared: &Declared) -> Result<Self, ConfigError> {
@@ -214,12 +217,17 @@ impl Configuration {
             }
         }
         let warnings = remarks.warnings;
-        Ok(Self { profile, krb5, text, kdcs, warnings, realms, mapped: Mutex::default() })
+        Ok(Self { profile, krb5, text, kdcs, warnings, files: Vec::new(), realms, mapped: Mutex::default() })
     }
 
     /// What probably means something else than its author thinks.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
+    }
+
+    /// The files that were read, with those that others include, in order. None for declared settings.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The settings for the `krb5` crate, with realms in the case of `[realms]`.

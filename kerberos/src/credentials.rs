@@ -23,6 +23,7 @@ use self::login::{Dialogue, FLIGHT, ticket_realm};
 use self::shelf::{Flights, Outcome, Shelf};
 use crate::config::Watch;
 use crate::error::{Error, catalogue, catalogue::With};
+use crate::kdc::Directory;
 use crate::trace::Trace;
 
 /// Ticket-granting tickets kept; more than any agent has credentials.
@@ -158,6 +159,31 @@ impl Kerberos {
             session.granting(&request.trace, request.deadline).await
         };
         timeout_at(request.deadline, work).await.unwrap_or_else(|_| Err(catalogue::waited_too_long()))
+    }
+
+    /// The principals that an identity would log in as, in the order in which they are tried: the later ones when the KDC does not
+    /// know the earlier ones. Asks no KDC.
+    ///
+    /// # Errors
+    /// When its name means nobody, or its keytab or cache cannot be used.
+    pub async fn principals(&self, identity: &Identity, deadline: Instant) -> Result<Vec<krb5::Principal>, Error> {
+        let work = async {
+            match &identity.source {
+                CredentialSource::Cache(name) => {
+                    let (principal, realm) = (&identity.principal, identity.realm.as_deref());
+                    let opened = self.shared.caches.open(identity.digest(), name, principal, realm).await?;
+                    Ok(vec![opened.principal().clone()])
+                }
+                _ => self.shared.dialogue.principals(identity, deadline).await,
+            }
+        };
+        timeout_at(deadline, work).await.unwrap_or_else(|_| Err(catalogue::waited_too_long()))
+    }
+
+    /// The KDCs that it asks.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.shared.dialogue.directory
     }
 
     /// Forgets an identity: its tickets, and that it was refused.

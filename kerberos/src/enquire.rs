@@ -41,7 +41,16 @@ const DATAGRAM: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_millis(2500);
 
 /// The encryption types asked about: all that have keys we can make.
-const ENCTYPES: [i32; 4] = [18, 17, 20, 19];
+pub const ENCTYPES: [i32; 4] = [18, 17, 20, 19];
+
+/// How a KDC is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// One datagram, and a second one when no answer came: datagrams get lost.
+    Udp,
+    /// A connection.
+    Tcp,
+}
 
 /// Asks one KDC, `host:port`, what it says to a login of `principal` that proves nothing. UDP, then TCP.
 ///
@@ -62,6 +71,56 @@ pub async fn ask(kdc: &str, principal: &Principal, deadline: Instant) -> io::Res
     }
     let answer = timeout_at(deadline, stream(kdc, &request)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     Reply::parse(&answer, unix_now()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Asks one KDC, `host:port`, over one transport and no other. `enctypes` are the encryption types that the answer may name keys of.
+/// That the answer would be too large for a datagram is an answer as well: its code is 52.
+///
+/// # Errors
+/// When the KDC does not answer before `deadline`, or with something that is no answer.
+pub async fn over(
+    transport: Transport,
+    kdc: &str,
+    principal: &Principal,
+    enctypes: &[i32],
+    deadline: Instant,
+) -> io::Result<Reply> {
+    let request = wire::as_req(principal, enctypes, nonce(), unix_now());
+    let answer = async {
+        match transport {
+            Transport::Tcp => stream(kdc, &request).await,
+            Transport::Udp => match timeout(DATAGRAM, datagram(kdc, &request)).await {
+                Ok(answer) => answer,
+                Err(_) => datagram(kdc, &request).await,
+            },
+        }
+    };
+    let answer = timeout_at(deadline, answer).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    Reply::parse(&answer, unix_now()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// What an answer says against a login of `principal`, before anything was proved. Nothing when it wants pre-authentication, as it should.
+#[must_use]
+pub fn refusal(reply: &Reply, principal: &Principal) -> Option<Error> {
+    let code = reply.code.filter(|code| ![PREAUTH_REQUIRED, RESPONSE_TOO_BIG].contains(code))?;
+    Some(refused(&Failure::Kdc(ClientError::Kdc { code, text: reply.text.clone() }), principal, Some(reply)))
+}
+
+/// Why no KDC of the principal's realm could be asked, in words.
+#[must_use]
+pub fn unanswered(failure: &Failure, principal: &Principal) -> Error {
+    refused(failure, principal, None)
+}
+
+/// Of a login that proves nothing; so the sentences about passwords and keys never come into it.
+fn refused(failure: &Failure, principal: &Principal, reply: Option<&Reply>) -> Error {
+    let shown = match principal.components.as_slice() {
+        // A user principal name; people do not write the realm that it is asked of behind it.
+        [name] if name.contains('@') => name.clone(),
+        _ => principal.to_string(),
+    };
+    let login = Login { principal: shown, realm: principal.realm.clone(), with: With::Password };
+    catalogue::of(failure, &login, Asked::Login, reply)
 }
 
 /// Asks a KDC of the principal's realm.
@@ -104,16 +163,15 @@ pub async fn salt(
     trace: &Trace,
     deadline: Instant,
 ) -> Result<Vec<Recipe>, Error> {
-    let login = Login { principal: principal.to_string(), realm: principal.realm.clone(), with: With::Password };
-    let refused = |failure: &Failure, reply: Option<&Reply>| catalogue::of(failure, &login, Asked::Login, reply);
-    let reply = of_realm(directory, principal, trace, deadline).await.map_err(|failure| refused(&failure, None))?;
+    let reply =
+        of_realm(directory, principal, trace, deadline).await.map_err(|failure| unanswered(&failure, principal))?;
     let recipes: Vec<Recipe> = reply.keys.iter().filter_map(|key| key.recipe(principal)).collect();
     if !recipes.is_empty() {
         return Ok(recipes);
     }
     // Wanting pre-authentication is no refusal, but without a key of ours it leads nowhere.
     let code = reply.code.filter(|code| *code != PREAUTH_REQUIRED).unwrap_or(ENCTYPE);
-    Err(refused(&Failure::Kdc(ClientError::Kdc { code, text: reply.text.clone() }), Some(&reply)))
+    Err(refused(&Failure::Kdc(ClientError::Kdc { code, text: reply.text.clone() }), principal, Some(&reply)))
 }
 
 /// `host:port`, `[address]:port`; an address of version 6 alone has colons but no port.

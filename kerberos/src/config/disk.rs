@@ -21,7 +21,7 @@ pub(super) struct Disk {
     seen: Vec<(PathBuf, Option<Stamp>)>,
     /// Something was written so lately that its stamp does not tell whether it changes.
     unsettled: bool,
-    files: usize,
+    files: Vec<PathBuf>,
 }
 
 /// What changes when a file is written or replaced, or a name in a directory appears or goes.
@@ -46,13 +46,18 @@ impl Disk {
         if content.len() > MAX_FILE {
             return Err(io::Error::other(format!("this is longer than {MAX_FILE} bytes")));
         }
-        self.files += 1;
+        self.files.push(path.to_path_buf());
         Ok(content)
     }
 
     /// Whether any file was read.
     pub(super) fn has_read(&self) -> bool {
-        self.files > 0
+        !self.files.is_empty()
+    }
+
+    /// The files that were read, in order.
+    pub(super) fn read_files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The files of a directory that `includedir` reads, in order.

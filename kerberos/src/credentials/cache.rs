@@ -96,6 +96,11 @@ impl Opened {
         self.cache.principal.to_string()
     }
 
+    /// The same as a principal.
+    pub(super) fn principal(&self) -> &Principal {
+        &self.cache.principal
+    }
+
     /// Its ticket-granting ticket.
     pub(super) fn granting(&self) -> Outcome {
         match self.cache.tgt(unix_now()) {

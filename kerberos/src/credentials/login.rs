@@ -439,6 +439,12 @@ impl Dialogue {
         }
     }
 
+    /// As whom an identity logs in, by what it is now.
+    pub(super) async fn principals(&self, identity: &Identity, deadline: Instant) -> Result<Vec<Principal>, Error> {
+        let config = self.config.fresh().await;
+        Material::load(&identity.source, deadline).await?.principals(identity, &config)
+    }
+
     /// From now on the tickets of this identity are asked for as forwardable. True when that is new.
     pub(super) fn delegate(&self, digest: [u8; 32]) -> bool {
         let mut memory = self.memory();

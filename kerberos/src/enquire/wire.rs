@@ -39,6 +39,8 @@ pub struct Reply {
     pub text: Option<String>,
     /// The keys it would take, in its order.
     pub keys: Vec<Salted>,
+    /// The kinds of pre-authentication data it sent (RFC 4120 5.2.7), in its order; which of them it would take is among them.
+    pub offered: Vec<i64>,
 }
 
 /// An encryption type and how a password becomes a key of it.
@@ -134,6 +136,7 @@ impl Reply {
             return Err(Malformed("e-data of another kind than expected"));
         }
         let content = Reader::new(content).expect(der::OCTET_STRING)?;
+        self.offered.push(kind);
         match kind {
             PA_ETYPE_INFO2 => self.keys = keys(content)?,
             // KERB-EXT-ERROR: status, reserved, flags, little-endian. A salt of such bytes is nobody's.

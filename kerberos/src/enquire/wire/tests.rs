@@ -56,6 +56,7 @@ fn an_error_tells_the_clock_and_the_salts() {
     assert_eq!(reply.text.as_deref(), Some("NEEDED_PREAUTH"));
     assert_eq!(reply.keys.iter().map(|key| key.enctype).collect::<Vec<_>>(), [18, 23]);
     assert_eq!(reply.salt_text().as_deref(), Some("CORP.EXAMPLEAlice"));
+    assert_eq!(reply.offered, [136, 19, 2]);
 }
 
 #[test]
