@@ -7,7 +7,7 @@ mod examples;
 
 use std::error::Error as StdError;
 
-use lictor_proto::v1::{Failure, HandBackReason, TaskState};
+use lictor_proto::v1::{Failure, HandBackReason, Rung, TaskState};
 use lictor_winrm::Error as WinrmError;
 use lictor_winrm::error::{ErrorKind, Report};
 
@@ -62,6 +62,7 @@ pub(crate) fn winrm(error: &WinrmError) -> Failure {
         remedy: error.remedy(),
         legacy_text: error.legacy_text().unwrap_or_default().into(),
         may_have_started: error.may_have_started(),
+        suspects: Vec::new(),
     }
 }
 
@@ -420,6 +421,28 @@ pub(crate) fn ladder(error: &WinrmError, deadline_passed: bool) -> Verdict {
     // What a test runs on the host does no harm, so it is never Unknown.
     let state = if deadline_passed { TaskState::TimedOut } else { TaskState::Failed };
     Verdict::end(state, Failure { may_have_started: false, ..winrm(error) })
+}
+
+/// Whether the code says that a host, the domain or a KDC did not take a credential: only another secret helps. The control plane
+/// stops handing out its version over the same codes.
+pub(crate) fn rejects_credential(code: &str) -> bool {
+    matches!(
+        code,
+        "auth.rejected"
+            | "kerberos.keytab_rejected"
+            | "kerberos.password_expired"
+            | "kerberos.password_must_change"
+            | "kerberos.password_rejected"
+    )
+}
+
+/// A failed step of an examination. What it does harms nothing, so it is never Unknown.
+pub(crate) fn examined(rung: Rung, deadline_passed: bool) -> Verdict {
+    let state = if deadline_passed { TaskState::TimedOut } else { TaskState::Failed };
+    Verdict::end(
+        state,
+        rung.failure.unwrap_or_else(|| Failure { stage: rung.stage, message: rung.detail, ..Failure::default() }),
+    )
 }
 
 /// What the agent does about a failed enrolment, renewal or connection.

@@ -22,6 +22,7 @@ pub(crate) struct Kerberos(Arc<Inner>);
 struct Inner {
     /// Nothing: there is no usable configuration.
     ready: Option<Ready>,
+    source: Source,
     keytabs: Vec<PathBuf>,
     caches: Vec<String>,
     /// By name of the credential.
@@ -88,7 +89,7 @@ impl Kerberos {
         let source = settings.source();
         let declared = matches!(source, Source::Declared(_));
         let started = tokio::task::spawn_blocking({
-            let rendered = declared.then(|| rendered.clone());
+            let (source, rendered) = (source.clone(), declared.then(|| rendered.clone()));
             move || Watch::start(source, rendered)
         });
         let ready = match started.await.map_err(StartError::Interrupted)? {
@@ -107,7 +108,12 @@ impl Kerberos {
             }
         };
         let (keytabs, caches) = (settings.keytabs.clone(), settings.caches.clone());
-        Ok(Self(Arc::new(Inner { ready, keytabs, caches, used: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { ready, source, keytabs, caches, used: Mutex::default() })))
+    }
+
+    /// Where its configuration is.
+    pub(crate) fn source(&self) -> Source {
+        self.0.source.clone()
     }
 
     /// Whether tasks can use it.

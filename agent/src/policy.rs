@@ -97,16 +97,20 @@ pub(crate) enum TaskKind {
     ConnectionTest,
     Command,
     Script,
+    Diagnosis,
+    Posture,
 }
 
 impl TaskKind {
-    const ALL: [Self; 3] = [Self::ConnectionTest, Self::Command, Self::Script];
+    const ALL: [Self; 5] = [Self::ConnectionTest, Self::Command, Self::Script, Self::Diagnosis, Self::Posture];
 
     fn name(self) -> &'static str {
         match self {
             Self::ConnectionTest => "connection_test",
             Self::Command => "command",
             Self::Script => "script",
+            Self::Diagnosis => "diagnosis",
+            Self::Posture => "posture",
         }
     }
 }
@@ -124,9 +128,10 @@ impl Job {
     /// Reads it from the wire. Nothing: a kind that this version does not know.
     pub(crate) fn of(spec: &TaskSpec) -> Option<Self> {
         let (kind, texts, shell, input) = match spec.kind.as_ref()? {
-            task_spec::Kind::ConnectionTest(_) => {
-                return Some(Self { kind: TaskKind::ConnectionTest, script_bytes: 0 });
-            }
+            task_spec::Kind::ConnectionTest(_) => return Some(Self::without_input(TaskKind::ConnectionTest)),
+            task_spec::Kind::Diagnosis(_) => return Some(Self::without_input(TaskKind::Diagnosis)),
+            // Its script is the agent's own.
+            task_spec::Kind::Posture(_) => return Some(Self::without_input(TaskKind::Posture)),
             task_spec::Kind::Command(command) => {
                 let texts = (&command.command_line, &command.arguments);
                 (TaskKind::Command, texts, &command.shell, command.stdin.len())
@@ -138,6 +143,10 @@ impl Job {
         let lengths = texts.1.iter().map(String::len).chain(environment);
         let script_bytes = lengths.fold(texts.0.len() + input, usize::saturating_add) as u64;
         Some(Self { kind, script_bytes })
+    }
+
+    fn without_input(kind: TaskKind) -> Self {
+        Self { kind, script_bytes: 0 }
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lictor_doctor::{KerberosSubject, Subject};
 use lictor_kerberos::trace::Trace;
 use lictor_kerberos::{CredentialSource, Identity};
 use lictor_proto::v1::{
@@ -17,7 +18,7 @@ use lictor_proto::v1::{
     MessageEncryption, Scheme, SealedSecret, ShellSettings, Target as WireTarget,
 };
 use lictor_winrm::Error as WinrmError;
-use lictor_winrm::pool::{Lease, Pool};
+use lictor_winrm::pool::{Lease, Pool, Trial};
 use lictor_winrm::probe::{Report, Rung};
 use lictor_winrm::target::{
     self, Credential, Endpoint, EndpointError, KerberosOptions, ShellProperties, Target, Timeouts, TlsPolicy,
@@ -88,6 +89,8 @@ pub(crate) struct Access {
     pub(crate) target: Target,
     /// What Kerberos had to say, when the task wants to know.
     pub(crate) lines: Lines,
+    /// Where the target's tickets come from, when it has any.
+    tickets: Option<Arc<Tickets>>,
 }
 
 /// Why a target's secret is not available.
@@ -314,7 +317,7 @@ impl Sessions {
                 };
                 if !wants_ticket {
                     let target = plan.target(Credential::password(plan.username.clone(), password));
-                    return Ok(Access { target, lines: tickets::trace(false).1 });
+                    return Ok(Access { target, lines: tickets::trace(false).1, tickets: None });
                 }
                 let source = CredentialSource::Password(Zeroizing::new(password.expose().to_owned()));
                 (Some(password), source)
@@ -328,9 +331,9 @@ impl Sessions {
             Proof::CacheOnAgent(name) => (None, CredentialSource::Cache(self.kerberos.cache(name.as_deref())?)),
         };
         let (trace, lines) = tickets::trace(plan.kerberos.trace);
-        let tickets = self.tickets(plan, source, purpose, trace)?;
-        let credential = Credential::tickets(plan.username.clone(), Arc::new(tickets), password);
-        Ok(Access { target: plan.target(credential), lines })
+        let tickets = Arc::new(self.tickets(plan, source, purpose, trace)?);
+        let credential = Credential::tickets(plan.username.clone(), Arc::clone(&tickets) as _, password);
+        Ok(Access { target: plan.target(credential), lines, tickets: Some(tickets) })
     }
 
     fn tickets(
@@ -377,6 +380,23 @@ impl Sessions {
     pub(crate) async fn test(&self, target: Target, deadline: Instant) -> Report {
         let rung = |rung: &Rung| tracing::debug!(stage = %rung.stage, elapsed = ?rung.elapsed, "Rung climbed");
         self.pool.probe(&target, deadline, rung).await
+    }
+
+    /// Waits until the credential of `target` may be tried by somebody else than the pool. It is a failure when it is known to be
+    /// wrong.
+    pub(crate) async fn trial(&self, target: &Target, deadline: Instant) -> Result<Trial<'_>, WinrmError> {
+        self.pool.trial(target, deadline).await
+    }
+
+    /// What there is to examine for a task: its host, and Kerberos when the target has tickets. A login is made once for
+    /// both. The result holds what proves the user.
+    pub(crate) fn subject(&self, access: Access) -> Subject {
+        let kerberos = access.tickets.map(|tickets| KerberosSubject {
+            source: self.kerberos.source(),
+            manager: Some(tickets.kerberos.clone()),
+            identity: Some(tickets.identity.clone()),
+        });
+        Subject { target: Some(access.target), kerberos }
     }
 
     /// Ends all sessions; returns how many shells could not be deleted by `deadline`.

@@ -6,6 +6,7 @@
 
 mod clock;
 pub(crate) mod engine;
+mod examine;
 mod execute;
 mod follow;
 pub(crate) mod journal;

@@ -64,12 +64,15 @@ impl Exit {
     pub(crate) fn stage_name(stage: &str, may_have_started: bool) -> Self {
         match stage {
             _ if may_have_started => Self::UNKNOWN,
-            "resolve" => Self::RESOLVE,
-            "connect" => Self::CONNECT,
-            "tls" => Self::TLS,
-            "authenticate" => Self::AUTHENTICATE,
-            "identify" | "open_shell" => Self::SHELL,
-            "run" | "receive" | "close" => Self::RUN,
+            // Those that no stage of a task has are steps of a diagnosis.
+            "resolve" | "host_name" | "reverse" => Self::RESOLVE,
+            "connect" | "kdc_names" | "kdc_udp" | "kdc_tcp" => Self::CONNECT,
+            "tls" | "certificate" => Self::TLS,
+            "authenticate" | "offered" | "krb5_conf" | "realm" | "clock" | "principal" | "login" | "service" => {
+                Self::AUTHENTICATE
+            }
+            "identify" | "open_shell" | "http" => Self::SHELL,
+            "run" | "receive" | "close" | "profile" => Self::RUN,
             _ => Self::AGENT,
         }
     }
@@ -84,7 +87,7 @@ impl From<Exit> for std::process::ExitCode {
 /// Shown under the long help.
 pub(crate) const HELP: &str = "\
 Exit codes:
-    0-118  the exit code of the remote command or script (0 also: done, every rung passed)
+    0-118  the exit code of the remote command or script (0 also: done, no rung failed)
       119  the remote exit code is 119, above it or negative; the exact one is on standard error and in the JSON
   From 120 up nothing remote is meant:
       120  usage: a flag, a file or a value that cannot be used
@@ -92,7 +95,8 @@ Exit codes:
       122  connect: nothing answers at the host's address; keytab: nor at a KDC's
       123  tls: the host's certificate or its TLS is not acceptable
       124  timed out: a deadline passed and the command was stopped
-      125  authenticate: the host refused the credential, or the way of authenticating (tried once)
+      125  authenticate: the host or a KDC refused the credential, or the way of authenticating (tried once); of a diagnosis
+           anything about Kerberos
       126  identify, open_shell: what answers is no WinRM service, or gives us no shell
       127  run, receive: the host did not take the command, or ended it
       128  unknown: the command may have started and how it ended cannot be known; it is never started again by itself

@@ -32,6 +32,20 @@ pub(crate) struct Failure {
     /// The text that users of older tools search for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) legacy_text: Option<Box<str>>,
+    /// What it may be, the most likely first, where nobody can tell for sure.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) suspects: Vec<Suspect>,
+}
+
+/// What a failure may be due to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Suspect {
+    /// Stable code.
+    pub(crate) code: Box<str>,
+    /// The cause, and what speaks for it.
+    pub(crate) cause: Box<str>,
+    /// What to do about it.
+    pub(crate) remedy: Box<str>,
 }
 
 impl Failure {
@@ -85,6 +99,7 @@ impl Failure {
             cause: cause.into(),
             remedy: remedy.into(),
             legacy_text: None,
+            suspects: Vec::new(),
         }
     }
 
@@ -101,6 +116,13 @@ impl Failure {
         }
         if !self.remedy.is_empty() {
             let _ = writeln!(text, "  remedy: {}", clean_lines(&self.remedy));
+        }
+        if !self.suspects.is_empty() {
+            text.push_str("  it may be, the most likely first:\n");
+        }
+        for (index, Suspect { code, cause, remedy }) in self.suspects.iter().enumerate() {
+            let (cause, remedy) = (clean_lines(cause), clean_lines(remedy));
+            let _ = writeln!(text, "    {}. [{}] {cause}\n          {remedy}", index + 1, clean(code));
         }
         text
     }
@@ -121,6 +143,7 @@ impl From<&lictor_winrm::Error> for Failure {
             cause: error.cause().into(),
             remedy: error.remedy().into(),
             legacy_text: error.legacy_text().map(Box::from),
+            suspects: Vec::new(),
         }
     }
 }
@@ -135,6 +158,17 @@ impl From<&v1::Failure> for Failure {
             cause: failure.cause.as_str().into(),
             remedy: failure.remedy.as_str().into(),
             legacy_text: (!failure.legacy_text.is_empty()).then(|| failure.legacy_text.as_str().into()),
+            suspects: failure.suspects.iter().map(Suspect::from).collect(),
+        }
+    }
+}
+
+impl From<&v1::Suspect> for Suspect {
+    fn from(suspect: &v1::Suspect) -> Self {
+        Self {
+            code: suspect.code.as_str().into(),
+            cause: suspect.cause.as_str().into(),
+            remedy: suspect.remedy.as_str().into(),
         }
     }
 }

@@ -64,10 +64,10 @@ fn complete_kerberos(settings: Option<KerberosSettings>) -> KerberosSettings {
     }
 }
 
-/// The shell settings of a task that runs in a shell of its own making; nothing for connection tests.
+/// The shell settings of a task that runs in a shell of its own making; nothing for those that only look.
 pub(crate) fn shell_settings(spec: &mut TaskSpec) -> Option<&mut ShellSettings> {
     match spec.kind.as_mut()? {
-        task_spec::Kind::ConnectionTest(_) => None,
+        task_spec::Kind::ConnectionTest(_) | task_spec::Kind::Diagnosis(_) | task_spec::Kind::Posture(_) => None,
         task_spec::Kind::Command(command) => Some(command.shell.get_or_insert_default()),
         task_spec::Kind::Script(script) => Some(script.shell.get_or_insert_default()),
     }

@@ -7,7 +7,7 @@ mod examples;
 use std::time::Duration;
 
 pub use examples::catalogue;
-use lictor_proto::v1::{Candidate, Failure, TaskResult, TaskState};
+use lictor_proto::v1::{Candidate, Failure, RungOutcome, TaskResult, TaskState};
 
 /// The sentence that users of the older tool search for.
 const NO_ELIGIBLE_DELEGATES: &str = "There are no eligible delegates available in the account to execute the task.";
@@ -57,6 +57,7 @@ pub(crate) fn restored() -> Failure {
         remedy: "Look on the host what the command did, and submit the task again if need be.".into(),
         legacy_text: String::new(),
         may_have_started: true,
+        ..Failure::default()
     }
 }
 
@@ -81,7 +82,7 @@ pub(crate) fn no_agent(waited: Duration, candidates: &[Candidate]) -> Failure {
                  for, change the selector, or raise queue_timeout."
             .into(),
         legacy_text: NO_ELIGIBLE_DELEGATES.into(),
-        may_have_started: false,
+        ..Failure::default()
     }
 }
 
@@ -90,11 +91,10 @@ pub(crate) fn too_many_assignments(times: u64) -> Failure {
     Failure {
         stage: "control_plane".into(),
         code: "too_many_assignments".into(),
-        message: format!("the task was given to agents {times} times, and none of them started it"),
+        message: format!("the task was given to agents {times} times, and none of them carried it out"),
         cause: "Agents restart or drain before they start it, or it makes them restart.".into(),
         remedy: "Look at the agents' logs around the task's id, then submit the task again.".into(),
-        legacy_text: String::new(),
-        may_have_started: false,
+        ..Failure::default()
     }
 }
 
@@ -106,8 +106,7 @@ pub(crate) fn batch_threshold(message: &str) -> Failure {
         message: format!("the batch was stopped before this task started: {message}"),
         cause: "More tasks of the batch failed than it allows.".into(),
         remedy: "Look at those that failed, then submit a batch with the hosts that are left.".into(),
-        legacy_text: String::new(),
-        may_have_started: false,
+        ..Failure::default()
     }
 }
 
@@ -121,8 +120,7 @@ pub(crate) fn credential_rejected(name: &str, version: u64) -> Failure {
         ),
         cause: "The user name or password is wrong, or the account is locked or disabled.".into(),
         remedy: format!("Store the right password with `lictor credential put {name}`, then submit the task again."),
-        legacy_text: String::new(),
-        may_have_started: false,
+        ..Failure::default()
     }
 }
 
@@ -134,8 +132,7 @@ pub(crate) fn credential_deleted(name: &str) -> Failure {
         message: format!("the credential {name} was deleted while the task waited for an agent"),
         cause: "Somebody deleted the credential.".into(),
         remedy: "Store the credential again, or name another one, then submit the task again.".into(),
-        legacy_text: String::new(),
-        may_have_started: false,
+        ..Failure::default()
     }
 }
 
@@ -152,8 +149,7 @@ pub(crate) fn credential_unusable(name: &str, reason: &str) -> Failure {
             "Start the control plane with the master key the credential was stored with, or store it again with \
              `lictor credential put {name}`."
         ),
-        legacy_text: String::new(),
-        may_have_started: false,
+        ..Failure::default()
     }
 }
 
@@ -240,12 +236,14 @@ pub(crate) fn vanished(why: Vanished, agent_name: &str) -> Failure {
             .into(),
         legacy_text: DELEGATE_DISCONNECTED.into(),
         may_have_started: true,
+        ..Failure::default()
     }
 }
 
 /// True when the result says that the host or the domain rejected the credential.
 pub(crate) fn rejects_credential(result: &TaskResult) -> bool {
-    let rungs = result.rungs.iter().filter_map(|rung| rung.failure.as_ref());
+    let failed = result.rungs.iter().filter(|rung| rung.outcome() == RungOutcome::Failed);
+    let rungs = failed.filter_map(|rung| rung.failure.as_ref());
     result.failure.iter().chain(rungs).any(|failure| REJECTIONS.contains(&failure.code.as_str()))
 }
 

@@ -16,6 +16,7 @@ use lictor_proto::v1::{
 };
 
 use crate::access::Role;
+use crate::dispatch::Route;
 pub(crate) use batch::batch;
 pub(crate) use credential::{credential, secret_fits};
 
@@ -80,8 +81,10 @@ impl Checker {
 
     fn kind(&mut self, kind: Option<&task_spec::Kind>) {
         match kind {
-            None => self.violations.push("kind: one of connection_test, command and script is required".into()),
-            Some(task_spec::Kind::ConnectionTest(_)) => {}
+            None => self
+                .violations
+                .push("kind: one of connection_test, command, script, diagnosis and posture is required".into()),
+            Some(task_spec::Kind::ConnectionTest(_) | task_spec::Kind::Diagnosis(_) | task_spec::Kind::Posture(_)) => {}
             Some(task_spec::Kind::Command(command)) => {
                 let line = &command.command_line;
                 let good =
@@ -164,6 +167,7 @@ pub(crate) fn task(mut spec: TaskSpec, idempotency_key: &str) -> Result<(TaskSpe
     checker.target(spec.target.as_mut());
     checker.check(is_name(&spec.credential), "credential", NAME);
     checker.kind(spec.kind.as_ref());
+    spec.idempotent |= Route::of(&spec).only_looks();
     checker.duration("timeout", &mut spec.timeout, HOUR);
     let queue_timeout = checker.duration("queue_timeout", &mut spec.queue_timeout, 5 * 60 * SECOND);
     if let Some(selector) = &spec.selector {
@@ -324,7 +328,7 @@ const SCOPE: &str = "a path of names such as `platform/production`, or empty";
 
 #[cfg(test)]
 mod tests {
-    use lictor_proto::v1::{Command, ConnectionTest, Script};
+    use lictor_proto::v1::{Command, ConnectionTest, Diagnosis, PostureCheck, Script};
 
     use super::*;
 
@@ -342,6 +346,15 @@ mod tests {
         let (spec, wait) = task(good(), "").unwrap();
         assert_eq!(spec.timeout.unwrap().seconds, 3600);
         assert_eq!(wait, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn what_only_looks_does_no_harm_twice() {
+        let idempotent = |kind| task(TaskSpec { kind: Some(kind), ..good() }, "").unwrap().0.idempotent;
+        assert!(idempotent(task_spec::Kind::Diagnosis(Diagnosis {})));
+        assert!(idempotent(task_spec::Kind::Posture(PostureCheck { without_script: true })));
+        // It opens a shell as any command does; whoever submits it says so.
+        assert!(!idempotent(task_spec::Kind::ConnectionTest(ConnectionTest {})));
     }
 
     #[test]

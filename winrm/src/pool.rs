@@ -32,6 +32,7 @@ use crate::target::Target;
 use background::Inner;
 use key::{Key, User};
 use places::{Grant, Pooled};
+use verdicts::Attempt;
 
 pub use lease::{Lease, Ledger, Patience};
 pub use running::{Running, Stopped};
@@ -83,6 +84,23 @@ impl Default for PoolSettings {
 #[derive(Debug, Clone)]
 pub struct Pool(Arc<Inner>);
 
+/// Permission to try a credential beside the pool's sessions, see [`Pool::trial`]. Dropped without a word, it lets the next one
+/// try.
+#[derive(Debug)]
+pub struct Trial<'a>(Attempt<'a>);
+
+impl Trial<'_> {
+    /// The credential is right.
+    pub fn accepted(self) {
+        self.0.accepted();
+    }
+
+    /// The host or the domain did not take it.
+    pub fn rejected(self) {
+        self.0.rejected();
+    }
+}
+
 impl Pool {
     /// An empty pool. Leasing from it needs a Tokio runtime.
     #[must_use]
@@ -121,6 +139,15 @@ impl Pool {
     /// owner's name: what a killed process leaves behind is found and deleted like the rest.
     pub async fn probe(&self, target: &Target, deadline: Instant, on_rung: impl FnMut(&Rung)) -> Report {
         probe_named(target, self.0.names.prefix(), deadline, on_rung).await
+    }
+
+    /// Waits until the credential of `target` may be tried beside the pool's sessions: an account's first use is one attempt,
+    /// whoever makes it. Say what came of it, so that others need not find out.
+    ///
+    /// # Errors
+    /// When the credential is known to be wrong, or at `deadline`.
+    pub async fn trial(&self, target: &Target, deadline: Instant) -> Result<Trial<'_>, Error> {
+        self.0.verdicts.enter(target, deadline).await.map(Trial)
     }
 
     /// Figures for metrics.

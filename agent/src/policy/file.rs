@@ -96,7 +96,9 @@ pub(super) fn take(reader: &mut Reader, path: &Path) -> Policy {
     });
     let kinds = reader.optional_list("tasks.kinds", MAX_RULES, |text| {
         let known = TaskKind::ALL.into_iter().find(|kind| kind.name() == text);
-        known.ok_or_else(|| "is not a kind of task; there are connection_test, command and script".to_owned())
+        known.ok_or_else(|| {
+            "is not a kind of task; there are connection_test, command, script, diagnosis and posture".to_owned()
+        })
     });
     Policy {
         file: Some(path.to_owned()),

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::telemetry::Metrics;
 
 /// Tickets of one user.
-pub(super) struct Tickets {
+pub(crate) struct Tickets {
     pub(super) kerberos: Kerberos,
     pub(super) identity: Identity,
     pub(super) trace: Trace,

@@ -88,10 +88,10 @@ pub(super) struct Report {
     exchanges: Exchanges,
     exit_code: Option<i32>,
     pub(super) output_gap: bool,
-    rungs: Vec<Rung>,
+    pub(super) rungs: Vec<Rung>,
     findings: Findings,
     /// What Kerberos has to say, when the task wants to know.
-    lines: Lines,
+    pub(super) lines: Lines,
     pub(super) lease: Option<Duration>,
     pub(super) run: Option<Duration>,
 }
@@ -103,6 +103,7 @@ impl Run<'_> {
         let mut report = Report::default();
         let verdict = match &self.task.kind {
             Kind::ConnectionTest => self.test(&mut report).await,
+            Kind::Diagnosis => self.diagnose(&mut report).await,
             Kind::Run(work) => self.run(work, &mut report).await,
             Kind::Follow(followed) => self.follow(followed, &mut report).await,
         };
@@ -137,6 +138,7 @@ impl Run<'_> {
             output_truncated: self.log.is_discarding(),
             output_gap: report.output_gap,
             rungs: report.rungs,
+            posture_rows: Vec::new(),
             timings: Some(Timings {
                 lease: report.lease.map(wire_duration),
                 run: report.run.map(wire_duration),
@@ -212,15 +214,20 @@ impl Run<'_> {
 
     /// What the host is reached with. Reads keytabs on the agent's disk, perhaps.
     pub(super) async fn access(&mut self, report: &mut Report) -> Result<Target, Verdict> {
+        self.whole_access(report).await.map(|access| access.target)
+    }
+
+    /// The same, with what else is known of it.
+    pub(super) async fn whole_access(&mut self, report: &mut Report) -> Result<Access, Verdict> {
         let deadline = self.deadline();
         let (sealed, purpose) = self.task.secret();
         let access = self.worker.sessions.access(&self.task.plan, sealed, purpose);
         let Ok(access) = timeout_at(deadline.max(Instant::now() + SLACK), access).await else {
             return Err(failure::stopped_before_start(&StopCause::Deadline));
         };
-        let Access { target, lines } = access.map_err(|error| failure::access(&error))?;
-        report.lines = lines;
-        Ok(target)
+        let mut access = access.map_err(|error| failure::access(&error))?;
+        report.lines = std::mem::take(&mut access.lines);
+        Ok(access)
     }
 
     /// Adds what Kerberos had to say since the last time to the task's standard error. Not before the task has started or
@@ -420,7 +427,7 @@ impl Run<'_> {
     pub(super) fn deadline(&self) -> Instant {
         match &self.task.kind {
             Kind::Follow(followed) => followed.deadline,
-            Kind::ConnectionTest | Kind::Run(_) => self.accepted + self.task.timeout,
+            Kind::ConnectionTest | Kind::Diagnosis | Kind::Run(_) => self.accepted + self.task.timeout,
         }
     }
 }
@@ -525,7 +532,7 @@ pub(super) async fn stop(orders: &mut watch::Receiver<Orders>) -> StopCause {
 }
 
 /// Waits for any order that ends what has not started.
-async fn unstarted_stop(orders: &mut watch::Receiver<Orders>) -> StopCause {
+pub(super) async fn unstarted_stop(orders: &mut watch::Receiver<Orders>) -> StopCause {
     let ordered = orders.wait_for(|orders| orders.stop.is_some() || orders.drain).await;
     ordered.ok().and_then(|orders| orders.stop.clone()).unwrap_or(StopCause::Drained)
 }
@@ -571,7 +578,7 @@ fn wire_rung(rung: &probe::Rung) -> Rung {
     }
 }
 
-fn wire_duration(duration: Duration) -> prost_types::Duration {
+pub(super) fn wire_duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration::try_from(duration).unwrap_or_default()
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Task {
 pub(super) enum Kind {
     /// Climb the ladder.
     ConnectionTest,
+    /// Examine the host and the way to it.
+    Diagnosis,
     /// Run this in a shell.
     Run(Box<Work>),
     /// Follow what an earlier process started.
@@ -143,7 +145,9 @@ impl Task {
         let (raw, names, shell) = match kind.ok_or(TaskError::Kind)? {
             task_spec::Kind::Command(command) => (command.stderr_format, Vec::new(), command.shell),
             task_spec::Kind::Script(script) => (script.stderr_format, script.output_variables, script.shell),
-            task_spec::Kind::ConnectionTest(_) => return Err(TaskError::NoPlace),
+            task_spec::Kind::ConnectionTest(_) | task_spec::Kind::Diagnosis(_) | task_spec::Kind::Posture(_) => {
+                return Err(TaskError::NoPlace);
+            }
         };
         let plan = Plan::parse(target, &credential, shell.unwrap_or_default())?;
         require_secret(&plan, sealed.as_ref())?;
@@ -170,6 +174,8 @@ impl Task {
         let command_id = Uuid::new_v4();
         let (kind, shell) = match kind.ok_or(TaskError::Kind)? {
             task_spec::Kind::ConnectionTest(_) => (Kind::ConnectionTest, ShellSettings::default()),
+            task_spec::Kind::Diagnosis(_) => (Kind::Diagnosis, ShellSettings::default()),
+            task_spec::Kind::Posture(_) => return Err(TaskError::Kind),
             task_spec::Kind::Command(command) => {
                 bounded("standard input", command.stdin.len())?;
                 let stdin = (!command.stdin.is_empty()).then(|| Bytes::clone(&command.stdin));

@@ -39,7 +39,8 @@ pub(crate) enum TaskCommand {
     /// With --hosts or --hosts-file it becomes a batch, one task for each host: prints the batch's id, or follows it with
     /// --watch to one table of results.
     #[command(after_long_help = exit::HELP,
-              group = ArgGroup::new("kind").required(true).multiple(true).args(["command", "script", "test"]),
+              group = ArgGroup::new("kind").required(true).multiple(true).args(["command", "script", "test", "diagnose", "posture"]),
+              group = ArgGroup::new("looks").args(["test", "diagnose", "posture"]),
               group = ArgGroup::new("where").required(true).args(["host", "hosts", "hosts_file"]),
               group = ArgGroup::new("many").multiple(true).args(["hosts", "hosts_file"]))]
     Submit(Box<SubmitArgs>),
@@ -111,7 +112,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) credential: String,
     /// Run a script: a file, or `-` for standard input. UTF-8, at most 5 MiB. Its arguments follow after `--`.
-    #[arg(long, value_name = "FILE", conflicts_with = "test", help_heading = "What to do")]
+    #[arg(long, value_name = "FILE", conflicts_with = "looks", help_heading = "What to do")]
     pub(crate) script: Option<PathBuf>,
     /// Language of the script.
     #[arg(long, value_enum, default_value_t = Language::Powershell, requires = "script", help_heading = "What to do")]
@@ -120,30 +121,40 @@ pub(crate) struct SubmitArgs {
     #[arg(long = "output-variable", value_name = "NAME", requires = "script", help_heading = "What to do")]
     pub(crate) output_variables: Vec<String>,
     /// Leave PowerShell's CLIXML on standard error as it is, instead of decoding it to text and records.
-    #[arg(long, conflicts_with = "test", help_heading = "What to do")]
+    #[arg(long, conflicts_with = "looks", help_heading = "What to do")]
     pub(crate) raw_stderr: bool,
     /// Test the connection rung by rung.
     #[arg(long, help_heading = "What to do")]
     pub(crate) test: bool,
+    /// Examine the host and everything on the way to it, step by step: Kerberos and its KDCs, clocks, names, ports, TLS,
+    /// authentication, rights, shell; with causes and remedies. The credential is tried at most once.
+    #[arg(long, help_heading = "What to do")]
+    pub(crate) diagnose: bool,
+    /// Check how well the host's WinRM is hardened: a row for each check, pass, fail or unknown, and the fix.
+    #[arg(long, help_heading = "What to do")]
+    pub(crate) posture: bool,
+    /// With --posture: look only at what WS-Management tells, and run no script for the rest.
+    #[arg(long, requires = "posture", help_heading = "What to do")]
+    pub(crate) without_script: bool,
     /// Standard input of the command: a file, or `-` for our own. At most 5 MiB.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["script", "test"], help_heading = "What to do")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["script", "looks"], help_heading = "What to do")]
     pub(crate) stdin: Option<PathBuf>,
     /// Environment variable of the remote shell. May be given several times.
-    #[arg(long = "env", value_name = "K=V", value_parser = variable, conflicts_with = "test", help_heading = "Shell")]
+    #[arg(long = "env", value_name = "K=V", value_parser = variable, conflicts_with = "looks", help_heading = "Shell")]
     pub(crate) environment: Vec<Variable>,
     /// Working directory on the host [default: the user's profile directory].
-    #[arg(long, value_name = "DIRECTORY", conflicts_with = "test", help_heading = "Shell")]
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "looks", help_heading = "Shell")]
     pub(crate) cwd: Option<String>,
     /// Do not load the Windows user profile, WINRS_NOPROFILE [default: as the credential says].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
-          conflicts_with = "test", help_heading = "Shell")]
+          conflicts_with = "looks", help_heading = "Shell")]
     pub(crate) no_profile: Option<bool>,
     /// Do not run PowerShell's profile scripts (-NoProfile) [default: as --no-profile].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
           requires = "script", help_heading = "Shell")]
     pub(crate) no_powershell_profile: Option<bool>,
     /// Code page of the remote console [default: 65001, UTF-8].
-    #[arg(long, value_name = "NUMBER", conflicts_with = "test", help_heading = "Shell")]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "looks", help_heading = "Shell")]
     pub(crate) codepage: Option<u32>,
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
@@ -169,7 +180,7 @@ pub(crate) struct SubmitArgs {
     pub(crate) watch: bool,
     /// The command, then its arguments, after `--`. The command goes onto the command line as it stands; each argument is
     /// quoted when it needs it. With --script: the script's arguments.
-    #[arg(last = true, value_name = "COMMAND", conflicts_with = "test")]
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "looks")]
     pub(crate) command: Vec<String>,
 }
 
@@ -465,6 +476,8 @@ pub(crate) enum CredentialCommand {
         name: String,
     },
     /// Test a credential on a host, rung by rung, through an agent.
+    ///
+    /// Where that fails, `lictor task submit --diagnose` with the same host and credential looks closer.
     Test(Box<TestCredentialArgs>),
 }
 

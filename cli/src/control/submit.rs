@@ -18,6 +18,10 @@ pub(super) fn request(args: &SubmitArgs) -> Result<v1::SubmitTaskRequest, Failur
     let stderr_format = if args.raw_stderr { v1::StderrFormat::Raw } else { v1::StderrFormat::Unspecified }.into();
     let kind = if args.test {
         v1::task_spec::Kind::ConnectionTest(v1::ConnectionTest {})
+    } else if args.diagnose {
+        v1::task_spec::Kind::Diagnosis(v1::Diagnosis {})
+    } else if args.posture {
+        v1::task_spec::Kind::Posture(v1::PostureCheck { without_script: args.without_script })
     } else if let Some(path) = &args.script {
         v1::task_spec::Kind::Script(v1::Script {
             language: settings::language(args.language).into(),
@@ -133,7 +137,20 @@ mod tests {
         assert!(parse(&[]).is_err());
         assert!(parse(&["--test", "--", "ver"]).is_err());
         assert!(parse(&["--test", "--script", "f"]).is_err());
-        assert!(parse(&["--test"]).is_ok());
+        for looks in ["--test", "--diagnose", "--posture"] {
+            assert!(parse(&[looks]).is_ok());
+            for other in [&["--", "ver"][..], &["--script", "f"], &["--stdin", "f"], &["--cwd", "d"], &["--env", "A=1"]]
+            {
+                assert!(parse(&[&[looks], other].concat()).is_err(), "{looks} {other:?}");
+            }
+        }
+        assert!(parse(&["--test", "--diagnose"]).is_err());
+        assert!(parse(&["--diagnose", "--posture"]).is_err());
+        assert!(parse(&["--diagnose", "--without-script"]).is_err());
+        let kind = |flags: &[&str]| request(&parse(flags).unwrap()).unwrap().spec.unwrap().kind.unwrap();
+        assert_eq!(kind(&["--diagnose"]), v1::task_spec::Kind::Diagnosis(v1::Diagnosis {}));
+        let posture = v1::PostureCheck { without_script: true };
+        assert_eq!(kind(&["--posture", "--without-script"]), v1::task_spec::Kind::Posture(posture));
         assert!(parse(&["--language", "cmd", "--", "ver"]).is_err());
         assert!(parse(&["--output-variable", "A", "--", "ver"]).is_err());
     }

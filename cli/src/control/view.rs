@@ -6,6 +6,7 @@
 mod access;
 mod batch;
 mod fleet;
+mod looks;
 mod task;
 
 use time::OffsetDateTime;
@@ -14,7 +15,8 @@ use time::format_description::well_known::Rfc3339;
 pub(super) use access::{IdentityView, UserTokenView, UserView, user_table, user_token_table};
 pub(super) use batch::{BatchView, batch_page, batch_table};
 pub(super) use fleet::{AgentView, CredentialView, TokenView, agent_table, credential_table, token_table};
-pub(super) use task::{TaskView, rung_table, state_name, task_page, task_table};
+pub(super) use looks::{posture_text, summary};
+pub(super) use task::{TaskView, state_name, task_page, task_table};
 
 /// RFC 3339 with milliseconds, in UTC. Times that no calendar holds are left out.
 fn time(timestamp: Option<prost_types::Timestamp>) -> Option<String> {

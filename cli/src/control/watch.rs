@@ -218,15 +218,17 @@ impl Sink for Printer {
 }
 
 impl Printer {
-    /// Tells what is not in the output: the rungs of a test, and what went wrong.
+    /// Tells what is not in the output: what a task found that only looks, and what went wrong.
     fn end(&self, task: &TaskView) -> Result<(), Failure> {
         let exit = task.exit();
         if self.output == Output::Json {
             return Ok(());
         }
         if let Some(result) = &task.result {
-            if !result.rungs.is_empty() {
-                console::print(&view::rung_table(&result.rungs))?;
+            for text in [result.rungs_text(), view::posture_text(&result.posture_rows)] {
+                if !text.is_empty() {
+                    console::print(&text)?;
+                }
             }
             if !result.output_variables.is_empty() {
                 // Standard output is the script's.

@@ -32,7 +32,10 @@ fn withhold(spec: &mut TaskSpec) {
             script.arguments.clear();
         }
         Some(task_spec::Kind::Command(command)) => command.stdin = Default::default(),
-        Some(task_spec::Kind::ConnectionTest(_)) | None => return,
+        Some(task_spec::Kind::ConnectionTest(_) | task_spec::Kind::Diagnosis(_) | task_spec::Kind::Posture(_))
+        | None => {
+            return;
+        }
     }
     if let Some(shell) = shell_settings(spec) {
         shell.environment.values_mut().for_each(String::clear);

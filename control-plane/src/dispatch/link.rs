@@ -323,7 +323,12 @@ impl Ledger {
         }
         let Some(task) = self.tasks.get_mut(&reference.task_id) else { return Ok(()) };
         if task.started {
-            self.finish_unknown(&reference.task_id, Vanished::HandedBackAfterStart, now);
+            if task.route.only_looks() {
+                // An agent that restarted or drains gives it back, whether it had begun or not.
+                self.vanish(&reference.task_id, Vanished::HandedBackAfterStart, now);
+            } else {
+                self.finish_unknown(&reference.task_id, Vanished::HandedBackAfterStart, now);
+            }
             return Ok(());
         }
         if task.cancel.is_some() {
@@ -520,6 +525,7 @@ fn bounded(mut result: TaskResult) -> TaskResult {
     use prost::Message as _;
     if result.encoded_len() > MAX_RESULT_BYTES {
         result.rungs.clear();
+        result.posture_rows.clear();
         result.stderr_records_truncated |= !result.stderr_records.is_empty();
         result.stderr_records.clear();
         for variable in &mut result.output_variables {
@@ -535,6 +541,7 @@ fn bounded(mut result: TaskResult) -> TaskResult {
             }
         }
         if let Some(failure) = &mut result.failure {
+            failure.suspects.clear();
             for text in [
                 &mut failure.stage,
                 &mut failure.code,

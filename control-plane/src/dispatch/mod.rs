@@ -518,13 +518,16 @@ impl Ledger {
     fn vanish(&mut self, task_id: &str, why: Vanished, now: Now) {
         let Some(task) = self.tasks.get(task_id) else { return };
         let untouched = !task.accepted && !task.started && matches!(why, Vanished::Forgotten);
-        if untouched && task.cancel.is_some() {
+        let harmless = task.route.only_looks();
+        if (untouched || harmless) && task.cancel.is_some() {
             self.finish(task_id, failure::result(TaskState::Cancelled, None), Vec::new(), false, now);
         } else if untouched || (task.idempotent && task.cancel.is_none() && task.epoch < MAX_ASSIGNMENTS) {
             if let Some(task) = self.tasks.get_mut(task_id) {
-                task.may_have_run |= !untouched;
+                task.may_have_run |= !untouched && !harmless;
             }
             self.enqueue(task_id, now);
+        } else if harmless {
+            self.reject(task_id, failure::too_many_assignments(MAX_ASSIGNMENTS), now);
         } else {
             self.finish_unknown(task_id, why, now);
         }

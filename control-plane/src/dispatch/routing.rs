@@ -31,12 +31,19 @@ impl Route {
             Some(task_spec::Kind::ConnectionTest(_)) | None => "connection_test",
             Some(task_spec::Kind::Command(_)) => "command",
             Some(task_spec::Kind::Script(_)) => "script",
+            Some(task_spec::Kind::Diagnosis(_)) => DIAGNOSIS,
+            Some(task_spec::Kind::Posture(_)) => POSTURE,
         };
         let connection = spec.target.as_ref().and_then(|target| target.connection.as_ref());
         let auth = connection.map(|connection| connection.auth).unwrap_or_default();
         let kerberos = connection.and_then(|connection| connection.kerberos.as_ref());
         let realm = kerberos.map(|kerberos| kerberos.realm.clone()).unwrap_or_default();
         Self { tags: selector.tags, scope: selector.scope, capability, auth, realm }
+    }
+
+    /// Whether the task only looks: nothing that it may have done before stands in the way of doing it again.
+    pub(crate) fn only_looks(&self) -> bool {
+        [DIAGNOSIS, POSTURE].contains(&self.capability)
     }
 }
 
@@ -129,6 +136,9 @@ fn serves(agent: &str, task: &str) -> bool {
         || task.strip_prefix(agent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Capabilities of agents that examine hosts.
+const DIAGNOSIS: &str = "diagnosis";
+const POSTURE: &str = "posture";
 /// Capability of agents that can do Kerberos.
 const KERBEROS: &str = "kerberos";
 /// A task carries the reasons of up to a thousand agents in one message.

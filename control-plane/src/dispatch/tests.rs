@@ -136,16 +136,19 @@ impl World {
     }
 
     fn connect(&mut self, agent: &str, instance: &str, held: Vec<HeldTask>, credit: u64) -> SessionId {
+        let capabilities = vec!["command".into()];
+        self.greet(agent, Hello { instance_id: instance.into(), capabilities, held, ..Hello::default() }, credit)
+    }
+
+    fn connect_as(&mut self, agent: &str, instance: &str, capabilities: &[&str], credit: u64) -> SessionId {
+        let capabilities = capabilities.iter().map(|&capability| capability.into()).collect();
+        self.greet(agent, Hello { instance_id: instance.into(), capabilities, ..Hello::default() }, credit)
+    }
+
+    fn greet(&mut self, agent: &str, hello: Hello, credit: u64) -> SessionId {
         let session = self.next_session;
         self.next_session += 1;
-        let hello = Hello {
-            protocol: 1,
-            instance_id: instance.into(),
-            slots: 8,
-            capabilities: vec!["command".into()],
-            held,
-            ..Hello::default()
-        };
+        let hello = Hello { protocol: 1, slots: 8, ..hello };
         self.ledger.hello(agent, session, &hello, &HeldFacts::new(), self.now).unwrap();
         self.say(agent, session, agent_event::Event::Credit(Credit { total: credit })).unwrap();
         session
@@ -201,6 +204,10 @@ fn agent(name: &str) -> AgentEntry {
 
 fn reference(id: &str, epoch: u64) -> TaskRef {
     TaskRef { task_id: id.into(), epoch }
+}
+
+fn hand_back(id: &str, epoch: u64, reason: HandBackReason) -> agent_event::Event {
+    agent_event::Event::HandBack(HandBack { task: Some(reference(id, epoch)), reason: reason.into(), failure: None })
 }
 
 fn started(id: &str, epoch: u64) -> agent_event::Event {
@@ -372,8 +379,7 @@ fn a_task_handed_back_after_its_start_is_unknown() {
     let session = world.connect("a", "i", Vec::new(), 1);
     world.submit("t", true);
     world.say("a", session, started("t", 1)).unwrap();
-    let hand_back = HandBack { task: Some(reference("t", 1)), reason: HandBackReason::Restarted.into(), failure: None };
-    world.say("a", session, agent_event::Event::HandBack(hand_back)).unwrap();
+    world.say("a", session, hand_back("t", 1, HandBackReason::Restarted)).unwrap();
     assert_eq!(world.outcome("t"), TaskState::Unknown);
 }
 
@@ -485,6 +491,51 @@ fn a_cancelled_idempotent_task_is_not_started_again() {
     assert_eq!(world.outcome("t"), TaskState::Unknown);
 }
 
+/// As the checks leave a task that only looks.
+fn diagnosis(task: &mut LiveTask) {
+    (task.route.capability, task.idempotent) = ("diagnosis", true);
+}
+
+#[test]
+fn what_only_looks_goes_to_agents_that_can_and_is_never_unknown() {
+    let mut world = World::new(&["a"]);
+    // Of a version that knows nothing of diagnoses.
+    world.connect("a", "i", Vec::new(), 1);
+    world.submit_with("t", diagnosis);
+    assert_eq!(world.code("t"), "missing_capability");
+    assert_eq!(world.state("t"), Some(TaskState::Queued));
+    let updated = |world: &mut World, instance: &str| {
+        let session = world.connect_as("a", instance, &["command", "diagnosis"], 1);
+        let epoch = world.ledger.task("t").map(|task| task.epoch).unwrap();
+        world.say("a", session, started("t", epoch)).unwrap();
+        session
+    };
+    // The process ends in the middle of it, and the next one knows nothing of it, or gives it back.
+    updated(&mut world, "j");
+    let session = updated(&mut world, "k");
+    assert_eq!((world.assigned.len(), world.state("t")), (2, Some(TaskState::Running)));
+    world.say("a", session, hand_back("t", 2, HandBackReason::Restarted)).unwrap();
+    assert_eq!(world.state("t"), Some(TaskState::Queued));
+    updated(&mut world, "l");
+    world.ledger.cancel("t", "r", world.now);
+    world.connect("a", "m", Vec::new(), 1);
+    assert_eq!(world.outcome("t"), TaskState::Cancelled);
+    assert!(!world.finished[0].result.failure.as_ref().is_some_and(|failure| failure.may_have_started));
+}
+
+#[test]
+fn what_only_looks_and_takes_every_agent_down_comes_to_an_end() {
+    let mut world = World::new(&["a"]);
+    world.submit_with("t", diagnosis);
+    for epoch in 1..=10 {
+        let session = world.connect_as("a", &format!("i{epoch}"), &["diagnosis"], 1);
+        world.say("a", session, started("t", epoch)).unwrap();
+    }
+    world.connect_as("a", "last", &["diagnosis"], 1);
+    assert_eq!((world.assigned.len(), world.outcome("t")), (10, TaskState::Rejected));
+    assert_eq!(world.finished[0].result.failure.as_ref().unwrap().code, "too_many_assignments");
+}
+
 #[test]
 fn an_unstarted_task_that_every_agent_loses_is_not_given_for_ever() {
     let mut world = World::new(&["a"]);
@@ -500,16 +551,18 @@ fn an_unstarted_task_that_every_agent_loses_is_not_given_for_ever() {
 
 #[test]
 fn whatever_an_agent_sends_a_result_stays_small() {
-    use lictor_proto::v1::ConnectionReport;
+    use lictor_proto::v1::{ConnectionReport, PostureRow, Suspect};
     use prost::Message as _;
     let mut world = World::new(&["a"]);
     let session = world.connect("a", "i", Vec::new(), 1);
     world.submit("t", false);
     let long = "ä".repeat(1 << 20);
+    let suspect = Suspect { cause: long.clone(), ..Suspect::default() };
     let result = TaskResult {
         outcome: TaskState::Failed.into(),
         connection: Some(ConnectionReport { auth: long.clone(), tls: long.clone(), ..ConnectionReport::default() }),
-        failure: Some(Failure { message: long, ..Failure::default() }),
+        failure: Some(Failure { message: long.clone(), suspects: vec![suspect], ..Failure::default() }),
+        posture_rows: vec![PostureRow { found: long, ..PostureRow::default() }],
         ..TaskResult::default()
     };
     let end = agent_event::Event::End(TaskEnd { task: Some(reference("t", 1)), result: Some(result) });

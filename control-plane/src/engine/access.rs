@@ -258,6 +258,8 @@ pub(super) fn kind_of(spec: &TaskSpec) -> &'static str {
         Some(task_spec::Kind::ConnectionTest(_)) => "connection_test",
         Some(task_spec::Kind::Command(_)) => "command",
         Some(task_spec::Kind::Script(_)) => "script",
+        Some(task_spec::Kind::Diagnosis(_)) => "diagnosis",
+        Some(task_spec::Kind::Posture(_)) => "posture",
         None => "",
     }
 }

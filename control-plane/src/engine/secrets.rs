@@ -422,7 +422,8 @@ fn strip(spec: &mut TaskSpec) {
             script.arguments.clear();
             script.shell.as_mut()
         }
-        Some(task_spec::Kind::ConnectionTest(_)) | None => None,
+        Some(task_spec::Kind::ConnectionTest(_) | task_spec::Kind::Diagnosis(_) | task_spec::Kind::Posture(_))
+        | None => None,
     };
     if let Some(shell) = shell {
         shell.environment.clear();

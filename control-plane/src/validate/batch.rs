@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Checker, HOUR, Violations, is_text};
 use crate::connection::merge_kerberos;
-use crate::dispatch::{Threshold, host_key};
+use crate::dispatch::{Route, Threshold, host_key};
 use crate::store::batches::NewBatch;
 use crate::store::tasks::NewTask;
 
@@ -26,7 +26,7 @@ pub(crate) fn batch(request: SubmitBatchRequest, submitted_by: String) -> Result
         template.queue_timeout = prost_types::Duration::try_from(LONGEST_WAIT).ok();
     }
     checker.check(request.retries <= MAX_RETRIES, "retries", "at most 5");
-    let allowed = request.retries == 0 || template.idempotent;
+    let allowed = request.retries == 0 || template.idempotent || Route::of(&template).only_looks();
     checker.check(
         allowed,
         "retries",

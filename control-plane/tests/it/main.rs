@@ -12,6 +12,7 @@ mod audit;
 mod batches;
 mod delivery;
 mod enrolment;
+mod examinations;
 mod impostors;
 mod injection;
 mod keeping;

@@ -375,6 +375,11 @@ impl AgentPeer {
         let mut hello = self.hello("i1", Vec::new());
         hello.capabilities.push("kerberos".into());
         hello.kerberos_principals = principals.iter().map(|&principal| principal.to_owned()).collect();
+        self.connect_saying(server, hello).await
+    }
+
+    /// Like [`AgentPeer::connect`], with a Hello of the test's own.
+    pub(crate) async fn connect_saying(&self, server: &Server, hello: Hello) -> Link {
         let mut link = self.open(server, vec![agent_event::Event::Hello(hello)]).await.unwrap();
         let Some(server_event::Event::Welcome(_)) = link.next().await else { panic!("no Welcome") };
         link.send(agent_event::Event::Credit(Credit { total: 4 })).await;

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tonic::Status;
 
 use super::super::connect::ControlPlane;
-use super::super::view::{shortened, state_name};
+use super::super::view::{shortened, state_name, summary};
 use crate::console;
 use crate::failure::Failure;
 
@@ -36,6 +36,9 @@ pub(super) struct EndedView {
     output_bytes: u64,
     /// First line of its output.
     first_line: Option<String>,
+    /// What it found, when it only looks: how many rungs or rows hold, and which do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<String>,
     error: Option<Failure>,
     output_file: Option<PathBuf>,
     /// Its output could not be read or written.
@@ -131,6 +134,7 @@ impl From<&v1::Task> for EndedView {
             duration_ms: duration.map(|duration| duration.as_secs_f64() * 1000.0),
             output_bytes: task.output_bytes,
             first_line: None,
+            found: task.result.as_ref().and_then(summary),
             error: task.result.as_ref().and_then(|result| result.failure.as_ref()).map(Failure::from),
             output_file: None,
             problem: None,
@@ -214,7 +218,7 @@ pub(super) fn result_table(rows: &[EndedView]) -> String {
                 row.exit_code.map(|code| code.to_string()).unwrap_or_default(),
                 row.duration_ms.map(|ms| format!("{ms:.0} ms")).unwrap_or_default(),
                 row.epoch.to_string(),
-                failure.or_else(|| row.first_line.clone()).unwrap_or_default(),
+                failure.or_else(|| row.found.clone()).or_else(|| row.first_line.clone()).unwrap_or_default(),
             ]
         }),
     )

@@ -3,6 +3,7 @@
 use lictor_proto::v1;
 use serde::Serialize;
 
+use super::looks::{PostureRowView, RungView, findings_text, posture_text, rung_table};
 use super::{milliseconds, shortened, time};
 use crate::console;
 use crate::exit::Exit;
@@ -59,6 +60,8 @@ struct LateResultView {
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum KindView {
     ConnectionTest,
+    Diagnosis,
+    Posture { without_script: bool },
     Command { command_line: String, arguments: Vec<String>, stdin_bytes: usize },
     Script { language: &'static str, script_bytes: usize, arguments: Vec<String> },
     Unknown,
@@ -76,6 +79,8 @@ pub(in crate::control) struct ResultView {
     pub(in crate::control) output_truncated: bool,
     pub(in crate::control) output_gap: bool,
     pub(in crate::control) rungs: Vec<RungView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::control) posture_rows: Vec<PostureRowView>,
     timings_ms: Option<TimingsView>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stderr_records: Vec<StderrRecordView>,
@@ -106,16 +111,6 @@ struct TimingsView {
     lease: Option<f64>,
     run: Option<f64>,
     total: Option<f64>,
-}
-
-/// One rung of a connection test.
-#[derive(Debug, Serialize)]
-pub(in crate::control) struct RungView {
-    stage: String,
-    outcome: &'static str,
-    elapsed_ms: Option<f64>,
-    detail: String,
-    error: Option<Failure>,
 }
 
 #[derive(Debug, Serialize)]
@@ -201,6 +196,9 @@ impl TaskView {
     fn kind_text(&self) -> String {
         match &self.kind {
             KindView::ConnectionTest => "connection test".to_owned(),
+            KindView::Diagnosis => "diagnosis".to_owned(),
+            KindView::Posture { without_script: false } => "posture check".to_owned(),
+            KindView::Posture { without_script: true } => "posture check without script".to_owned(),
             KindView::Command { command_line, arguments, .. } => {
                 std::iter::once(command_line).chain(arguments).map(String::as_str).collect::<Vec<_>>().join(" ")
             }
@@ -246,11 +244,25 @@ impl TaskView {
     }
 }
 
+impl ResultView {
+    /// Rungs as a table, and what is wrong with some of them; empty when there are none.
+    pub(in crate::control) fn rungs_text(&self) -> String {
+        if self.rungs.is_empty() {
+            return String::new();
+        }
+        let mut text = rung_table(&self.rungs);
+        text.push_str(&findings_text(&self.rungs, self.error.as_ref()));
+        text
+    }
+}
+
 impl From<v1::task_spec::Kind> for KindView {
     fn from(kind: v1::task_spec::Kind) -> Self {
         use v1::task_spec::Kind;
         match kind {
             Kind::ConnectionTest(_) => Self::ConnectionTest,
+            Kind::Diagnosis(_) => Self::Diagnosis,
+            Kind::Posture(posture) => Self::Posture { without_script: posture.without_script },
             Kind::Command(command) => Self::Command {
                 command_line: command.command_line,
                 arguments: command.arguments,
@@ -289,6 +301,7 @@ impl From<v1::TaskResult> for ResultView {
             output_truncated: result.output_truncated,
             output_gap: result.output_gap,
             rungs: result.rungs.into_iter().map(RungView::from).collect(),
+            posture_rows: result.posture_rows.into_iter().map(PostureRowView::from).collect(),
             timings_ms: result.timings.map(|timings| TimingsView {
                 lease: timings.lease.map(milliseconds),
                 run: timings.run.map(milliseconds),
@@ -324,25 +337,6 @@ impl From<v1::OutputVariable> for VariableView {
             v1::OutputVariableState::Unknown | v1::OutputVariableState::Unspecified => VariableState::Unknown,
         };
         Self::new(variable.name, state, variable.value)
-    }
-}
-
-impl From<v1::Rung> for RungView {
-    fn from(rung: v1::Rung) -> Self {
-        let outcome = match rung.outcome() {
-            v1::RungOutcome::Passed => "passed",
-            v1::RungOutcome::Failed => "failed",
-            v1::RungOutcome::Skipped => "skipped",
-            v1::RungOutcome::Warning => "warning",
-            v1::RungOutcome::Unspecified => "unknown",
-        };
-        Self {
-            stage: rung.stage,
-            outcome,
-            elapsed_ms: rung.elapsed.map(milliseconds),
-            detail: rung.detail,
-            error: rung.failure.as_ref().map(Failure::from),
-        }
     }
 }
 
@@ -431,9 +425,11 @@ pub(in crate::control) fn task_page(task: &TaskView) -> String {
     rows.retain(|(_, value)| !value.is_empty());
     let mut page: String = rows.iter().map(|(name, value)| format!("{:<14}{}\n", name, clean(value))).collect();
     if let Some(result) = &task.result {
-        if !result.rungs.is_empty() {
-            page.push('\n');
-            page.push_str(&rung_table(&result.rungs));
+        for text in [result.rungs_text(), posture_text(&result.posture_rows)] {
+            if !text.is_empty() {
+                page.push('\n');
+                page.push_str(&text);
+            }
         }
         if !result.output_variables.is_empty() {
             page.push('\n');
@@ -471,23 +467,6 @@ fn late_table(late: &[LateResultView]) -> String {
                 result.map_or("unknown", |result| result.outcome).to_owned(),
                 exit.unwrap_or_default(),
                 code.unwrap_or_default(),
-            ]
-        }),
-    )
-}
-
-/// Rungs in lines.
-pub(in crate::control) fn rung_table(rungs: &[RungView]) -> String {
-    console::table(
-        &["rung", "outcome", "time", "found"],
-        rungs.iter().map(|rung| {
-            let time = rung.elapsed_ms.filter(|_| rung.outcome != "skipped").map(|ms| format!("{ms:.1} ms"));
-            let code = rung.error.as_ref().map(|error| error.code.to_string()).filter(|_| rung.detail.is_empty());
-            vec![
-                rung.stage.clone(),
-                rung.outcome.to_owned(),
-                time.unwrap_or_default(),
-                code.unwrap_or_else(|| rung.detail.clone()),
             ]
         }),
     )
