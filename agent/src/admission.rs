@@ -19,6 +19,12 @@ use crate::policy::Policies;
 use crate::telemetry::Metrics;
 use cgroup::{ControlGroup, Reading};
 
+/// Memory that the control group of this process uses, and its limit, as far as they are known.
+pub(crate) fn memory(cgroup_root: PathBuf) -> (Option<u64>, Option<u64>) {
+    let Reading { memory_used, memory_limit, .. } = ControlGroup::of_this_process(cgroup_root).read();
+    (memory_used, memory_limit)
+}
+
 /// From which shares on no more work is asked for. Nothing: whatever the share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Thresholds {

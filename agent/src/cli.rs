@@ -5,11 +5,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::app;
 use crate::config::{self, Loaded};
+use crate::doctor;
 use crate::failure::ExitCode;
 use crate::policy;
 use crate::process;
@@ -41,11 +42,48 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Look at everything that this agent needs, where it runs, and say what is wrong and what to do.
+    ///
+    /// Looks at the settings and the policy (every mistake), the state directory and its space, the agent's identity, the way to the
+    /// control plane (name, connection, proxy, TLS), krb5.conf and the KDCs of its realms with their clocks, keytabs and credential
+    /// caches, and the kernel's limits. It only looks: it never enrols or spends a join token, writes nothing, and may be run beside
+    /// an agent that works, such as by `kubectl exec`. Give it the same --config and environment as the agent.
+    ///
+    /// With --host it also examines the way to a Windows host: names, port, HTTP, TLS, what the host offers. Nobody is logged in, unless
+    /// --user names somebody whose key is in the agent's keytabs or whose ticket is in one of its caches; then that is tried once.
+    #[command(after_help = DOCTOR_CODES)]
+    Doctor(DoctorArgs),
     /// Print a completion script.
     Completion {
         /// For this shell.
         shell: Shell,
     },
+}
+
+/// `lictor-agent doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Configuration file, TOML or YAML, as for `run`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Windows host to examine: name or address. May be given several times.
+    #[arg(long = "host", value_name = "HOST", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) hosts: Vec<String>,
+    /// Its WinRM port [default: 5986, with --http 5985].
+    #[arg(long, requires = "hosts", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Speak http to it, not https.
+    #[arg(long, requires = "hosts")]
+    pub(crate) http: bool,
+    /// Do not check its certificate.
+    #[arg(long, requires = "hosts")]
+    pub(crate) skip_cert_check: bool,
+    /// Log in as this user, such as svc-web@CORP.EXAMPLE, by a key or ticket that the agent holds [default: nobody].
+    #[arg(long, value_name = "PRINCIPAL", requires = "hosts")]
+    pub(crate) user: Option<String>,
+    /// How to tell what was found.
+    #[arg(long, value_enum, default_value_t = doctor::Output::Text)]
+    pub(crate) output: doctor::Output,
 }
 
 /// Parses the process's arguments, does what they say, and returns the exit code.
@@ -68,6 +106,18 @@ pub fn main() -> anyhow::Result<ExitCode> {
             }
             None => ExitCode::Configuration,
         }),
+        Command::Doctor(args) => {
+            // Keys and tickets are read; where this fails, the agent itself says so in its log.
+            let _ = process::guard();
+            let loaded = config::load(args.config.as_deref(), environment());
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("failed to start the runtime")?;
+            let code = runtime.block_on(doctor::run(&args, loaded))?;
+            runtime.shutdown_timeout(LAST_WAIT);
+            Ok(code)
+        }
         Command::Completion { shell } => {
             // Not straight to standard output: the generator panics when a reader such as `head` has had enough.
             let mut script = Vec::new();
@@ -80,12 +130,14 @@ pub fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
+fn environment() -> impl Iterator<Item = (String, String)> {
+    // Not `vars()`, which panics over a variable that is not Unicode.
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// Nothing when there are mistakes, in the settings or in the policy and the krb5.conf that they name, which are printed.
 fn load(file: Option<&Path>) -> anyhow::Result<Option<Loaded>> {
-    // Not `vars()`, which panics over a variable that is not Unicode.
-    let environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let loaded = match config::load(file, environment) {
+    let loaded = match config::load(file, environment()) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             writeln!(std::io::stderr(), "lictor-agent: {mistakes}")?;
@@ -140,7 +192,15 @@ Exit codes:
   66  the control plane is not the one that the join token names
   67  the agent was revoked
   68  the state directory cannot be used
-  69  stopped at once by a second signal, before draining was done";
+  69  stopped at once by a second signal, before draining was done
+  72  doctor: something that was looked at does not work";
+
+const DOCTOR_CODES: &str = "\
+Exit codes:
+  0   nothing that was looked at fails; there may be warnings
+  2   the command line is wrong
+  64  the configuration has mistakes; all of them are told, and little else can be looked at
+  72  something that was looked at does not work";
 
 /// The agent waits far more than it computes; each thread costs memory.
 const WORKERS: usize = 4;
@@ -167,6 +227,7 @@ mod tests {
             ExitCode::Revoked,
             ExitCode::State,
             ExitCode::Interrupted,
+            ExitCode::Ailing,
         ] {
             let number = code as u8;
             assert!(EXIT_CODES.lines().any(|line| line.trim_start().starts_with(&format!("{number} "))), "{code:?}");

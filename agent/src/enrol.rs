@@ -47,7 +47,7 @@ pub(crate) struct Identity {
 pub(crate) struct PrivateKeyPem(Zeroizing<String>);
 
 impl PrivateKeyPem {
-    fn new(text: String) -> Self {
+    pub(crate) fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 

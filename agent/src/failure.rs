@@ -475,6 +475,8 @@ pub enum ExitCode {
     State = 68,
     /// Stopped at once by a second signal.
     Interrupted = 69,
+    /// `doctor` found something that does not work.
+    Ailing = 72,
 }
 
 /// What to tell people about a connection that did not come about.

@@ -250,10 +250,23 @@ impl fmt::Debug for Kerberos {
 
 /// Every readable keytab among the files and directories, in order of their names.
 fn scan(listed: &[PathBuf]) -> Vec<(PathBuf, Keytab)> {
+    let read = keytab_files(listed).into_iter().filter_map(|file| {
+        let read = file.and_then(|path| match Keytab::read(&path) {
+            Ok(keytab) => Ok((path, keytab)),
+            Err(error) => Err(chain(&error)),
+        });
+        read.map_err(|error| tracing::warn!(error, "A keytab cannot be used")).ok()
+    });
+    read.collect()
+}
+
+/// The files that the settings list, and those in the directories that they list, in order of their names; or why a directory
+/// cannot be looked into.
+pub(crate) fn keytab_files(listed: &[PathBuf]) -> Vec<Result<PathBuf, String>> {
     let mut files = Vec::new();
     for path in listed {
         if !path.is_dir() {
-            files.push(path.clone());
+            files.push(Ok(path.clone()));
             continue;
         }
         match std::fs::read_dir(path) {
@@ -262,21 +275,13 @@ fn scan(listed: &[PathBuf]) -> Vec<(PathBuf, Keytab)> {
                 // Kubernetes keeps the real files of a volume in directories whose names begin with two dots.
                 let mut found: Vec<PathBuf> = entries.filter(|path| path.is_file() && !is_hidden(path)).collect();
                 found.sort();
-                files.extend(found);
+                files.extend(found.into_iter().map(Ok));
             }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), error = %error, "A directory of keytabs cannot be read")
-            }
+            Err(error) => files.push(Err(format!("failed to look into {}: {error}", path.display()))),
         }
     }
-    let read = files.into_iter().take(MAX_FILES).filter_map(|path| match Keytab::read(&path) {
-        Ok(keytab) => Some((path, keytab)),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), error = %chain(&error), "A keytab cannot be used");
-            None
-        }
-    });
-    read.collect()
+    files.truncate(MAX_FILES);
+    files
 }
 
 fn is_hidden(path: &Path) -> bool {
@@ -316,7 +321,7 @@ fn domain_realm(configuration: &Configuration, domain: &str) -> Option<String> {
 }
 
 /// What MIT's programs use when nobody says otherwise.
-fn default_cache() -> String {
+pub(crate) fn default_cache() -> String {
     let named = std::env::var("KRB5CCNAME").ok().filter(|name| !name.is_empty());
     named.unwrap_or_else(|| format!("FILE:/tmp/krb5cc_{}", rustix::process::geteuid().as_raw()))
 }

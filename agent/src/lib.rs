@@ -7,6 +7,7 @@ mod admission;
 pub mod app;
 pub mod cli;
 pub mod config;
+mod doctor;
 mod enrol;
 mod failure;
 mod kerberos;

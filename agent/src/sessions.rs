@@ -18,6 +18,7 @@ use lictor_proto::v1::{
     MessageEncryption, Scheme, SealedSecret, ShellSettings, Target as WireTarget,
 };
 use lictor_winrm::Error as WinrmError;
+use lictor_winrm::auth::kerberos::TicketSource;
 use lictor_winrm::pool::{Lease, Pool, Trial};
 use lictor_winrm::probe::{Report, Rung};
 use lictor_winrm::target::{
@@ -403,6 +404,11 @@ impl Sessions {
     pub(crate) async fn close(&self, deadline: Instant) -> usize {
         self.pool.close(deadline).await
     }
+}
+
+/// Tickets of `identity` for somebody who is no task.
+pub(crate) fn ticket_source(kerberos: lictor_kerberos::Kerberos, identity: Identity) -> Arc<dyn TicketSource> {
+    Arc::new(Tickets { kerberos, identity, trace: Trace::off(), metrics: Arc::new(Metrics::default()) })
 }
 
 fn properties(shell: ShellSettings) -> Result<ShellProperties, PlanError> {

@@ -41,6 +41,38 @@ pub(crate) fn read(name: &str, known: Option<&Stamp>) -> Result<Option<(CCache, 
     decode(&bytes).map(|cache| Some((cache, stamp))).map_err(|why| catalogue::cache_unreadable(name, false, &why))
 }
 
+/// What a cache holds, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// The file.
+    pub path: PathBuf,
+    /// Whose tickets.
+    pub principal: String,
+    /// How many.
+    pub tickets: usize,
+    /// When the ticket-granting ticket ends, and until when it can be renewed, in seconds since 1970; none when there is none.
+    pub granting: Option<(u32, u32)>,
+}
+
+/// Says what the cache of this name holds. Blocks.
+///
+/// # Errors
+/// When it cannot be read.
+#[doc(hidden)]
+pub fn contents(name: &str) -> Result<Contents, Error> {
+    let Some((cache, stamp)) = read(name, None)? else {
+        return Err(catalogue::cache_unreadable(name, true, "it is not there"));
+    };
+    let real = || cache.entries.iter().filter(|entry| !entry.is_config() && !entry.is_removed());
+    let granting = real().filter(|entry| entry.server.components.first().is_some_and(|first| first == "krbtgt"));
+    Ok(Contents {
+        path: stamp.path,
+        principal: cache.principal.to_string(),
+        tickets: real().count(),
+        granting: granting.map(|entry| (entry.endtime, entry.renew_till)).max(),
+    })
+}
+
 /// Reads the bytes of a cache file.
 ///
 /// # Errors

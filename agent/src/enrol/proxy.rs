@@ -159,12 +159,12 @@ impl Way {
     }
 
     /// Whether a connection to `host` goes through the proxy.
-    pub(super) fn serves(&self, host: &str, port: u16) -> bool {
+    pub(crate) fn serves(&self, host: &str, port: u16) -> bool {
         self.proxy.serves(host, port)
     }
 
     /// Where the proxy is, for people.
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         self.proxy.address.authority()
     }
 

@@ -45,6 +45,16 @@ impl Store {
         Ok(Self { path: state_dir.join("identity.json") })
     }
 
+    /// The same for somebody who only looks: nothing is made, and no right is taken away.
+    pub(crate) fn look(state_dir: &Path) -> Self {
+        Self { path: state_dir.join("identity.json") }
+    }
+
+    /// The identity's file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The stored identity, if there is one.
     pub(crate) fn load(&self) -> Result<Option<Identity>, EnrolError> {
         let mut text = Zeroizing::new(String::new());

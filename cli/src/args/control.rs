@@ -134,7 +134,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long, help_heading = "What to do")]
     pub(crate) posture: bool,
     /// With --posture: look only at what WS-Management tells, and run no script for the rest.
-    #[arg(long, requires = "posture", help_heading = "What to do")]
+    #[arg(long, requires = "posture", conflicts_with_all = ["test", "diagnose"], help_heading = "What to do")]
     pub(crate) without_script: bool,
     /// Standard input of the command: a file, or `-` for our own. At most 5 MiB.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["script", "looks"], help_heading = "What to do")]

@@ -4,11 +4,13 @@
 
 mod access;
 mod admission;
+mod agent_doctor;
 mod backup;
 mod batches;
 mod deaths;
 mod direct;
 mod disks;
+mod doctor;
 mod exchanges;
 mod first_light;
 mod hostile;

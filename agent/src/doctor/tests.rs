@@ -1,0 +1,102 @@
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use lictor_proto::sealing::SealingKey;
+
+use super::report::{Book, Output};
+use super::{advice, size, span, state};
+use crate::enrol::{Identity, PrivateKeyPem, Store, TokenSource};
+
+fn no_token() -> TokenSource {
+    TokenSource { value: None, file: None }
+}
+
+fn saved(directory: &Path, issued: SystemTime, not_after: SystemTime) {
+    let identity = Identity {
+        agent_id: "agent-7".into(),
+        certificate_pem: "certificate".into(),
+        private_key_pem: PrivateKeyPem::new("marker-secret".into()),
+        sealing_key: SealingKey::generate(),
+        ca_pem: "ca".into(),
+        issued,
+        not_after,
+    };
+    Store::open(directory).unwrap().save(&identity).unwrap();
+}
+
+/// What is found about the identity in `directory` at `now`, as lines of `check outcome code`.
+fn found(directory: &Path, tokens: &TokenSource, now: SystemTime) -> Vec<String> {
+    let mut book = Book::new(Output::Json);
+    state::identity(directory, tokens, now, &mut book);
+    let found = book.found();
+    assert!(!found.join("\n").contains("marker-secret"));
+    found
+}
+
+#[test]
+fn the_ages_of_a_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+    let ages = |issued: SystemTime, not_after: SystemTime| {
+        saved(directory.path(), issued, not_after);
+        found(directory.path(), &no_token(), now)
+    };
+    let good = ["identity passed", "certificate passed", "clock passed"];
+    assert_eq!(ages(now - day, now + 29 * day), good);
+    let late = ["identity passed", "certificate warning agent.certificate_due", "clock passed"];
+    assert_eq!(ages(now - 25 * day, now + 5 * day), late);
+    let ended = ["identity passed", "certificate failed agent.certificate_ended", "clock passed"];
+    assert_eq!(ages(now - 31 * day, now - day), ended);
+    let ahead = ["identity passed", "certificate passed", "clock failed agent.clock"];
+    assert_eq!(ages(now + day, now + 31 * day), ahead);
+}
+
+#[test]
+fn an_identity_that_is_missing_damaged_or_open_is_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    assert_eq!(found(directory.path(), &no_token(), now), ["identity failed agent.not_enrolled"]);
+    let file = directory.path().join("token");
+    let tokens = TokenSource { value: None, file: Some(file.clone()) };
+    assert_eq!(found(directory.path(), &tokens, now), ["identity failed agent.join_token"]);
+    std::fs::write(&file, "no token").unwrap();
+    assert_eq!(found(directory.path(), &tokens, now), ["identity failed agent.join_token"]);
+    let identity = directory.path().join("identity.json");
+    std::fs::write(&identity, "{").unwrap();
+    assert_eq!(found(directory.path(), &no_token(), now), ["identity failed agent.identity"]);
+    std::fs::remove_file(&identity).unwrap();
+    saved(directory.path(), now, now + Duration::from_secs(86_400));
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(&identity, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(found(directory.path(), &no_token(), now).first().unwrap(), "identity warning agent.state_open");
+}
+
+#[test]
+fn the_holder_of_the_journal_is_read_from_the_kernels_list() {
+    let locks = "1: POSIX  ADVISORY  READ 812 08:01:41 128 128\n2: FLOCK  ADVISORY  WRITE 4711 fd:00:1234 0 EOF\n\
+                 2: -> FLOCK  ADVISORY  WRITE 99 fd:00:77 0 EOF\n3: FLOCK  ADVISORY  WRITE 0 00:2b:555 0 EOF\nnonsense\n";
+    assert_eq!(state::holder(locks, 1234), Some(Some(4711)));
+    // Of another process namespace.
+    assert_eq!(state::holder(locks, 555), Some(None));
+    // Who waits for a lock does not hold it.
+    assert_eq!(state::holder(locks, 77), None);
+    assert_eq!(state::holder("", 1234), None);
+}
+
+#[test]
+fn sizes_and_spans_are_for_people() {
+    assert_eq!([5, 2048, 3 << 20, 3 << 30].map(size), ["5 bytes", "2 KiB", "3 MiB", "3.0 GiB"]);
+    assert_eq!([119, 600, 7200, 864_000].map(span), ["119 s", "10 min", "2 h", "10 days"]);
+}
+
+#[test]
+fn advice_is_complete_and_its_codes_are_stable() {
+    let mut codes = std::collections::BTreeSet::new();
+    for row in advice::ALL {
+        let (area, name) = row.code.split_once('.').unwrap();
+        let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        assert!(word(area) && word(name), "{}", row.code);
+        assert!(row.cause.ends_with('.') && row.remedy.ends_with('.'), "{}", row.code);
+        assert!(codes.insert(row.code), "{} is there twice", row.code);
+    }
+}
