@@ -4,6 +4,8 @@
 //! retries: whether something may be repeated is for the pool and the probe, which call this, to say. The shell may outlive
 //! its connection, and the connection its shell.
 
+mod configuration;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +21,7 @@ use crate::fault::{Fault, Meaning, Operation};
 use crate::shell::Turn;
 use crate::soap::{SoapError, Unsendable};
 use crate::target::Target;
-use crate::wsman::{CommandRef, ListedShell, Requests, Response, Signal, parse};
+use crate::wsman::{CommandRef, ListedShell, Listing, Requests, Response, Signal, parse};
 
 /// Answers that a listing of shells may take.
 const MAX_PAGES: usize = 8;
@@ -222,7 +224,7 @@ impl Session {
     pub(crate) async fn list_shells(&mut self, deadline: Instant) -> Result<Vec<ListedShell>, Error> {
         let mut shells = Vec::new();
         let mut id = new_id();
-        let mut envelope = self.requests.list_shells(id).map_err(|error| unsendable(Stage::Close, error))?;
+        let mut envelope = self.requests.list(id, Listing::Shells).map_err(|error| unsendable(Stage::Close, error))?;
         for _ in 0..MAX_PAGES {
             let listed = match self.call(Stage::Close, id, envelope, self.wait(deadline)).await? {
                 Response::Listed(listed) => listed,
@@ -232,7 +234,10 @@ impl Session {
             shells.extend(listed.shells);
             let Some(context) = listed.more else { break };
             id = new_id();
-            envelope = self.requests.list_more_shells(id, &context).map_err(|error| unsendable(Stage::Close, error))?;
+            envelope = self
+                .requests
+                .list_more(id, Listing::Shells, &context)
+                .map_err(|error| unsendable(Stage::Close, error))?;
         }
         Ok(shells)
     }

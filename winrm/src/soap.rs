@@ -83,6 +83,8 @@ pub enum Ns {
     WsmanFault,
     /// WMI errors.
     WmiError,
+    /// Configuration of the service, its listeners, its shells: real hosts give each part a namespace of its own.
+    Config,
     /// Any other, or none.
     Other,
 }
@@ -99,7 +101,10 @@ impl Ns {
             uri::IDENTITY => Self::Identity,
             uri::WSMAN_FAULT => Self::WsmanFault,
             uri::WMI_ERROR => Self::WmiError,
-            _ => Self::Other,
+            uri => match uri.strip_prefix(uri::CONFIG) {
+                Some(part) if part.is_empty() || part.starts_with('/') => Self::Config,
+                _ => Self::Other,
+            },
         }
     }
 }
@@ -124,6 +129,10 @@ pub mod uri {
     pub const IDENTITY: &str = "http://schemas.dmtf.org/wbem/wsman/identity/1/wsmanidentity.xsd";
     /// Windows faults.
     pub const WSMAN_FAULT: &str = "http://schemas.microsoft.com/wbem/wsman/1/wsmanfault";
+    /// Configuration of the service ([MS-WSMV] 2.2.4.10). Its parts stand below it.
+    ///
+    /// [MS-WSMV]: https://learn.microsoft.com/en-us/openspecs/windows_protocols/ms-wsmv/
+    pub const CONFIG: &str = "http://schemas.microsoft.com/wbem/wsman/1/config";
     /// Of the prefix `xml`.
     pub const XML: &str = "http://www.w3.org/XML/1998/namespace";
     /// Of namespace declarations.

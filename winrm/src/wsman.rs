@@ -1,10 +1,11 @@
-//! The operations of WS-Management on remote shells ([MS-WSMV]): requests as bytes, answers as values.
+//! The operations of WS-Management on remote shells and on the service's configuration ([MS-WSMV]): requests as bytes, answers as values.
 //!
 //! Identifiers and times come from the caller; nothing here is random or reads a clock. Headers and element order follow
 //! [MS-WSMV] 2.2.4 and 3.1.4.1, whatever other orders hosts may accept. Called by the session layer.
 //!
 //! [MS-WSMV]: https://learn.microsoft.com/en-us/openspecs/windows_protocols/ms-wsmv/
 
+mod configuration;
 mod response;
 
 use std::time::Duration;
@@ -14,6 +15,9 @@ use uuid::Uuid;
 use crate::soap::{Unsendable, Writer, uri};
 use crate::target::ShellProperties;
 
+pub use configuration::{
+    Auth, CbtHardeningLevel, CertificateMapping, Client, Config, Listener, Ports, Service, Setting, Winrs,
+};
 pub use response::{Created, Identity, Listed, ListedShell, Received, Response, State, parse};
 
 /// Bytes of one request at most: MaxEnvelopeSizekb of the oldest hosts (150).
@@ -43,6 +47,27 @@ pub struct CommandRef<'a> {
     pub shell_id: &'a str,
     /// The command.
     pub command_id: Uuid,
+}
+
+/// What a host can be asked to enumerate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Listing {
+    /// The shells that the user may see ([MS-WSMV] 3.1.4.8.2).
+    Shells,
+    /// Where the service listens ([MS-WSMV] 3.1.4.1.29.5). For administrators.
+    Listeners,
+    /// Which client certificates stand for which accounts ([MS-WSMV] 3.1.4.1.29.3). For administrators.
+    CertificateMappings,
+}
+
+impl Listing {
+    fn resource(self) -> &'static str {
+        match self {
+            Self::Shells => uri::SHELL,
+            Self::Listeners => "http://schemas.microsoft.com/wbem/wsman/1/config/listener",
+            Self::CertificateMappings => "http://schemas.microsoft.com/wbem/wsman/1/config/service/certmapping",
+        }
+    }
 }
 
 /// Signals ([MS-WSMV] 2.2.4.38).
@@ -221,12 +246,23 @@ impl Requests {
         Ok(writer.finish())
     }
 
-    /// wsen:Enumerate of the shells that the user may see ([MS-WSMV] 3.1.4.4), in one answer when they fit into it.
+    /// wst:Get of the service's configuration ([MS-WSMV] 3.1.4.1.29). Hosts tell it to administrators only.
     ///
     /// # Errors
     /// [`Unsendable`] when the endpoint holds a character that XML does not have.
-    pub fn list_shells(&self, message_id: Uuid) -> Result<Vec<u8>, Unsendable> {
-        let mut writer = self.start_on(1536, uri::SHELL, action::ENUMERATE, message_id, self.operation_timeout)?;
+    pub fn configuration(&self, message_id: Uuid) -> Result<Vec<u8>, Unsendable> {
+        let mut writer = self.start_on(1536, uri::CONFIG, action::GET, message_id, self.operation_timeout)?;
+        writer.markup("</s:Header><s:Body/></s:Envelope>");
+        Ok(writer.finish())
+    }
+
+    /// wsen:Enumerate ([MS-WSMV] 3.1.4.8), in one answer when everything fits into it.
+    ///
+    /// # Errors
+    /// [`Unsendable`] when the endpoint holds a character that XML does not have.
+    pub fn list(&self, message_id: Uuid, listing: Listing) -> Result<Vec<u8>, Unsendable> {
+        let mut writer =
+            self.start_on(1536, listing.resource(), action::ENUMERATE, message_id, self.operation_timeout)?;
         writer.plain(format_args!(
             "</s:Header><s:Body><wsen:Enumerate xmlns:wsen=\"{}\"><wsman:OptimizeEnumeration/>\
              <wsman:MaxElements>{MAX_LISTED}</wsman:MaxElements></wsen:Enumerate></s:Body></s:Envelope>",
@@ -239,8 +275,8 @@ impl Requests {
     ///
     /// # Errors
     /// [`Unsendable`] when `context` holds a character that XML does not have.
-    pub fn list_more_shells(&self, message_id: Uuid, context: &str) -> Result<Vec<u8>, Unsendable> {
-        let mut writer = self.start_on(1536, uri::SHELL, action::PULL, message_id, self.operation_timeout)?;
+    pub fn list_more(&self, message_id: Uuid, listing: Listing, context: &str) -> Result<Vec<u8>, Unsendable> {
+        let mut writer = self.start_on(1536, listing.resource(), action::PULL, message_id, self.operation_timeout)?;
         writer.plain(format_args!(
             "</s:Header><s:Body><wsen:Pull xmlns:wsen=\"{}\"><wsen:EnumerationContext>",
             uri::ENUMERATION
@@ -305,7 +341,7 @@ impl Requests {
 
 /// Resource of the cmd shell.
 const SHELL_CMD: &str = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell/cmd";
-/// Shells that one answer may list. MaxShellsPerUser is far below.
+/// Items that one answer may list. MaxShellsPerUser is far below, and so are the listeners of any host.
 const MAX_LISTED: usize = 1000;
 
 /// More than a Send without data takes, the URL apart; a test measures it.
@@ -327,6 +363,7 @@ fn duration(writer: &mut Writer, duration: Duration) {
 mod action {
     pub(super) const CREATE: &str = "http://schemas.xmlsoap.org/ws/2004/09/transfer/Create";
     pub(super) const DELETE: &str = "http://schemas.xmlsoap.org/ws/2004/09/transfer/Delete";
+    pub(super) const GET: &str = "http://schemas.xmlsoap.org/ws/2004/09/transfer/Get";
     pub(super) const ENUMERATE: &str = "http://schemas.xmlsoap.org/ws/2004/09/enumeration/Enumerate";
     pub(super) const PULL: &str = "http://schemas.xmlsoap.org/ws/2004/09/enumeration/Pull";
     pub(super) const COMMAND: &str = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell/Command";

@@ -17,7 +17,7 @@ use lictor_winrm::fault::{Class, Meaning, Operation};
 use lictor_winrm::shell::OutputStream;
 use lictor_winrm::soap::{Element, Reader, SoapError};
 use lictor_winrm::target::ShellProperties;
-use lictor_winrm::wsman::{CommandRef, Requests, Response, Signal, State, parse};
+use lictor_winrm::wsman::{CbtHardeningLevel, CommandRef, Requests, Response, Setting, Signal, State, parse};
 use uuid::Uuid;
 
 #[derive(serde::Deserialize)]
@@ -98,7 +98,25 @@ fn every_response_parses_to_what_was_asked_for() {
                     }
                     assert!(fault.name().is_some() && !fault.reason.is_empty(), "{context}");
                 }
-                ("Get", Response::Other(_)) => {}
+                ("Get", Response::Configured(config)) => {
+                    // No line of what the host told is lost on the way.
+                    let on = |setting: &Option<Setting<bool>>| setting.as_ref().map(|setting| setting.value);
+                    assert_eq!(config.max_envelope_size_kb.map(|setting| setting.value), Some(500), "{context}");
+                    assert_eq!(config.winrs.max_shells_per_user.map(|setting| setting.value), Some(2_147_483_647));
+                    assert_eq!(config.client.trusted_hosts.map(|setting| setting.value), Some(String::new()));
+                    let service = config.service;
+                    let sddl = "O:NSG:BAD:P(A;;GA;;;BA)(A;;GR;;;IU)S:P(AU;FA;GA;;;WD)(AU;SA;GXGW;;;WD)";
+                    assert_eq!(service.root_sddl.map(|setting| setting.value).as_deref(), Some(sddl));
+                    assert_eq!(on(&service.allow_unencrypted), Some(false));
+                    assert_eq!((on(&service.auth.basic), on(&service.auth.certificate)), (Some(true), Some(false)));
+                    assert_eq!((on(&service.auth.credssp), on(&service.auth.digest)), (Some(true), None));
+                    let level = service.auth.cbt_hardening_level.map(|setting| setting.value);
+                    assert_eq!(level, Some(CbtHardeningLevel::Relaxed));
+                    assert_eq!(service.ipv4_filter.map(|setting| setting.value).as_deref(), Some("*"));
+                    assert_eq!(on(&service.compatibility_https_listener), Some(false));
+                    assert_eq!(on(&service.allow_remote_access), Some(true));
+                    assert_eq!(service.default_ports.https.map(|setting| setting.value), Some(5986));
+                }
                 (action, response) => panic!("{action} was answered by {response:?}: {context}"),
             }
             // The same answer to another request is not believed.

@@ -70,7 +70,10 @@ fn bounded(response: &Response, length: usize) {
                 shell.name.iter().for_each(|name| text(name));
             }
             assert!(listed.more.as_ref().is_none_or(|more| more.len() <= length), "a context longer than the message");
+            assert!(listed.listeners.len() + listed.mappings.len() <= length, "more items than bytes");
         }
+        // What holds of configurations is said by an oracle of their own.
+        Response::Configured(_) => {}
         Response::Fault(fault) => {
             text(&fault.reason);
             for shown in [&fault.subcode, &fault.machine, &fault.detail_uri].into_iter().flatten() {

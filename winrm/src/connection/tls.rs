@@ -5,7 +5,9 @@
 use std::fmt;
 use std::pin::Pin;
 
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
 use openssl::ssl::{SslConnector, SslMethod, SslMode, SslRef, SslVerifyMode, SslVersion};
 use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::{X509, X509NameRef, X509VerifyResult};
@@ -30,6 +32,14 @@ pub struct TlsInfo {
     pub issuer: String,
     /// When it ends.
     pub not_after: String,
+    /// The same, in seconds since 1970.
+    pub not_after_unix: i64,
+    /// SHA-1 of the certificate in upper-case hexadecimal digits, as Windows names certificates.
+    pub thumbprint: String,
+    /// It was issued by whom it names, as certificates are that somebody made for himself.
+    pub self_issued: bool,
+    /// It leads to an authority that is trusted here. Always so when the check was not skipped.
+    pub trusted: bool,
     /// What a check would have said, when it was skipped by request: nothing when it was made.
     pub unchecked: Option<String>,
 }
@@ -127,11 +137,20 @@ fn info(ssl: &SslRef, unchecked: bool) -> Option<TlsInfo> {
         subject: name(certificate.subject_name()),
         issuer: name(certificate.issuer_name()),
         not_after: certificate.not_after().to_string(),
+        not_after_unix: unix_time(certificate.not_after())?,
+        thumbprint: certificate.digest(MessageDigest::sha1()).ok()?.iter().map(|byte| format!("{byte:02X}")).collect(),
+        self_issued: certificate.issued(&certificate) == X509VerifyResult::OK,
+        trusted: ssl.verify_result() == X509VerifyResult::OK,
         unchecked: unchecked.then(|| match ssl.verify_result() {
             X509VerifyResult::OK => "its issuer is trusted, its name was not compared".to_owned(),
             verdict => verdict.error_string().to_owned(),
         }),
     })
+}
+
+fn unix_time(time: &Asn1TimeRef) -> Option<i64> {
+    let difference = Asn1Time::from_unix(0).and_then(|epoch| epoch.diff(time)).ok()?;
+    Some(i64::from(difference.days) * 24 * 60 * 60 + i64::from(difference.secs))
 }
 
 /// `CN=host, O=Example`. The text is the peer's: bounded, and control characters replaced.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::configuration::{CertificateMapping, Config, Listener};
 use crate::fault::{Fault, Role, parse_code};
 use crate::shell::OutputStream;
 use crate::soap::{Element, Ns, Reader, SoapError};
@@ -24,6 +25,8 @@ pub enum Response {
     Signalled,
     /// wsen:EnumerateResponse or wsen:PullResponse.
     Listed(Listed),
+    /// cfg:Config, as wst:GetResponse has it.
+    Configured(Box<Config>),
     /// An empty body, as wst:DeleteResponse has it.
     Empty,
     /// s:Fault.
@@ -44,6 +47,7 @@ impl Response {
             Self::Received(_) => "ReceiveResponse",
             Self::Signalled => "SignalResponse",
             Self::Listed(_) => "a listing",
+            Self::Configured(_) => "a configuration",
             Self::Empty => "an empty body",
             Self::Fault(_) => "a fault",
             Self::Other(name) => name,
@@ -67,11 +71,15 @@ pub struct Created {
     pub shell_id: String,
 }
 
-/// What Enumerate or Pull tells of shells.
+/// What Enumerate or Pull tells. An answer holds what was asked for; the rest is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listed {
     /// Shells of this answer.
     pub shells: Vec<ListedShell>,
+    /// Listeners of this answer.
+    pub listeners: Vec<Listener>,
+    /// Mappings of client certificates of this answer.
+    pub mappings: Vec<CertificateMapping>,
     /// To ask for more with; nothing when this was all.
     pub more: Option<String>,
 }
@@ -170,6 +178,7 @@ fn read_body(reader: &mut Reader<'_>, body: &Element<'_>) -> Result<Response, So
         (Ns::Shell, "ReceiveResponse") => Response::Received(read_received(reader, &content)?),
         (Ns::Shell, "SignalResponse") => Response::Signalled,
         (Ns::Enumeration, "EnumerateResponse" | "PullResponse") => Response::Listed(read_listed(reader, &content)?),
+        (Ns::Config, "Config") => Response::Configured(Box::new(Config::read(reader, &content)?)),
         (_, local) => Response::Other(clip(local)),
     };
     // The rest: Create is followed by the shell's properties, which are not needed. It must be well-formed all the same.
@@ -209,9 +218,12 @@ fn read_listed(reader: &mut Reader<'_>, parent: &Element<'_>) -> Result<Listed, 
     let mut ended = false;
     while let Some(child) = reader.child(parent)? {
         if child.is(Ns::Wsman, "Items") || child.is(Ns::Enumeration, "Items") {
-            while let Some(shell) = reader.find(&child, Ns::Shell, "Shell")? {
-                if let Some(shell) = read_listed_shell(reader, &shell)? {
-                    listed.shells.push(shell);
+            while let Some(item) = reader.child(&child)? {
+                match (item.ns(), item.local()) {
+                    (Ns::Shell, "Shell") => listed.shells.extend(read_listed_shell(reader, &item)?),
+                    (Ns::Config, "Listener") => listed.listeners.push(Listener::read(reader, &item)?),
+                    (Ns::Config, "CertMapping") => listed.mappings.push(CertificateMapping::read(reader, &item)?),
+                    _ => {}
                 }
             }
         } else if child.is(Ns::Enumeration, "EnumerationContext") {
@@ -367,7 +379,7 @@ fn identifier(text: &str) -> Result<String, SoapError> {
 }
 
 /// Foreign text for people: on one line, bounded, and without characters that steer terminals.
-fn clip(text: &str) -> String {
+pub(super) fn clip(text: &str) -> String {
     const MOST: usize = 2000;
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ").replace(char::is_control, "\u{fffd}");
     match text.char_indices().nth(MOST) {

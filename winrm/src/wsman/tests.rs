@@ -256,22 +256,25 @@ fn listings_of_shells_come_in_one_answer_or_in_many() {
         "<n:EnumerateResponse><w:Items>{one}{two}</w:Items><n:EnumerationContext>left over</n:EnumerationContext><w:EndOfSequence/>\
          </n:EnumerateResponse>"
     ));
-    assert_eq!(whole, Listed { shells: vec![shell("A", "first"), shell("B", "second")], more: None });
+    assert_eq!(whole, Listed { shells: vec![shell("A", "first"), shell("B", "second")], ..Listed::default() });
     let part = listing(&format!(
         "<n:EnumerateResponse><n:EnumerationContext>uuid:7</n:EnumerationContext><w:Items>{one}</w:Items></n:EnumerateResponse>"
     ));
-    assert_eq!(part, Listed { shells: vec![shell("A", "first")], more: Some("uuid:7".to_owned()) });
+    assert_eq!(
+        part,
+        Listed { shells: vec![shell("A", "first")], more: Some("uuid:7".to_owned()), ..Listed::default() }
+    );
     let rest = listing(
         "<n:PullResponse><n:Items><rsp:Shell><rsp:ShellId>C</rsp:ShellId></rsp:Shell></n:Items><n:EndOfSequence/></n:PullResponse>",
     );
-    assert_eq!(rest, Listed { shells: vec![shell("C", "")], more: None });
+    assert_eq!(rest, Listed { shells: vec![shell("C", "")], ..Listed::default() });
     assert_eq!(listing("<n:PullResponse><n:EndOfSequence/></n:PullResponse>"), Listed::default());
 
-    let request = text(requests().list_shells(MESSAGE).unwrap());
+    let request = text(requests().list(MESSAGE, Listing::Shells).unwrap());
     assert!(
         request.contains("windows/shell</wsman:ResourceURI>") && request.contains("<wsman:OptimizeEnumeration/>"),
         "{request}"
     );
-    let request = text(requests().list_more_shells(MESSAGE, "uuid:7").unwrap());
+    let request = text(requests().list_more(MESSAGE, Listing::Shells, "uuid:7").unwrap());
     assert!(request.contains("<wsen:EnumerationContext>uuid:7</wsen:EnumerationContext>"), "{request}");
 }

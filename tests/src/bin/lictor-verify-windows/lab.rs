@@ -16,7 +16,7 @@ use lictor_winrm::error::Error;
 use lictor_winrm::fault::{Meaning, Operation};
 use lictor_winrm::shell::OutputStream;
 use lictor_winrm::target::ShellProperties;
-use lictor_winrm::wsman::{self, CommandRef, Requests, Response, Signal, State};
+use lictor_winrm::wsman::{self, CommandRef, Listing, Requests, Response, Signal, State};
 use uuid::Uuid;
 
 use crate::envelope::Custom;
@@ -184,7 +184,7 @@ impl Lab {
     /// The host's list of this user's shells.
     pub(crate) async fn list(&self, line: &mut Line) -> Result<Reply> {
         let id = Uuid::new_v4();
-        line.ask(self, id, self.requests.list_shells(id)?, OPERATION).await
+        line.ask(self, id, self.requests.list(id, Listing::Shells)?, OPERATION).await
     }
 
     /// Deletes what checks have left.
