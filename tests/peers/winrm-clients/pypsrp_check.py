@@ -1,5 +1,7 @@
 """pypsrp's WinRS shell against a WinRM host."""
 
+import xml.etree.ElementTree as ET
+
 from pypsrp.exceptions import AuthenticationError, WSManFaultError
 from pypsrp.shell import Process, SignalCode, WinRS
 from pypsrp.wsman import WSMan
@@ -114,6 +116,29 @@ def unknown_command_id():
     raise AssertionError("no fault")
 
 
+def configuration():
+    """What pypsrp reads of winrm/config, and what it can enumerate."""
+    config = "http://schemas.microsoft.com/wbem/wsman/1/config"
+    with connection() as wsman:
+        answer = wsman.get(config, None)
+        settings = {element.tag: element.text for element in answer.iter()}
+        checks.equal(settings[f"{{{config}}}MaxEnvelopeSizekb"], "500")
+        checks.equal(settings[f"{{{config}}}AllowUnencrypted"], "false")
+        checks.equal(answer.find(f".//{{{config}}}Service/{{{config}}}RootSDDL").text.startswith("O:NSG:BAD:P"), True)
+        # What it does by itself with the answer.
+        wsman.update_max_payload_size()
+        checks.equal(wsman.max_envelope_size, 500 * 1024)
+        body = ET.Element("{http://schemas.xmlsoap.org/ws/2004/09/enumeration}Enumerate")
+        ET.SubElement(body, "{http://schemas.dmtf.org/wbem/wsman/1/wsman.xsd}OptimizeEnumeration")
+        ET.SubElement(body, "{http://schemas.dmtf.org/wbem/wsman/1/wsman.xsd}MaxElements").text = "100"
+        listed = wsman.enumerate(f"{config}/listener", body)
+        listeners = list(listed.iter(f"{{{config}/listener}}Listener"))
+        checks.equal(len(listeners), 1)
+        told = {element.tag.split("}")[1]: element.text for element in listeners[0]}
+        checks.equal((told["Transport"], told["Port"]), (arguments.scheme.upper(), str(arguments.port)))
+        checks.equal((told["Enabled"], told["ListeningOn"]), ("true", "127.0.0.1"))
+
+
 def wrong_password():
     try:
         with connection(password="certainly wrong") as wsman, WinRS(wsman):
@@ -137,6 +162,7 @@ for check in [
     several_commands_in_one_shell,
     interruption,
     unknown_command_id,
+    configuration,
     wrong_password,
 ]:
     results.run(check.__name__, check)

@@ -20,10 +20,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::conditions::{Lasting, OrderedFault, QuotaChange, Service, Slow};
+use crate::configuration::Configuration;
 use crate::fault::Style;
 use crate::host::Host;
 use crate::lines::{Cut, DropAt, Expiry};
 use crate::options::Quotas;
+use crate::programs::CannedScript;
 use crate::server::accept;
 
 /// Something that happens to a host because a test wants it. As JSON `{"advance": "120s"}`, `{"reboot": {"refuse": "30s"}}`,
@@ -53,6 +55,10 @@ pub enum Order {
     Fault(OrderedFault),
     /// How all faults are written from now on.
     FaultStyle(Style),
+    /// What the configuration tells from now on, in place of what was ordered before.
+    Configure(Configuration),
+    /// What PowerShell says to a script that it cannot run here, from now on.
+    Script(CannedScript),
 }
 
 /// How a machine restarts.
@@ -93,7 +99,7 @@ pub struct Condition {
 pub(crate) const IDLE: Duration = Duration::from_secs(120);
 /// How long the listener may take to do as the conditions say: it only has to be polled.
 const SETTLED: Duration = Duration::from_secs(10);
-const MAX_ORDER: usize = 64 * 1024;
+const MAX_ORDER: usize = 1024 * 1024;
 /// Half a request on the control interface waits this long for its other half.
 const HALF_A_REQUEST: Duration = Duration::from_secs(30);
 
@@ -119,6 +125,8 @@ impl Host {
             Order::Quotas(change) => self.conditions.change_quotas(change),
             Order::Fault(fault) => self.conditions.order_fault(fault),
             Order::FaultStyle(style) => self.conditions.set_style(style),
+            Order::Configure(configuration) => self.configure(configuration),
+            Order::Script(script) => self.machine.can(script),
         }
         self.settle().await;
     }

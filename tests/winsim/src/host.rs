@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::conditions::Conditions;
+use crate::configuration::{CONFIG, Configuration, LISTENER, MAPPING};
 use crate::envelope::{self, Operation, Request};
 use crate::fault::Fault;
 use crate::keys::Keys;
@@ -23,6 +24,7 @@ use crate::statistics::{Recorder, Statistics};
 
 mod checks;
 mod commands;
+mod configuration;
 mod listing;
 mod shell;
 mod shells;
@@ -32,7 +34,6 @@ use self::shell::Shell;
 
 const SHELL: &str = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell";
 const SHELL_CMD: &str = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell/cmd";
-const CONFIG: &str = "http://schemas.microsoft.com/wbem/wsman/1/config";
 /// The IdleTimeOut of a shell that asks for none.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(7200);
 
@@ -47,7 +48,8 @@ pub(crate) struct Host {
     pub(crate) keys: Option<Keys>,
     /// Whether the listener listens, once there is one.
     pub(crate) listening: watch::Sender<Option<bool>>,
-    machine: Arc<Machine>,
+    pub(crate) machine: Arc<Machine>,
+    configuration: Mutex<Configuration>,
     state: Mutex<State>,
 }
 
@@ -96,6 +98,7 @@ impl Host {
         let clock = Clock::default();
         let lines = Arc::new(Lines::new(clock.clone()));
         let conditions = Conditions::new(&options, clock.now());
+        let configuration = Mutex::new(options.configuration.clone());
         let keys = options.kerberos.as_ref().map(|kerberos| Keys::new(&kerberos.keytab));
         Self {
             options,
@@ -106,6 +109,7 @@ impl Host {
             keys,
             listening: watch::Sender::new(None),
             machine,
+            configuration,
             state: Mutex::default(),
         }
     }
@@ -124,10 +128,12 @@ impl Host {
             return Err(fault);
         }
         let body = match (request.resource.as_str(), request.operation) {
-            (CONFIG, Operation::Get) => self.config(),
-            (SHELL, Operation::Enumerate) => self.enumerate(request, caller)?,
-            (SHELL, Operation::Pull) => self.pull(request, caller)?,
-            (SHELL, Operation::Release) => self.release(request, caller)?,
+            (CONFIG | LISTENER | MAPPING, _) if self.is_standard(caller) => return Err(Fault::access_denied()),
+            (CONFIG, Operation::Get) => self.config(request)?,
+            (LISTENER, Operation::Get) => self.listener(request)?,
+            (SHELL | LISTENER | MAPPING, Operation::Enumerate) => self.enumerate(request, caller)?,
+            (SHELL | LISTENER | MAPPING, Operation::Pull) => self.pull(request, caller)?,
+            (SHELL | LISTENER | MAPPING, Operation::Release) => self.release(request, caller)?,
             (SHELL_CMD, Operation::Create) => self.create(request, caller)?,
             (SHELL_CMD | SHELL, Operation::Get) => self.get(request, caller)?,
             (SHELL_CMD | SHELL, Operation::Delete) => self.delete(request, caller)?,
@@ -135,7 +141,7 @@ impl Host {
             (SHELL_CMD | SHELL, Operation::Send) => self.send(request, caller).await?,
             (SHELL_CMD | SHELL, Operation::Receive) => self.receive(request, caller).await?,
             (SHELL_CMD | SHELL, Operation::Signal) => self.signal(request, caller)?,
-            (SHELL_CMD | SHELL | CONFIG, _) => {
+            (SHELL_CMD | SHELL | CONFIG | LISTENER | MAPPING, _) => {
                 return Err(self.against(request, Fault::action_not_supported(), "wrong resource"));
             }
             _ => return Err(Fault::resource_not_found(&request.resource)),

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use winsim::{ChannelBindings, Form, Kerberos, Logon, Numbering, Options, Order, Scheme, Style, Tls, User, Winsim};
+use winsim::{
+    ChannelBindings, Configuration, Form, Kerberos, Logon, Numbering, Options, Order, Scheme, Style, Tls, User, Winsim,
+};
 
 /// A simulated Windows host that speaks WinRM, for tests and demonstrations.
 ///
@@ -97,6 +99,9 @@ struct Arguments {
     /// An account that can log on but may not use WinRM (fault 5). May be repeated
     #[arg(long, value_name = "NAME")]
     deny_user: Vec<String>,
+    /// An account that is no administrator: it may use shells, but not read the configuration (fault 5). May be repeated
+    #[arg(long, value_name = "NAME")]
+    standard_user: Vec<String>,
     /// An order that is carried out at the start, see below. May be repeated
     #[arg(long, value_name = "JSON", value_parser = order)]
     order: Vec<Order>,
@@ -126,6 +131,10 @@ Orders, to --order or as POST /control on the administration address; GET /contr
   {\"fault\": {\"operation\": \"Command\", \"code\": 2150859174, \"times\": 1, \"done\": false,
              \"style\": {\"form\": \"wsman-fault\"|\"wmi-error\", \"signed\": false}}}   instead of an answer
   {\"fault-style\": {\"form\": \"wmi-error\", \"signed\": true}}   of all faults
+  {\"configure\": {\"settings\": {\"Service/Auth/Basic\": \"true\"}, \"omitted\": [...], \"by_policy\": [...],
+                 \"listeners\": [{\"address\": \"*\", \"transport\": \"HTTP\", \"port\": 5985, ...}], \"mappings\": [...]}}
+                           what winrm/config tells; the host behaves as its options say
+  {\"script\": {\"holds\": \"TEXT\", \"stdout\": \"...\", \"exit_code\": 0}}   said to PowerShell scripts that hold the text
 
 Programs that every shell knows:
   cmd builtins      echo, set, cd, type, ver, exit, rem; & && || | ( ) > >> < 2>&1 %NAME%
@@ -197,6 +206,8 @@ async fn run(arguments: Arguments) -> Result<()> {
         min_idle_timeout: Duration::from_secs(arguments.min_idle_timeout),
         done_alone: arguments.done_alone,
         denied_users: arguments.deny_user,
+        standard_users: arguments.standard_user,
+        configuration: Configuration::default(),
     })
     .await?;
     for order in arguments.order {

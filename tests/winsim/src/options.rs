@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::configuration::Configuration;
 use crate::fault::Style;
 
 /// Everything that [`Winsim::start`](crate::Winsim::start) needs to know.
@@ -58,6 +59,10 @@ pub struct Options {
     pub done_alone: bool,
     /// Accounts that can log on but may not use WinRM: every operation on shells is answered with fault 5.
     pub denied_users: Vec<String>,
+    /// Accounts that may use shells and are no administrators: reading the configuration is answered with fault 5.
+    pub standard_users: Vec<String>,
+    /// What the configuration tells otherwise than these options. Default nothing.
+    pub configuration: Configuration,
 }
 
 impl Default for Options {
@@ -85,6 +90,8 @@ impl Default for Options {
             min_idle_timeout: Duration::from_secs(60),
             done_alone: false,
             denied_users: Vec::new(),
+            standard_users: Vec::new(),
+            configuration: Configuration::default(),
         }
     }
 }

@@ -84,7 +84,7 @@ impl Winsim {
     ///
     /// # Errors
     /// [`StartError`] when an address or the certificate cannot be used.
-    pub async fn start(options: Options) -> Result<Handle, StartError> {
+    pub async fn start(mut options: Options) -> Result<Handle, StartError> {
         let tls = options.tls.as_ref().map(acceptor).transpose()?;
         if options.schemes.contains(&Scheme::Kerberos) && options.kerberos.is_none() {
             return Err(StartError::NoKeytab);
@@ -92,6 +92,8 @@ impl Winsim {
         let failed = |address| move |source| StartError::Listen { address, source };
         let (port, address) = reserve(options.listen).map_err(failed(options.listen))?;
         let listener = listen(address).map_err(failed(address))?;
+        // From here on the address with its port.
+        options.listen = address;
         let admin = TcpListener::bind(options.admin_listen).await.map_err(failed(options.admin_listen))?;
         let admin_address = admin.local_addr().map_err(failed(options.admin_listen))?;
         let host = Arc::new(Host::new(Arc::new(options)));

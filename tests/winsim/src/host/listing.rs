@@ -1,19 +1,21 @@
-//! Enumerate, Pull and Release over the caller's shells, and the configuration of the service.
+//! Enumerate, Pull and Release over the caller's shells, and over listeners and mappings of certificates.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{CONFIG, Caller, Host, IDLE_TIMEOUT};
+use super::{Caller, Host, SHELL};
+use crate::configuration::LISTENER;
 use crate::envelope::{Request, guid};
 use crate::fault::Fault;
-use crate::options::{ChannelBindings, Scheme};
 use crate::soap::namespace;
 
 /// A listing that has not been pulled to its end.
 pub(super) struct Listing {
     owner: String,
+    /// Of what.
+    resource: String,
     since: Instant,
     left: VecDeque<String>,
 }
@@ -34,14 +36,13 @@ impl Host {
         let optimized = request.body.child(namespace::MANAGEMENT, "OptimizeEnumeration").is_some();
         let room = if optimized { self.batch(request, namespace::MANAGEMENT)? } else { 0 };
         let now = self.clock.now();
-        let mut shells: Vec<_> = {
-            let state = self.lock();
-            let own = state.shells.values().filter(|shell| shell.owner == caller.user);
-            own.map(|shell| (shell.created, shell.id.clone(), shell.element(Some("Connected"), now))).collect()
+        let left = match request.resource.as_str() {
+            SHELL => self.own_shells(caller),
+            LISTENER => self.listeners().into_iter().map(|(_, element)| element).collect(),
+            _ => self.configuration().mapping_elements(),
         };
-        shells.sort();
-        let left = shells.into_iter().map(|(_, _, element)| element).collect();
-        let listing = Listing { owner: caller.user.clone(), since: now, left };
+        let (owner, resource) = (caller.user.clone(), request.resource.clone());
+        let listing = Listing { owner, resource, since: now, left: left.into() };
         let (items, context) = self.continue_listing(request, listing, room);
         let rest = match (&context, optimized) {
             (_, false) => String::new(),
@@ -52,6 +53,17 @@ impl Host {
         Ok(format!(
             "<n:EnumerateResponse><n:EnumerationContext>{context}</n:EnumerationContext>{rest}</n:EnumerateResponse>"
         ))
+    }
+
+    fn own_shells(&self, caller: &Caller) -> Vec<String> {
+        let now = self.clock.now();
+        let mut shells: Vec<_> = {
+            let state = self.lock();
+            let own = state.shells.values().filter(|shell| shell.owner == caller.user);
+            own.map(|shell| (shell.created, shell.id.clone(), shell.element(Some("Connected"), now))).collect()
+        };
+        shells.sort();
+        shells.into_iter().map(|(_, _, element)| element).collect()
     }
 
     pub(super) fn pull(&self, request: &Request, caller: &Caller) -> Result<String, Fault> {
@@ -117,87 +129,9 @@ impl Host {
         let mut state = self.lock();
         state.listings.retain(|_, listing| self.clock.since(listing.since) < LISTING);
         match state.listings.get(context) {
-            Some(listing) if listing.owner == caller.user => {}
+            Some(listing) if listing.owner == caller.user && listing.resource == request.resource => {}
             _ => return Err(Fault::invalid_enumeration()),
         }
         state.listings.remove(context).ok_or_else(Fault::invalid_enumeration)
-    }
-
-    /// `winrm get winrm/config`. What winsim has no settings for is as on a host that nobody has configured.
-    pub(super) fn config(&self) -> String {
-        let (options, quotas) = (&self.options, self.conditions.quotas());
-        let tag = |name: &str, value: &str| format!("<cfg:{name}>{value}</cfg:{name}>");
-        let group = |name: &str, members: &[String]| tag(name, &members.concat());
-        let offers = |scheme| options.schemes.contains(&scheme).to_string();
-        let ports = || group("DefaultPorts", &[tag("HTTP", "5985"), tag("HTTPS", "5986")]);
-        let client = [
-            tag("NetworkDelayms", "5000"),
-            tag("URLPrefix", "wsman"),
-            tag("AllowUnencrypted", "false"),
-            group(
-                "Auth",
-                &[
-                    tag("Basic", "true"),
-                    tag("Digest", "true"),
-                    tag("Kerberos", "true"),
-                    tag("Negotiate", "true"),
-                    tag("Certificate", "true"),
-                    tag("CredSSP", "false"),
-                ],
-            ),
-            ports(),
-            tag("TrustedHosts", ""),
-        ];
-        let level = match options.channel_bindings {
-            ChannelBindings::None => "None",
-            ChannelBindings::Relaxed => "Relaxed",
-            ChannelBindings::Strict => "Strict",
-        };
-        let service = [
-            tag("RootSDDL", "O:NSG:BAD:P(A;;GA;;;BA)(A;;GR;;;IU)S:P(AU;FA;GA;;;WD)(AU;SA;GXGW;;;WD)"),
-            tag("MaxConcurrentOperations", "4294967295"),
-            tag("MaxConcurrentOperationsPerUser", &quotas.max_operations_per_user.to_string()),
-            tag("EnumerationTimeoutms", &LISTING.as_millis().to_string()),
-            tag("MaxConnections", &quotas.max_connections.to_string()),
-            tag("MaxPacketRetrievalTimeSeconds", "120"),
-            tag("AllowUnencrypted", &options.allow_unencrypted.to_string()),
-            group(
-                "Auth",
-                &[
-                    tag("Basic", &offers(Scheme::Basic)),
-                    tag("Kerberos", "false"),
-                    tag("Negotiate", &offers(Scheme::Negotiate)),
-                    tag("Certificate", "false"),
-                    tag("CredSSP", "false"),
-                    tag("CbtHardeningLevel", level),
-                ],
-            ),
-            ports(),
-            tag("IPv4Filter", "*"),
-            tag("IPv6Filter", "*"),
-            tag("EnableCompatibilityHttpListener", "false"),
-            tag("EnableCompatibilityHttpsListener", "false"),
-            tag("CertificateThumbprint", ""),
-            tag("AllowRemoteAccess", "true"),
-        ];
-        let shells = [
-            tag("AllowRemoteShellAccess", "true"),
-            tag("IdleTimeout", &IDLE_TIMEOUT.as_millis().to_string()),
-            tag("MaxConcurrentUsers", &quotas.max_concurrent_users.to_string()),
-            tag("MaxShellRunTime", "2147483647"),
-            tag("MaxProcessesPerShell", &quotas.max_processes_per_shell.to_string()),
-            tag("MaxMemoryPerShellMB", "1024"),
-            tag("MaxShellsPerUser", &quotas.max_shells_per_user.to_string()),
-        ];
-        format!(
-            "<cfg:Config xmlns:cfg=\"{CONFIG}\">{}{}{}{}{}{}{}</cfg:Config>",
-            tag("MaxEnvelopeSizekb", &(options.max_envelope_size / 1024).to_string()),
-            tag("MaxTimeoutms", &options.max_operation_timeout.as_millis().to_string()),
-            tag("MaxBatchItems", &quotas.max_batch_items.to_string()),
-            tag("MaxProviderRequests", "4294967295"),
-            group("Client", &client),
-            group("Service", &service),
-            group("Winrs", &shells),
-        )
     }
 }

@@ -303,3 +303,82 @@ async fn shells_are_listed_and_expire() {
     }
     assert_eq!(host.shells().len(), 2);
 }
+
+const TRANSFER: &str = "http://schemas.xmlsoap.org/ws/2004/09/transfer";
+
+fn on_config(action: &str, resource: &str, body: &str) -> String {
+    document(action, resource, None, "", body)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_configuration_says_what_the_options_say_unless_it_is_ordered_otherwise() {
+    let host = host(|options| options.schemes = vec![crate::options::Scheme::Basic]);
+    let get = on_config(&format!("{TRANSFER}/Get"), CONFIG, "");
+    let told = |answer: &Element, group: &str, name: &str| {
+        find(find(answer, group).expect(group), name).map(|element| element.text.clone())
+    };
+    let answer = ask(&host, "alice", &get).await.expect("configuration");
+    let service = find(&answer, "Service").expect("Service");
+    assert_eq!(told(service, "Auth", "Basic").as_deref(), Some("true"));
+    assert_eq!(told(service, "Auth", "Negotiate").as_deref(), Some("false"));
+    assert_eq!(told(service, "Auth", "CbtHardeningLevel").as_deref(), Some("Relaxed"));
+    host.configure(Configuration {
+        settings: [("Service/IPv4Filter".to_owned(), "192.0.2.1-192.0.2.9".to_owned())].into(),
+        omitted: ["Service/IPv6Filter".to_owned()].into(),
+        by_policy: ["Service/IPv4Filter".to_owned()].into(),
+        ..Configuration::default()
+    });
+    let answer = ask(&host, "alice", &get).await.expect("configuration");
+    let filter = find(&answer, "IPv4Filter").expect("told");
+    assert_eq!((filter.text.as_str(), filter.attribute("Source")), ("192.0.2.1-192.0.2.9", Some("GPO")));
+    assert!(find(&answer, "IPv6Filter").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn listeners_are_enumerated_and_got_by_address_and_transport() {
+    let host = host(|options| options.max_batch_items = 1);
+    let enumerate = format!("{}/Enumerate", namespace::ENUMERATION);
+    let all = "<n:Enumerate><w:OptimizeEnumeration/><w:MaxElements>100</w:MaxElements></n:Enumerate>";
+    let listener = crate::configuration::Listener::default();
+    let tls = crate::configuration::Listener { transport: "HTTPS".to_owned(), port: 5986, ..listener.clone() };
+    host.configure(Configuration { listeners: Some(vec![listener, tls]), ..Configuration::default() });
+    let first = ask(&host, "alice", &on_config(&enumerate, LISTENER, all)).await.expect("listed");
+    assert_eq!(find(&first, "Transport").expect("one").text, "HTTP");
+    assert_eq!(find(&first, "Listener").expect("one").namespace, LISTENER);
+    let context = find(&first, "EnumerationContext").expect("more").text.clone();
+    let pull = format!("{}/Pull", namespace::ENUMERATION);
+    let body = format!("<n:Pull><n:EnumerationContext>{context}</n:EnumerationContext></n:Pull>");
+    // A context belongs to its resource.
+    assert_eq!(code(ask(&host, "alice", &on_config(&pull, MAPPING, &body)).await), 2_150_858_779);
+    let second = ask(&host, "alice", &on_config(&pull, LISTENER, &body)).await.expect("listed");
+    assert_eq!(find(&second, "Port").expect("one").text, "5986");
+    assert!(find(&second, "EndOfSequence").is_some());
+    let get = on_config(&format!("{TRANSFER}/Get"), LISTENER, "");
+    assert_eq!(code(ask(&host, "alice", &get).await), 2_150_858_842);
+    let selected = |transport: &str| {
+        let set = format!(
+            "<w:SelectorSet><w:Selector Name=\"Address\">*</w:Selector><w:Selector Name=\"Transport\">{transport}</w:Selector>\
+             </w:SelectorSet><w:OptionSet>"
+        );
+        get.replace("<w:OptionSet>", &set)
+    };
+    let found = ask(&host, "alice", &selected("HTTPS")).await.expect("got");
+    assert_eq!(find(&found, "Port").expect("port").text, "5986");
+    assert_eq!(code(ask(&host, "alice", &selected("MAIL")).await), 2_150_858_752);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_administrators_read_the_configuration() {
+    let host = host(|options| options.standard_users = vec!["bob".to_owned()]);
+    let enumerate = format!("{}/Enumerate", namespace::ENUMERATION);
+    let body = "<n:Enumerate/>";
+    for request in [
+        on_config(&format!("{TRANSFER}/Get"), CONFIG, ""),
+        on_config(&enumerate, LISTENER, body),
+        on_config(&enumerate, MAPPING, body),
+    ] {
+        assert_eq!(code(ask(&host, "bob", &request).await), 5);
+        assert!(ask(&host, "alice", &request).await.is_ok());
+    }
+    assert!(create(&host, "bob").await.is_ok());
+}

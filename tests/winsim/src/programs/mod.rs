@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::process::{Pipes, Stream};
 use crate::statistics::increment;
 
@@ -26,7 +28,24 @@ pub(crate) struct Machine {
     files: Mutex<BTreeMap<String, Vec<u8>>>,
     /// How often `sim.exe mark NAME` was run.
     marks: Mutex<BTreeMap<String, u64>>,
+    /// What is said to scripts that cannot be run here, the latest last.
+    canned: Mutex<Vec<CannedScript>>,
 }
+
+/// What powershell.exe says to a script from standard input that holds a certain text, in place of running it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CannedScript {
+    /// The text.
+    pub holds: String,
+    /// Standard output.
+    pub stdout: String,
+    /// Exit code.
+    pub exit_code: u32,
+}
+
+/// More are not kept: the oldest goes.
+const MAX_CANNED: usize = 100;
 
 /// All files of a machine together. Writing more fails as on a full disk.
 const DISK: usize = 16 * 1024 * 1024;
@@ -40,6 +59,20 @@ impl Machine {
             false,
         );
         machine
+    }
+
+    /// Takes one more, which comes before all others.
+    pub(crate) fn can(&self, script: CannedScript) {
+        let mut canned = self.canned.lock().unwrap_or_else(PoisonError::into_inner);
+        if canned.len() == MAX_CANNED {
+            canned.remove(0);
+        }
+        canned.push(script);
+    }
+
+    fn canned(&self, script: &str) -> Option<CannedScript> {
+        let canned = self.canned.lock().unwrap_or_else(PoisonError::into_inner);
+        canned.iter().rev().find(|canned| script.contains(&canned.holds)).cloned()
     }
 
     fn mark(&self, name: &str) {

@@ -86,6 +86,10 @@ impl Runspace {
             return 1;
         }
         let script = values.remove(0);
+        if let Some(canned) = self.session.machine.canned(&script) {
+            self.session.print(&canned.stdout).await;
+            return canned.exit_code;
+        }
         self.variables.insert("args".to_owned(), Value::List(values.into_iter().map(Value::Text).collect()));
         self.variables.insert("progresspreference".to_owned(), Value::Text("SilentlyContinue".to_owned()));
         self.last_exit_code = Some(0);
