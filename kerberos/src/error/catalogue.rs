@@ -116,7 +116,7 @@ fn of_code(code: i32, text: Option<&str>, login: &Login, asked: Asked<'_>, enqui
         (SKEW, _) => skew(login, enquiry),
         (ENCTYPE, Asked::Login) => login_enctype(login, enquiry),
         (ENCTYPE, Asked::Service(service)) => service_enctype(service),
-        (SERVICE_UNKNOWN, Asked::Service(service)) => service_unknown(service),
+        (SERVICE_UNKNOWN, Asked::Service(service)) => service_unknown(login, service),
         (NOT_UNIQUE, Asked::Service(service)) => service_duplicate(service),
         (USER_TO_USER, Asked::Service(service)) => service_of_user(service),
         (POLICY | BAD_OPTION, Asked::Forwarded) => not_forwardable(login),

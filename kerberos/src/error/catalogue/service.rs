@@ -4,17 +4,25 @@ use super::keys::ENCTYPES_HELP;
 use super::{Asked, Login, asked_text, clean, detail};
 use crate::error::{Error, ErrorKind};
 
-pub(super) fn service_unknown(service: &str) -> Error {
+pub(super) fn service_unknown(login: &Login, service: &str) -> Error {
     let (name, realm) = service.rsplit_once('@').unwrap_or((service, ""));
     let (class, host) = name.split_once('/').unwrap_or((name, ""));
     let account = host.split('.').next().unwrap_or(host);
     let r#where = if realm.is_empty() { "the KDC".to_owned() } else { realm.to_owned() };
+    // The KDC of the user's realm answers the same when it knows no way to the other realm.
+    let trust = if realm.is_empty() || realm == login.realm {
+        String::new()
+    } else {
+        format!(" Or no path of trust leads from {} to {realm}, which is where the host is looked for.", login.realm)
+    };
     detail(
         ErrorKind::ServiceUnknown,
         "kerberos.service_unknown",
         format!("{} knows no service {name}", r#where),
-        "The host's name is not the one that it has in the domain (an alias, a short name, another domain), or its service \
-         principal name is not registered.",
+        format!(
+            "The host's name is not the one that it has in the domain (an alias, a short name, another domain), or its service \
+             principal name is not registered.{trust}"
+        ),
         format!(
             "Use the host's full name as the domain knows it. Look what it has: setspn -L {account}. A computer's HOST \
              name covers HTTP and WSMAN; else register: setspn -S {class}/{host} {account}. A host of another domain \
