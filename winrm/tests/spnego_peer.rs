@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lictor_winrm::connection::Connection;
-use lictor_winrm::error::{Error, ErrorKind, Stage};
+use lictor_winrm::error::{Error, Stage};
 use lictor_winrm::target::{
     AuthKind, Credential, Endpoint, KerberosOptions, MessageEncryption, Scheme, Secret, ShellProperties, Target,
     Timeouts, TlsPolicy,
@@ -159,6 +159,7 @@ async fn bad_answers_end_a_sealed_connection() {
             ("plain500", "seal.plain_answer"),
             ("empty400", "seal.plain_answer"),
             ("length", "seal.length"),
+            ("malformed", "seal.malformed"),
             ("corrupt", "seal.decrypt"),
             ("replay", "seal.decrypt"),
             ("close", "connection.closed"),
@@ -174,7 +175,7 @@ async fn bad_answers_end_a_sealed_connection() {
             assert!(!connection.is_usable());
             let count = connection.exchanges();
             let after = connection.exchange(usual, READ).await.unwrap_err();
-            assert!(matches!(after.kind(), ErrorKind::ConnectionUnusable) && after.is_unsent());
+            assert_eq!((after.code(), after.is_unsent()), ("connection.unusable", true));
             assert_eq!(connection.exchanges(), count);
         }
     }

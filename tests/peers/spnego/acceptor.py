@@ -127,6 +127,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             answer, content_type, status = message, SOAP_TYPE, 200 if order == b"plain" else 500
         elif order == b"length":
             answer = re.sub(rb"Length=\d+", b"Length=%d" % (len(message) + 1), answer, count=1)
+        elif order == b"malformed":
+            answer = answer.replace(b"OriginalContent", b"OtherContent", 1)
         elif order == b"corrupt":
             answer = answer[:-30] + bytes([answer[-30] ^ 1]) + answer[-29:]
         elif order == b"replay":

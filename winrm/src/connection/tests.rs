@@ -137,17 +137,18 @@ async fn settings_that_contradict_each_other_send_nothing() {
     let mut basic = target(Scheme::Http, "127.0.0.1", 1, AuthKind::Basic);
     basic.allow_basic_over_http = false;
     let error = Connection::open(&basic, soon()).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::BasicOverHttp) && error.is_unsent());
+    assert_eq!((error.code(), error.is_unsent()), ("auth.basic_over_http", true));
     let mut sealed = target(Scheme::Https, "127.0.0.1", 1, AuthKind::Basic);
     sealed.message_encryption = MessageEncryption::Always;
     let error = Connection::open(&sealed, soon()).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::EncryptionImpossible { .. }));
+    assert_eq!((error.code(), error.is_unsent()), ("auth.encryption_impossible", true));
 }
 
 #[tokio::test]
 async fn statuses_that_are_no_answer_end_the_connection() {
     for (answer, code) in [
         ("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", "http.status"),
+        ("HTTP/1.1 400 \r\nContent-Length: 0\r\n\r\n", "http.bad_request"),
         ("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "http.forbidden"),
         ("HTTP/1.1 503 \r\nContent-Length: 2\r\n\r\nno", "http.unavailable"),
         ("HTTP/1.1 200 \r\nContent-Type: multipart/encrypted\r\nContent-Length: 2\r\n\r\nno", "http.unexpected"),
@@ -237,7 +238,7 @@ async fn a_dropped_exchange_closes_the_socket() {
     // The value still lives, the socket does not.
     assert!(server.await.unwrap().is_ok_and(|rest| rest.is_empty()));
     let error = connection.exchange(Bytes::from_static(b"x"), READ).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::ConnectionUnusable) && error.is_unsent());
+    assert_eq!((error.code(), error.is_unsent()), ("connection.unusable", true));
 }
 
 #[tokio::test]
@@ -328,7 +329,7 @@ async fn hosts_that_cannot_be_reached() {
     let error = Connection::open(&target(Scheme::Http, "127.0.0.1", unused, AuthKind::Ntlm), soon()).await.unwrap_err();
     assert_eq!((error.stage(), error.code(), error.is_unsent()), (Stage::Connect, "connect.refused", true));
     let error = Connection::open(&target(Scheme::Http, "host.invalid", 1, AuthKind::Ntlm), soon()).await.unwrap_err();
-    assert_eq!((error.stage(), error.is_unsent()), (Stage::Resolve, true));
+    assert_eq!((error.stage(), error.code(), error.is_unsent()), (Stage::Resolve, "resolve.failed", true));
 
     // The second address answers though the first refuses.
     let (port, _server) = scripted(vec![]).await;

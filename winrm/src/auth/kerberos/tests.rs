@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::minted::*;
 use super::*;
+use crate::error::{Error, ErrorKind, Stage};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const BINDINGS: &[u8] = b"tls-server-end-point:0123456789abcdef0123456789abcdef";
@@ -201,15 +202,22 @@ fn what_the_host_says_is_understood() {
             other => panic!("{other:?}"),
         }
     };
-    for (code, expected) in [
-        (41, Refusal::WrongKey),
-        (45, Refusal::WrongKey),
-        (32, Refusal::Expired),
-        (33, Refusal::NotYetValid),
-        (34, Refusal::Replayed),
-        (60, Refusal::Other { code: 60, text: Some("sometext".into()) }),
+    for (code, expected, told) in [
+        (41, Refusal::WrongKey, "auth.ticket_wrong_key"),
+        (45, Refusal::WrongKey, "auth.ticket_wrong_key"),
+        (32, Refusal::Expired, "auth.ticket_not_valid"),
+        (33, Refusal::NotYetValid, "auth.ticket_not_valid"),
+        (34, Refusal::Replayed, "auth.ticket_replayed"),
+        (60, Refusal::Other { code: 60, text: Some("sometext".into()) }, "auth.ticket_refused"),
     ] {
         let error = krb_error(code, now);
+        let kind = ErrorKind::TicketRefused {
+            service: "HTTP/win01".into(),
+            refusal: refusal(false, &error),
+            over_tls: false,
+            kept: false,
+        };
+        assert_eq!(Error::new(Stage::Authenticate, kind).code(), told);
         assert_eq!(refusal(false, &error), expected);
         assert_eq!(refusal(true, &neg_token_resp(2, None, Some(&error))), expected);
         assert_eq!(refusal(true, &neg_token_resp(1, Some(KERBEROS), Some(&error))), expected);
