@@ -314,18 +314,28 @@ fn kerberos(error: &Unusable) -> HandBack {
 
 /// A secret is not available.
 fn secret(error: &SecretError) -> HandBack {
-    let (reason, code) = match error {
+    let (reason, code, cause, remedy) = match error {
         // It was sealed for a key that this agent does not have any more; sealed anew, for this agent or another, it opens.
-        SecretError::Sealed { .. } | SecretError::NoKey { .. } => (HandBackReason::Unable, "secret.unsealable"),
+        SecretError::Sealed { .. } | SecretError::NoKey { .. } => (
+            HandBackReason::Unable,
+            "secret.unsealable",
+            "The credential's secret was sealed for another key, agent or task",
+            "Submit the task again; when that does not help, let the agent enrol anew",
+        ),
         // It opens the same everywhere.
-        SecretError::NotText { .. } => (HandBackReason::Invalid, "secret.not_text"),
+        SecretError::NotText { .. } => (
+            HandBackReason::Invalid,
+            "secret.not_text",
+            "The credential's secret holds something other than text",
+            "Put the credential again, with its password as UTF-8",
+        ),
     };
     let failure = Failure {
         stage: "secret".into(),
         code: code.into(),
         message: chain(error),
-        cause: "The credential's secret was sealed for another key, or holds something other than text".into(),
-        remedy: "Put the credential again; when that does not help, let the agent enrol anew".into(),
+        cause: cause.into(),
+        remedy: remedy.into(),
         ..Failure::default()
     };
     (reason, Box::new(failure))

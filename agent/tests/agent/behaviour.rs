@@ -21,13 +21,13 @@ use tonic::Status;
 
 use crate::control_plane::{ControlPlane, LIMIT, Session};
 
-struct Agent {
-    running: JoinHandle<Result<(), app::AppError>>,
-    shutdown: Shutdown,
+pub(crate) struct Agent {
+    pub(crate) running: JoinHandle<Result<(), app::AppError>>,
+    pub(crate) shutdown: Shutdown,
 }
 
 impl Agent {
-    fn start(address: SocketAddr, state_dir: &Path, token: Option<JoinToken>) -> Self {
+    pub(crate) fn start(address: SocketAddr, state_dir: &Path, token: Option<JoinToken>) -> Self {
         let file = state_dir.with_extension("ready");
         let shutdown = Shutdown::default();
         let loaded = loaded(address, state_dir, token);
@@ -40,7 +40,7 @@ impl Agent {
     }
 
     /// Leaves it as kill -9 would: what it has on disk at this moment is copied to a new state directory.
-    fn crash(self, state_dir: &Path) -> tempfile::TempDir {
+    pub(crate) fn crash(self, state_dir: &Path) -> tempfile::TempDir {
         let left = tempfile::tempdir().unwrap();
         for entry in std::fs::read_dir(state_dir).unwrap() {
             let entry = entry.unwrap();
@@ -53,7 +53,7 @@ impl Agent {
     }
 }
 
-fn loaded(address: SocketAddr, state_dir: &Path, token: Option<JoinToken>) -> Loaded {
+pub(crate) fn loaded(address: SocketAddr, state_dir: &Path, token: Option<JoinToken>) -> Loaded {
     let environment = [
         ("LICTOR_AGENT_CONTROL_PLANE", format!("https://localhost:{}", address.port())),
         ("LICTOR_AGENT_STATE_DIR", state_dir.display().to_string()),
@@ -69,7 +69,7 @@ fn loaded(address: SocketAddr, state_dir: &Path, token: Option<JoinToken>) -> Lo
 }
 
 /// A command for the host at `address`, sealed for the agent.
-fn assignment(control_plane: &ControlPlane, id: &str, address: SocketAddr) -> Assignment {
+pub(crate) fn assignment(control_plane: &ControlPlane, id: &str, address: SocketAddr) -> Assignment {
     let enrolled = control_plane.shared.enrolled.lock().unwrap();
     let key = &enrolled.as_ref().unwrap().sealing_key;
     let binding = Binding { agent_id: "agent-1", task_id: id, epoch: 1, credential: "c", credential_version: 1 };
@@ -97,16 +97,16 @@ fn assignment(control_plane: &ControlPlane, id: &str, address: SocketAddr) -> As
 }
 
 /// An address where nothing listens.
-async fn closed_port() -> SocketAddr {
+pub(crate) async fn closed_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 /// A host that accepts connections and says nothing.
-async fn silent_host() -> TcpListener {
+pub(crate) async fn silent_host() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
-async fn accepted(session: &mut Session) -> String {
+pub(crate) async fn accepted(session: &mut Session) -> String {
     session
         .until(|event| match event {
             agent_event::Event::Accepted(accepted) => Some(accepted.task.unwrap().task_id),
@@ -124,7 +124,7 @@ async fn hand_back(session: &mut Session) -> HandBackReason {
         .await
 }
 
-async fn end(session: &mut Session) -> lictor_proto::v1::TaskResult {
+pub(crate) async fn end(session: &mut Session) -> lictor_proto::v1::TaskResult {
     session
         .until(|event| match event {
             agent_event::Event::End(end) => end.result,

@@ -4,4 +4,6 @@
 #[cfg(test)]
 mod behaviour;
 #[cfg(test)]
+mod codes;
+#[cfg(test)]
 mod control_plane;

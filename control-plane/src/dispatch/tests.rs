@@ -12,6 +12,7 @@ use super::link::MAX_NAMED_TASKS;
 use super::*;
 
 mod batches;
+mod codes;
 mod fairness;
 
 const LEASE: Duration = Duration::from_secs(30);

@@ -132,12 +132,14 @@ fn a_running_command_is_cancelled_on_its_host() -> Result<()> {
     assert_eq!(cancel.code, 0, "{}", cancel.stderr);
     let task = stack.task_in(&task_id, FINAL, PATIENCE)?;
     assert_eq!(task["state"], "cancelled", "{task:#}");
+    assert_eq!(task["result"]["error"]["code"], "agent.cancelled", "{task:#}");
     assert_eq!(windows.count("/commands/running")?, 0);
 
     let slow = ["--host", "127.0.0.1", "--credential", "ntlm", "--timeout", "2s", "--", "sim.exe", "sleep", "60000"];
     let task_id = stack.submit(&slow)?;
     let task = stack.task_in(&task_id, FINAL, PATIENCE)?;
     assert_eq!(task["state"], "timed_out", "{task:#}");
+    assert_eq!(task["result"]["error"]["code"], "agent.timeout", "{task:#}");
     lictor_tests::eventually("no process and no shell of it is left", PATIENCE, || {
         anyhow::ensure!(windows.count("/commands/running")? == 0);
         anyhow::ensure!(windows.count("/shells/open")? == 0);

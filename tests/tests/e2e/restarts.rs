@@ -282,6 +282,7 @@ fn sigterm_with_a_short_grace_stops_the_command_on_its_host() -> Result<()> {
     assert_eq!(agent.process.wait(PATIENCE)?.code(), Some(0));
     let task = stack.task(&task_id)?;
     assert_eq!(task["state"], "cancelled", "{task:#}");
+    assert_eq!(task["result"]["error"]["code"], "agent.drained", "{task:#}");
     assert_eq!(windows.count("/commands/running")?, 0);
     assert_eq!(windows.count("/shells/open")?, 0);
     Ok(())
