@@ -1,0 +1,373 @@
+//! Which test provokes a code, and what it comes from. The page prints it, and a test checks that the tests exist.
+
+/// What stands behind a code.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Evidence {
+    /// `FILE::TEST`.
+    pub(crate) provoked_by: &'static [&'static str],
+    /// Specification, Microsoft's documentation, a recording, or why no test can bring it about.
+    pub(crate) derived_from: &'static str,
+}
+
+pub(crate) fn of(code: &str) -> Option<Evidence> {
+    let row = ROWS.iter().find(|row| row.codes.contains(&code))?;
+    Some(Evidence { provoked_by: row.provoked_by, derived_from: row.derived_from })
+}
+
+pub(crate) fn codes() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().flat_map(|row| row.codes.iter().copied())
+}
+
+/// Codes with the same evidence.
+struct Row {
+    codes: &'static [&'static str],
+    provoked_by: &'static [&'static str],
+    derived_from: &'static str,
+}
+
+const fn by(codes: &'static [&'static str], provoked_by: &'static [&'static str]) -> Row {
+    Row { codes, provoked_by, derived_from: "" }
+}
+
+const fn from(codes: &'static [&'static str], provoked_by: &'static [&'static str], derived_from: &'static str) -> Row {
+    Row { codes, provoked_by, derived_from }
+}
+
+const FAULTS: &str = "numbers and names of `winerror.h` and `wsmerror.h`; what they mean for shells: [MS-WSMV] 3.1.4 and 3.2.4, and \
+                      recordings of a real host (`winrm/tests/recordings.rs`; they are no part of this repository). The simulated host was made after the same";
+const REFUSALS: &str =
+    "error numbers of RFC 4120, 7.5.9; that a host answers with them: RFC 4121, 4.1 and RFC 4559, 4.1";
+const STATUS: &str = "NTSTATUS in the e-data of the KDC's error: [MS-KILE] 2.2.1 and 2.2.2, [MS-ERREF] 2.3.1. Samba's KDC sends none; a \
+                      relay in front of MIT's does here";
+const NUMBERS: &str = "error numbers of RFC 4120, 7.5.9. A relay in front of MIT's KDC gives them here";
+
+const ROWS: &[Row] = &[
+    // Control plane.
+    by(&["no_agent"], &["control-plane/tests/it/users.rs::a_selector_that_fits_no_agent_names_each_agent_and_why"]),
+    by(
+        &["too_many_assignments"],
+        &["control-plane/src/dispatch/tests.rs::an_unstarted_task_that_every_agent_loses_is_not_given_for_ever"],
+    ),
+    by(&["batch.threshold"], &["tests/tests/e2e/batches.rs::too_many_failures_stop_what_has_not_started"]),
+    by(
+        &["credential.rejected"],
+        &["control-plane/tests/it/secrets.rs::a_rejected_version_is_not_handed_out_until_the_secret_changes"],
+    ),
+    by(
+        &["credential.deleted"],
+        &["control-plane/tests/it/secrets.rs::deleting_a_credential_rejects_what_waits_for_it"],
+    ),
+    by(
+        &["credential.unusable"],
+        &["control-plane/tests/it/access.rs::a_credential_that_changed_hands_is_not_handed_out"],
+    ),
+    by(
+        &["task.unreadable"],
+        &[
+            "control-plane/tests/it/secrets.rs::under_another_master_key_live_tasks_stop_the_start_and_final_ones_are_shown_without_their_content",
+        ],
+    ),
+    by(
+        &["control_plane.restored"],
+        &["tests/tests/e2e/backup.rs::a_restored_backup_goes_on_and_is_honest_about_what_it_missed"],
+    ),
+    by(&["lease.expired"], &["control-plane/tests/it/leases.rs::a_lease_that_runs_out_leaves_a_started_task_unknown"]),
+    by(&["agent.lost_task"], &["control-plane/tests/it/leases.rs::an_agent_that_restarts_without_its_tasks"]),
+    by(
+        &["agent.lost_journal"],
+        &["control-plane/tests/it/leases.rs::an_agent_that_lost_its_journal_may_have_started_anything"],
+    ),
+    by(
+        &["agent.revoked", "agent.contradiction", "task.cancelled"],
+        &["control-plane/src/dispatch/tests/codes.rs::what_becomes_of_a_task_that_vanished_is_told_by_its_code"],
+    ),
+    // Agent.
+    by(
+        &["agent.invalid_task", "agent.unsupported", "secret.unsealable", "secret.not_text"],
+        &["agent/tests/agent/codes.rs::what_cannot_be_done_is_handed_back_by_its_code"],
+    ),
+    by(
+        &["kerberos.keytab_not_permitted", "kerberos.no_key", "kerberos.cache_not_permitted", "kerberos.no_realm"],
+        &["agent/tests/agent/codes.rs::what_cannot_be_done_is_handed_back_by_its_code"],
+    ),
+    from(
+        &["kerberos.not_configured"],
+        &[],
+        "the agent's own state. Tasks for Kerberos are routed to agents that announce it, so that only one whose settings went away \
+         at its restart meets this",
+    ),
+    by(
+        &["agent.stale_assignment", "agent.draining"],
+        &["agent/tests/agent/codes.rs::what_becomes_of_tasks_that_were_held_is_told_by_its_code"],
+    ),
+    by(
+        &["agent.cancelled", "agent.timeout"],
+        &["tests/tests/e2e/first_light.rs::a_running_command_is_cancelled_on_its_host"],
+    ),
+    by(&["agent.drained"], &["tests/tests/e2e/restarts.rs::sigterm_with_a_short_grace_stops_the_command_on_its_host"]),
+    by(&["agent.restarted"], &["agent/tests/agent/codes.rs::a_restart_before_the_start_is_told_by_its_code"]),
+    by(
+        &["agent.input_cut"],
+        &["tests/tests/e2e/restarts.rs::after_kill_9_while_input_is_sent_the_command_is_ended_and_its_task_unknown"],
+    ),
+    from(&["agent.internal"], &[], "a job of the agent that panics: there is no known way to make one"),
+    by(
+        &["policy.host"],
+        &["tests/tests/e2e/policy.rs::what_the_policy_forbids_is_refused_with_its_rule_and_done_by_another_agent"],
+    ),
+    by(
+        &["policy.address"],
+        &["tests/tests/e2e/policy.rs::what_the_policy_forbids_is_refused_with_its_rule_and_done_by_another_agent"],
+    ),
+    by(
+        &["policy.identity", "policy.task_kind"],
+        &["tests/tests/e2e/policy.rs::a_changed_policy_counts_and_a_broken_one_does_not"],
+    ),
+    by(
+        &["policy.auth", "policy.delegation"],
+        &["agent/src/policy/tests.rs::ways_to_authenticate_and_delegation_can_be_limited"],
+    ),
+    by(
+        &["policy.basic", "policy.plain_http", "policy.port", "policy.skip_cert_check", "policy.task_ca"],
+        &["agent/src/policy/tests.rs::connections_are_limited"],
+    ),
+    by(&["policy.script_size"], &["agent/src/policy/tests.rs::tasks_are_limited_by_kind_and_by_all_that_they_bring"]),
+    // The way to the host.
+    by(
+        &[
+            "resolve.failed",
+            "resolve.timeout",
+            "connect.refused",
+            "connect.timeout",
+            "connect.unreachable",
+            "connect.failed",
+        ],
+        &["tests/tests/errors/networks.rs::what_stands_in_the_way_is_told_by_its_code"],
+    ),
+    by(&["resolve.forbidden"], &["winrm/src/connection/tests.rs::a_host_is_connected_to_at_permitted_addresses_only"]),
+    by(
+        &["tls.untrusted", "tls.hostname", "tls.expired"],
+        &["winrm/src/connection/tests.rs::certificates_are_checked_by_authority_name_and_time"],
+    ),
+    by(&["tls.protocol"], &["winrm/src/connection/tests.rs::what_is_no_modern_tls_is_named"]),
+    by(
+        &["tls.timeout", "timeout.read", "timeout.deadline"],
+        &["winrm/src/connection/tests.rs::a_silent_host_is_given_up"],
+    ),
+    by(&["tls.settings"], &["winrm/src/connection/tests.rs::authorities_that_are_none_are_a_mistake_in_the_settings"]),
+    by(
+        &["tls.failed"],
+        &["tests/tests/errors/faults.rs::a_peer_that_ends_the_handshake_is_told_apart_from_one_without_tls"],
+    ),
+    from(
+        &["http.bad_request", "http.forbidden", "http.unavailable", "http.status", "http.unexpected", "http.protocol"],
+        &["winrm/src/connection/tests.rs::statuses_that_are_no_answer_end_the_connection"],
+        "RFC 9110, and what clients of WinRM report of HTTP.sys: 400 on a sealed request whose context is gone, 503 while the service starts",
+    ),
+    by(&["http.not_found"], &["winrm/src/connection/tests.rs::handshakes_that_go_wrong_before_the_credential_is_used"]),
+    by(&["connection.closed"], &["winrm/src/connection/tests.rs::unsent_and_in_doubt_are_told_apart"]),
+    by(&["connection.unusable"], &["winrm/src/connection/tests.rs::a_dropped_exchange_closes_the_socket"]),
+    // Authentication.
+    by(&["auth.rejected"], &["winrm/src/connection/tests.rs::a_rejected_password_and_a_mechanism_that_is_not_offered"]),
+    by(&["auth.rejected_before"], &["winrm/src/pool/tests.rs::a_wrong_password_is_tried_once"]),
+    by(
+        &["auth.unavailable", "auth.handshake"],
+        &["winrm/src/connection/tests.rs::handshakes_that_go_wrong_before_the_credential_is_used"],
+    ),
+    by(
+        &["auth.basic_over_http", "auth.encryption_impossible"],
+        &["winrm/src/connection/tests.rs::settings_that_contradict_each_other_send_nothing"],
+    ),
+    by(
+        &["auth.credential_unusable", "kerberos.host_is_address"],
+        &["winrm/src/auth/kerberos/names.rs::an_address_is_refused_before_anything_is_asked"],
+    ),
+    from(
+        &["auth.ticket_refused", "auth.ticket_clock_skew", "auth.ticket_wrong_key"],
+        &["tests/tests/kerberos/acceptors.rs::what_hosts_have_against_a_ticket_is_told_apart"],
+        REFUSALS,
+    ),
+    from(
+        &["auth.ticket_not_valid", "auth.ticket_replayed"],
+        &["winrm/src/auth/kerberos/tests.rs::what_the_host_says_is_understood"],
+        REFUSALS,
+    ),
+    by(
+        &["auth.ticket_other_mechanism"],
+        &["winrm/src/connection/tests.rs::a_host_without_kerberos_is_told_apart_and_ntlm_is_never_tried_for_it"],
+    ),
+    from(
+        &["auth.ticket_too_large"],
+        &["winrm/src/connection/tests.rs::a_ticket_that_is_too_long_for_the_host_is_not_a_mystery"],
+        "Microsoft's page on MaxFieldLength and MaxRequestBytes of HTTP.sys",
+    ),
+    by(&["auth.lost"], &["winrm/tests/spnego_peer.rs::bad_answers_end_a_sealed_connection"]),
+    // Kerberos.
+    by(
+        &[
+            "kerberos.principal_unknown",
+            "kerberos.password_rejected",
+            "kerberos.account_revoked",
+            "kerberos.account_expired",
+            "kerberos.password_expired",
+        ],
+        &["tests/tests/kerberos/manager/errors.rs::logins_that_a_kdc_refuses"],
+    ),
+    from(
+        &[
+            "kerberos.account_locked",
+            "kerberos.account_disabled",
+            "kerberos.logon_hours",
+            "kerberos.workstation",
+            "kerberos.authentication_policy",
+            "kerberos.password_must_change",
+        ],
+        &["tests/tests/errors/kdcs.rs::what_active_directory_has_against_an_account_is_told_apart"],
+        STATUS,
+    ),
+    by(
+        &["kerberos.keytab_rejected", "kerberos.keytab_principal", "kerberos.keytab_unreadable"],
+        &["tests/tests/kerberos/manager/errors.rs::keytabs_that_do_not_fit"],
+    ),
+    by(
+        &["kerberos.keytab_enctype", "kerberos.cache_no_tgt"],
+        &["tests/tests/errors/kdcs.rs::keys_and_tickets_that_are_of_no_use"],
+    ),
+    by(
+        &["kerberos.cache_expired", "kerberos.cache_kind", "kerberos.cache_principal", "kerberos.cache_unreadable"],
+        &["tests/tests/kerberos/manager/caches.rs::caches_that_are_of_no_use"],
+    ),
+    by(&["kerberos.clock_skew"], &["tests/tests/kerberos/manager/errors.rs::clocks_that_differ_are_measured"]),
+    by(
+        &["kerberos.no_kdc", "kerberos.kdc_unreachable"],
+        &["tests/tests/kerberos/manager/errors.rs::realms_and_kdcs_that_are_not_there"],
+    ),
+    by(&["kerberos.deadline"], &["tests/tests/kerberos/manager/rules.rs::a_waiter_gives_up_at_its_own_deadline"]),
+    by(
+        &["kerberos.kdc_answer", "kerberos.unjudged"],
+        &["tests/tests/errors/kdcs.rs::an_answer_that_is_none_and_a_login_that_nobody_judges"],
+    ),
+    from(
+        &["kerberos.kdc_error", "kerberos.wrong_realm", "kerberos.policy"],
+        &["tests/tests/errors/kdcs.rs::what_a_kdc_says_of_a_login_is_told_apart"],
+        NUMBERS,
+    ),
+    from(
+        &["kerberos.service_duplicate", "kerberos.service_of_user", "kerberos.service_enctype"],
+        &["tests/tests/errors/kdcs.rs::what_a_kdc_says_of_a_service_is_told_apart"],
+        NUMBERS,
+    ),
+    by(
+        &["kerberos.service_unknown", "kerberos.ip_address"],
+        &["tests/tests/kerberos/manager/errors.rs::services_that_are_not_there"],
+    ),
+    by(&["kerberos.enctype"], &["tests/tests/kerberos/manager/errors.rs::accounts_without_aes_keys"]),
+    by(&["kerberos.principal_invalid"], &["tests/tests/kerberos/manager/errors.rs::names_that_are_none"]),
+    by(
+        &["kerberos.realm_unknown"],
+        &["kerberos/src/credentials/names.rs::users_by_logon_name_and_by_user_principal_name"],
+    ),
+    by(&["kerberos.service_invalid"], &["kerberos/src/credentials/names.rs::services_by_the_name_of_their_host"]),
+    by(&["kerberos.cross_realm"], &["tests/tests/errors/kdcs.rs::hosts_of_realms_that_no_path_leads_to"]),
+    by(
+        &["kerberos.not_forwardable"],
+        &["tests/tests/kerberos/manager/rules.rs::delegation_forwards_a_ticket_when_it_is_asked_for"],
+    ),
+    by(
+        &["kerberos.delegation_not_trusted"],
+        &["tests/tests/kerberos/manager/rules.rs::a_domain_can_insist_on_trusted_hosts_for_delegation"],
+    ),
+    by(
+        &["kerberos.stopped"],
+        &["kerberos/src/credentials/shelf/tests.rs::a_panicking_flight_and_an_ended_manager_leave_nobody_waiting"],
+    ),
+    // The conversation.
+    from(
+        &["seal.plain_answer", "seal.malformed", "seal.truncated", "seal.length", "seal.decrypt"],
+        &["winrm/tests/spnego_peer.rs::bad_answers_end_a_sealed_connection"],
+        "[MS-WSMV] 2.2.9.1",
+    ),
+    from(
+        &["seal.encrypt"],
+        &[],
+        "the interface of the libraries that seal, which may fail. There is no known message that they refuse",
+    ),
+    by(
+        &["soap.malformed", "soap.wrong_relates_to"],
+        &["tests/tests/errors/faults.rs::answers_that_answer_nothing_have_their_codes"],
+    ),
+    by(&["soap.too_large"], &["winrm/src/connection/tests.rs::statuses_that_are_no_answer_end_the_connection"]),
+    by(&["request.unsendable"], &["tests/tests/errors/faults.rs::a_request_that_xml_cannot_carry_is_not_sent"]),
+    // The pool.
+    by(&["pool.timeout"], &["winrm/src/pool/tests.rs::bounds_hold_and_the_wait_ends_at_the_deadline"]),
+    by(&["pool.closed"], &["winrm/src/pool/tests.rs::a_warm_command_is_one_command_and_one_receive"]),
+    by(
+        &["pool.session_in_doubt"],
+        &["winrm/src/pool/tests.rs::a_command_that_the_host_does_not_know_is_not_sent_again"],
+    ),
+    by(&["pool.not_noted"], &["winrm/src/pool/tests/attach.rs::every_shell_that_a_command_is_sent_to_is_noted_first"]),
+    // Faults.
+    from(
+        &[
+            "fault.timed_out",
+            "fault.invalid_selectors",
+            "fault.access_denied",
+            "fault.encoding_limit",
+            "fault.quota_limit",
+            "fault.action_not_supported",
+            "fault.unavailable",
+        ],
+        &["tests/tests/errors/faults.rs::faults_without_a_number_are_told_by_their_subcode"],
+        "WS-Management (DSP0226), 14.6: master fault table; [MS-WSMV] 2.2.4.43",
+    ),
+    from(
+        &[
+            "fault.5",
+            "fault.170",
+            "fault.995",
+            "fault.1018",
+            "fault.1326",
+            "fault.1331",
+            "fault.1460",
+            "fault.1907",
+            "fault.1909",
+            "fault.2147943418",
+            "fault.2150858752",
+            "fault.2150858771",
+            "fault.2150858772",
+            "fault.2150858790",
+            "fault.2150858793",
+            "fault.2150858805",
+            "fault.2150858806",
+            "fault.2150858813",
+            "fault.2150858815",
+            "fault.2150858823",
+            "fault.2150858824",
+            "fault.2150858843",
+            "fault.2150859001",
+            "fault.2150859027",
+            "fault.2150859082",
+            "fault.2150859087",
+            "fault.2150859161",
+            "fault.2150859173",
+            "fault.2150859174",
+            "fault.2150859175",
+            "fault.2150859176",
+            "fault.2150859177",
+            "fault.2150859179",
+            "fault.2150859180",
+            "fault.2150859212",
+            "fault.2150859230",
+            "fault.2150859236",
+            "fault.2150859237",
+            "fault.2150859238",
+            "fault.2150859239",
+            "fault.2150859240",
+            "fault.2150859241",
+            "fault.2150859242",
+            "fault.other",
+        ],
+        &["tests/tests/errors/faults.rs::each_fault_is_told_by_its_code"],
+        FAULTS,
+    ),
+];

@@ -1,0 +1,121 @@
+//! What the sources of this repository hold: tests by their names, and literals that look like codes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// Where failures are made, and the first words of their codes there. Tests among them are passed over.
+const MAKERS: &[(&str, &[&str])] = &[
+    (
+        "winrm/src/error",
+        &[
+            "resolve",
+            "connect",
+            "tls",
+            "http",
+            "connection",
+            "auth",
+            "seal",
+            "soap",
+            "request",
+            "timeout",
+            "pool",
+            "kerberos",
+        ],
+    ),
+    ("winrm/src/fault.rs", &["fault"]),
+    ("kerberos/src", &["kerberos"]),
+    ("agent/src/failure.rs", &["agent", "kerberos", "policy", "secret"]),
+    ("agent/src/policy.rs", &["policy"]),
+    ("agent/src/tasks", &["agent"]),
+    ("control-plane/src/failure.rs", &["agent", "batch", "control_plane", "credential", "lease", "task"]),
+];
+
+/// A file of this repository.
+pub(crate) struct Source {
+    text: String,
+}
+
+impl Source {
+    pub(crate) fn read(file: &str) -> Result<Self> {
+        let text = std::fs::read_to_string(root().join(file)).with_context(|| format!("failed to read {file}"))?;
+        Ok(Self { text })
+    }
+
+    /// Whether there is a test of that name, in a file that names the code.
+    pub(crate) fn provokes(&self, test: &str, code: &str) -> Result<()> {
+        let mut attribute = false;
+        let mut found = false;
+        for line in self.text.lines().map(str::trim_start) {
+            attribute |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            if let Some((_, rest)) = line.split_once("fn ") {
+                found |= attribute && rest.strip_prefix(test).is_some_and(|rest| rest.starts_with('('));
+                attribute = false;
+            }
+        }
+        ensure!(found, "there is no test {test}");
+        // Numbers of faults are written as numbers there.
+        let number = code.strip_prefix("fault.").is_some_and(|number| self.text.replace('_', "").contains(number));
+        let named = number || self.text.contains(&format!("\"{code}\""));
+        ensure!(named, "the file of {test} does not name it");
+        Ok(())
+    }
+}
+
+/// Literals that look like codes where failures are made, with their files.
+pub(crate) fn codes() -> Result<Vec<(String, String)>> {
+    let mut all = Vec::new();
+    for (place, words) in MAKERS {
+        let mut files = Vec::new();
+        let path = root().join(place);
+        collect(&path, &mut files)?;
+        // A module may be a file and a folder.
+        if path.extension().is_some() && path.with_extension("").is_dir() {
+            collect(&path.with_extension(""), &mut files)?;
+        }
+        ensure!(!files.is_empty(), "there is nothing at {place}");
+        for file in files {
+            let text = std::fs::read_to_string(&file)?;
+            let made = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            let name = file.display().to_string();
+            all.extend(
+                literals(made).filter(|literal| is_code(literal, words)).map(|code| (name.clone(), code.to_owned())),
+            );
+        }
+    }
+    ensure!(all.len() > 40, "{} literals are not all", all.len());
+    Ok(all)
+}
+
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    if path.is_file() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    if !path.is_dir() {
+        bail!("there is no {}", path.display());
+    }
+    for entry in std::fs::read_dir(path)? {
+        let path = entry?.path();
+        let tests = path.file_stem().is_some_and(|name| name == "tests");
+        if !tests && (path.is_dir() || path.extension().is_some_and(|extension| extension == "rs")) {
+            collect(&path, files)?;
+        }
+    }
+    Ok(())
+}
+
+fn literals(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| line.split('"').skip(1).step_by(2))
+}
+
+fn is_code(literal: &str, words: &[&str]) -> bool {
+    literal.split_once('.').is_some_and(|(word, rest)| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        words.contains(&word) && !rest.is_empty() && rest.chars().all(plain)
+    })
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
