@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 pub use self::identity::{CredentialSource, Identity, Service};
 
 use self::cache::Caches;
-use self::login::{Dialogue, FLIGHT, ticket_realm};
+use self::login::{Dialogue, FLIGHT, login, ticket_realm};
 use self::shelf::{Flights, Outcome, Shelf};
 use crate::config::Watch;
 use crate::error::{Error, catalogue, catalogue::With};
@@ -186,6 +186,18 @@ impl Kerberos {
         &self.shared.dialogue.directory
     }
 
+    /// Whether the ticket-granting ticket of an identity can be delegated at all. Asks no KDC.
+    ///
+    /// # Errors
+    /// When it is not forwardable.
+    pub fn may_delegate(identity: &Identity, granting: &Credentials) -> Result<(), Error> {
+        if granting.flags & FORWARDABLE != 0 {
+            return Ok(());
+        }
+        let login = login(granting.client.to_string(), ticket_realm(granting), with(&identity.source));
+        Err(catalogue::ticket_not_forwardable(&login))
+    }
+
     /// Forgets an identity: its tickets, and that it was refused.
     pub fn forget(&self, identity: &Identity) {
         self.forget_digest(identity.digest());
@@ -229,17 +241,12 @@ impl Kerberos {
             // What was asked for before is not forwardable unless krb5.conf says so.
             self.shared.granting.discard_if(&digest, |ticket| ticket.flags & FORWARDABLE == 0);
         }
-        let with = match identity.source {
-            CredentialSource::Password(_) => With::Password,
-            CredentialSource::Keytab(_) | CredentialSource::KeytabFile(_) => With::Keytab,
-            CredentialSource::Cache(_) => With::Cache,
-        };
         Ok(Session {
             shared: self.shared.clone(),
             flights: Arc::downgrade(&self.flights),
             identity: identity.clone(),
             digest,
-            with,
+            with: with(&identity.source),
             own,
         })
     }
@@ -330,6 +337,14 @@ impl Session {
             ticket_realm(&granting)
         ));
         Ok(granting)
+    }
+}
+
+fn with(source: &CredentialSource) -> With {
+    match source {
+        CredentialSource::Password(_) => With::Password,
+        CredentialSource::Keytab(_) | CredentialSource::KeytabFile(_) => With::Keytab,
+        CredentialSource::Cache(_) => With::Cache,
     }
 }
 
