@@ -57,7 +57,7 @@ pub enum Check {
 impl Check {
     /// Its name.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Krb5Conf => "krb5_conf",
             Self::Realm => "realm",

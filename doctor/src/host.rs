@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::check::Check;
 use crate::examine::Subject;
 use crate::finding::Finding;
-use crate::step::Steps;
+use crate::step::{Outcome, Steps};
 
 /// Returns the connection, when there was one. With `refused` the credential is not tried.
 pub(crate) async fn look(
@@ -28,6 +28,14 @@ pub(crate) async fn look(
 
 fn note(rung: &Rung, steps: &mut Steps<'_>) {
     let Some(check) = check(rung.stage) else { return };
+    let outcome = match &rung.outcome {
+        RungOutcome::Failed(_) => Outcome::Failed,
+        _ => Outcome::Passed,
+    };
+    // The name was looked up before, and more thoroughly; only what is news here is told.
+    if check == Check::Resolve && (steps.has(check, outcome) || steps.has(check, Outcome::Warning)) {
+        return;
+    }
     match &rung.outcome {
         RungOutcome::Passed => steps.passed(check, &rung.detail),
         RungOutcome::Warning => steps.warn(check, &rung.detail, None),

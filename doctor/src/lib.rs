@@ -4,13 +4,16 @@
 //! line. A credential is tried at most once in an examination, and not at all where something before has refused it. It
 //! never changes anything on a host or a KDC, and what it tells never holds a secret.
 
+mod catalogue;
 mod check;
 mod examine;
 mod finding;
 mod host;
 mod kerberos;
+mod names;
 mod step;
 
+pub use self::catalogue::{Entry, catalogue};
 pub use self::check::Check;
 pub use self::examine::{KerberosSubject, Report, Subject, examine, examine_unproved};
 pub use self::finding::{Finding, Suspect};

@@ -69,6 +69,11 @@ impl<'a> Steps<'a> {
         self.add(check, Outcome::Skipped, why.into(), None);
     }
 
+    /// Whether something was looked at already, with this outcome.
+    pub(crate) fn has(&self, check: Check, outcome: Outcome) -> bool {
+        self.taken.iter().any(|step| (step.check, step.outcome) == (check, outcome))
+    }
+
     /// The time counts from the step before.
     fn add(&mut self, check: Check, outcome: Outcome, detail: String, finding: Option<Finding>) {
         let now = Instant::now();
