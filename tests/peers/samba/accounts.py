@@ -43,6 +43,7 @@ def accounts(dns):
         "upn.other": {"userPrincipalName": "max.mustermann@mail.example"},
         # Tests that spoil the state of an account have one that no other test uses.
         "wrong": {},
+        "wrong.doctor": {},
         "wrong.upn": {"userPrincipalName": f"wrong.by.upn@{dns}"},
         "wrong.other": {"userPrincipalName": "wrong.other@mail.example"},
         "rotated": {},

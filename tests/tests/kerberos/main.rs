@@ -5,6 +5,7 @@
 mod acceptors;
 mod clients;
 mod direct;
+mod doctor;
 mod harness;
 mod kdcs;
 mod keytabs;

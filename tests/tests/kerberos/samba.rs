@@ -5,6 +5,7 @@
 
 #![expect(clippy::panic, reason = "what is exempt in tests should be so in the functions that they share")]
 
+mod doctor;
 mod hosts;
 mod logins;
 mod services;
@@ -51,6 +52,9 @@ async fn an_active_directory_domain() {
         hosts::a_host_of_another_service,
         hosts::a_host_with_other_keys,
         hosts::a_host_trusted_for_delegation,
+        doctor::examined_hosts,
+        doctor::examined_accounts,
+        doctor::an_examination_counts_one_attempt,
         winbind::kerberos_tokens_are_accepted,
         winbind::ntlm_tokens_are_accepted,
         winbind::ntlm_refusals_have_their_statuses,
