@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 pub use dial::{Socket, Transport, dial, resolve};
-pub use tls::TlsInfo;
+pub use tls::{FurtherError, TlsInfo, trust_further};
 
 use crate::auth::seal::{self, SealError};
 use crate::auth::{SecurityContext, challenges, kerberos, offered_schemes};

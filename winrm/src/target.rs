@@ -283,7 +283,7 @@ impl fmt::Debug for Secret {
 /// How the host's certificate is checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct TlsPolicy {
-    /// PEM certificates of trusted authorities. Nothing: the system's roots.
+    /// PEM certificates of trusted authorities. Nothing: the system's roots, and what the process trusts beside them.
     pub ca_pem: Option<String>,
     /// Do not check the certificate at all. Warned about on each connection.
     pub skip_certificate_check: bool,

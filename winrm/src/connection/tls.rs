@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::OnceLock;
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
@@ -98,6 +99,38 @@ pub(super) async fn handshake(
 /// connection costs tens of milliseconds, and blocks.
 static CONNECTOR: OnceCell<SslConnector> = OnceCell::const_new();
 
+/// What the process trusts beside the system's roots.
+static FURTHER: OnceLock<Vec<X509>> = OnceLock::new();
+
+/// Trusts further authorities, given as PEM certificates, beside the system's, for as long as the process lives: by all
+/// connections whose [`TlsPolicy`] names no authorities of its own. How many there are.
+///
+/// # Errors
+/// When the text holds no certificates, or it is too late: once, and before the first connection.
+pub fn trust_further(pem: &str) -> Result<usize, FurtherError> {
+    let certificates =
+        X509::stack_from_pem(pem.as_bytes()).map_err(|error| FurtherError::Malformed(error.to_string()))?;
+    let count = certificates.len();
+    if count == 0 {
+        return Err(FurtherError::Malformed("there is no PEM certificate in it".to_owned()));
+    }
+    if CONNECTOR.initialized() || FURTHER.set(certificates).is_err() {
+        return Err(FurtherError::Late);
+    }
+    Ok(count)
+}
+
+/// Why authorities are not trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum FurtherError {
+    /// What was given cannot be read.
+    #[error("the further authorities cannot be read: {0}")]
+    Malformed(String),
+    /// Connections were made already, or authorities were given already.
+    #[error("further authorities can be given once, before the first connection")]
+    Late,
+}
+
 async fn connector() -> Result<SslConnector, Error> {
     let settings = |detail: String| Error::new(Stage::Tls, ErrorKind::TlsSettings { detail }).unsent();
     let build = || -> Result<SslConnector, ErrorStack> {
@@ -105,6 +138,9 @@ async fn connector() -> Result<SslConnector, Error> {
         builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
         // Idle connections then cost 9 KiB less each.
         builder.set_mode(SslMode::RELEASE_BUFFERS);
+        for certificate in FURTHER.get().into_iter().flatten() {
+            builder.cert_store_mut().add_cert(certificate.clone())?;
+        }
         Ok(builder.build())
     };
     let built = tokio::task::spawn_blocking(build).await.map_err(|error| settings(error.to_string()))?;
