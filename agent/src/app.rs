@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::{Admission, Thresholds};
-use crate::config::{Config, Loaded};
+use crate::authorities;
+use crate::config::{Config, Loaded, Told};
 use crate::enrol::proxy::Way;
 use crate::enrol::tls::Route;
 use crate::enrol::{EnrolError, Store, TokenSource};
@@ -36,6 +37,8 @@ pub struct AppError(#[from] Kind);
 enum Kind {
     #[error(transparent)]
     Policy(PolicyError),
+    #[error(transparent)]
+    Authorities(authorities::AuthoritiesError),
     #[error("failed to set up Kerberos")]
     Kerberos(#[source] kerberos::StartError),
     #[error(transparent)]
@@ -55,7 +58,7 @@ impl AppError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match &self.0 {
-            Kind::Policy(_) | Kind::Kerberos(_) => ExitCode::Configuration,
+            Kind::Policy(_) | Kind::Authorities(_) | Kind::Kerberos(_) => ExitCode::Configuration,
             Kind::State(_) | Kind::Engine(_) => ExitCode::State,
             Kind::Listen { .. } => ExitCode::Other,
             Kind::Link(error) => error.exit_code(),
@@ -69,9 +72,11 @@ impl AppError {
 /// # Errors
 /// [`AppError`], which knows its exit code.
 pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown) -> Result<(), AppError> {
-    let Loaded { config, join_token, proxy_password } = loaded;
+    let Loaded { config, join_token, proxy_password, told, .. } = loaded;
     let config = Arc::new(config);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), name = config.name, control_plane = %config.control_plane, "Starting");
+    tell(&told);
+    authorities::trust(&config.ca_files).await.map_err(Kind::Authorities)?;
     let policies = Policies::open(config.policy_file.clone()).map_err(Kind::Policy)?;
     let store = Store::open(&config.state_dir).map_err(Kind::State)?;
     let rendered = std::path::absolute(config.state_dir.join(KRB5_CONF)).unwrap_or_else(|_| PathBuf::from(KRB5_CONF));
@@ -163,6 +168,18 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
     }
     tracing::info!("Stopped");
     Ok(())
+}
+
+/// Says what became of a delegate's variables: in one line what does nothing, in one each what was understood otherwise.
+fn tell(told: &Told) {
+    if !told.ignored.is_empty() {
+        let each = told.ignored.iter().map(|ignored| format!("{}: {}", ignored.name, ignored.reason));
+        let ignored = each.collect::<Vec<_>>().join("; ");
+        tracing::info!(ignored, "Some variables of a Harness delegate do nothing here");
+    }
+    for remark in &told.remarks {
+        tracing::warn!(remark, "A variable of a Harness delegate is not taken as it stands");
+    }
 }
 
 fn pool_settings(config: &Config, installation: String) -> PoolSettings {

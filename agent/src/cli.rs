@@ -1,6 +1,5 @@
 //! The command line of `lictor-agent`.
 
-use std::error::Error as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -9,10 +8,10 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::app;
+use crate::check;
 use crate::config::{self, Loaded};
 use crate::doctor;
 use crate::failure::ExitCode;
-use crate::policy;
 use crate::process;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -36,11 +35,15 @@ enum Command {
         #[arg(long)]
         ready_file: Option<PathBuf>,
     },
-    /// Read the configuration, report every mistake, and open nothing.
+    /// Read the configuration and print every setting in effect, where it came from, which variables of a Harness delegate do
+    /// nothing and why, and every mistake. Opens nothing and runs no INIT_SCRIPT.
     CheckConfig {
         /// Configuration file, TOML or YAML.
         #[arg(long)]
         config: Option<PathBuf>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t)]
+        output: check::Form,
     },
     /// Look at everything that this agent needs, where it runs, and say what is wrong and what to do.
     ///
@@ -99,13 +102,17 @@ pub fn main() -> anyhow::Result<ExitCode> {
                 None => Ok(ExitCode::Configuration),
             }
         }
-        Command::CheckConfig { config } => Ok(match load(config.as_deref())? {
-            Some(_) => {
-                writeln!(std::io::stdout(), "The configuration is valid")?;
-                ExitCode::Success
+        Command::CheckConfig { config, output } => {
+            let checked = check::check(config.as_deref(), environment());
+            match output {
+                check::Form::Text => print(checked.text().as_bytes())?,
+                check::Form::Json => print(format!("{}\n", serde_json::to_string_pretty(&checked)?).as_bytes())?,
             }
-            None => ExitCode::Configuration,
-        }),
+            if let (Some(mistakes), check::Form::Text) = (checked.mistakes(), output) {
+                writeln!(std::io::stderr(), "lictor-agent: {mistakes}")?;
+            }
+            Ok(if checked.valid { ExitCode::Success } else { ExitCode::Configuration })
+        }
         Command::Doctor(args) => {
             // Keys and tickets are read; where this fails, the agent itself says so in its log.
             let _ = process::guard();
@@ -122,20 +129,26 @@ pub fn main() -> anyhow::Result<ExitCode> {
             // Not straight to standard output: the generator panics when a reader such as `head` has had enough.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "lictor-agent", &mut script);
-            match std::io::stdout().write_all(&script) {
-                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-                _ => Ok(ExitCode::Success),
-            }
+            print(&script).map(|()| ExitCode::Success)
         }
     }
 }
 
+/// What the process was started with.
 fn environment() -> impl Iterator<Item = (String, String)> {
     // Not `vars()`, which panics over a variable that is not Unicode.
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// Nothing when there are mistakes, in the settings or in the policy and the krb5.conf that they name, which are printed.
+/// To standard output; a reader that has had enough, such as `head`, is no failure.
+fn print(bytes: &[u8]) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(bytes) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Nothing when there are mistakes, in the settings or in the files that they name, which are printed.
 fn load(file: Option<&Path>) -> anyhow::Result<Option<Loaded>> {
     let loaded = match config::load(file, environment()) {
         Ok(loaded) => loaded,
@@ -144,16 +157,11 @@ fn load(file: Option<&Path>) -> anyhow::Result<Option<Loaded>> {
             return Ok(None);
         }
     };
-    if let Some(Err(error)) = loaded.config.policy_file.as_deref().map(policy::load) {
-        let reason = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        writeln!(std::io::stderr(), "lictor-agent: {error}{reason}")?;
-        return Ok(None);
+    let mistakes = check::beyond(&loaded);
+    for mistake in &mistakes {
+        writeln!(std::io::stderr(), "lictor-agent: {mistake}")?;
     }
-    if let Err(error) = loaded.config.kerberos.check() {
-        writeln!(std::io::stderr(), "lictor-agent: {}", crate::failure::chain(&error))?;
-        return Ok(None);
-    }
-    Ok(Some(loaded))
+    Ok(mistakes.is_empty().then_some(loaded))
 }
 
 fn run(loaded: Loaded, ready_file: Option<PathBuf>, guarded: std::io::Result<()>) -> anyhow::Result<ExitCode> {

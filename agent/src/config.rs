@@ -8,10 +8,11 @@ mod delegate;
 mod kerberos;
 mod proxy;
 pub(crate) mod reader;
+mod shown;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -24,10 +25,13 @@ use lictor_winrm::target::Secret;
 use zeroize::Zeroizing;
 
 use delegate::Delegate;
+pub use delegate::{Ignored, Told};
 pub use kerberos::Kerberos;
 pub use proxy::Proxy;
 pub(crate) use proxy::ProxyAddress;
 use reader::Reader;
+use shown::Origins;
+pub use shown::{Overview, Setting};
 
 /// Everything that can be set. `docs/agent-settings.md` lists the same keys; a test compares the two.
 #[derive(Debug, Clone)]
@@ -46,6 +50,8 @@ pub struct Config {
     pub tags: Vec<String>,
     /// Free text for people. Default: empty. At most 500 characters.
     pub description: String,
+    /// Scope that the agent asks for when it enrols, at or below that of its join token. Default: that of its token.
+    pub scope: Option<String>,
     /// Directory for identity, journal and spilled output; made with mode 0700. Default: `./lictor-agent`.
     pub state_dir: PathBuf,
     /// Most tasks at once. Default: 16. Range: 1 to 1000.
@@ -56,6 +62,9 @@ pub struct Config {
     pub drain_grace: Duration,
     /// File with the agent's own policy, TOML or YAML; see docs/policy.md. Default: none, which allows everything.
     pub policy_file: Option<PathBuf>,
+    /// PEM certificates of authorities that are trusted beside the system's for HTTPS to Windows hosts: files, and directories
+    /// of files. Default: `/opt/harness-delegate/ca-bundle` where it exists. At most 100.
+    pub ca_files: Vec<PathBuf>,
     /// When not to ask for more work.
     pub admission: Admission,
     /// Kerberos.
@@ -195,10 +204,14 @@ impl fmt::Display for ControlPlaneAddress {
 pub struct Loaded {
     /// The settings.
     pub config: Config,
-    /// The token of `LICTOR_AGENT_JOIN_TOKEN`, when it was set.
+    /// The token of `LICTOR_AGENT_JOIN_TOKEN`, or of `DELEGATE_TOKEN`, when it was set.
     pub join_token: Option<JoinToken>,
     /// The proxy's password, when it came from the environment.
     pub proxy_password: Option<Secret>,
+    /// What there is to tell of a delegate's variables.
+    pub told: Told,
+    /// Every setting, and where its value came from.
+    pub overview: Overview,
 }
 
 /// Every mistake of a configuration. Holds no values of secrets.
@@ -223,6 +236,7 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
     let mut mistakes = Vec::new();
     let mut join_token = None;
     let mut variables = HashMap::new();
+    let mut names = BTreeMap::new();
     let mut delegate = Delegate::default();
     for (name, value) in environment {
         if delegate.takes(&name, &value) {
@@ -232,11 +246,14 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
             let value = Zeroizing::new(value);
             if !value.trim().is_empty() {
                 match value.parse::<JoinToken>() {
-                    Ok(token) => join_token = Some(token),
+                    Ok(token) => join_token = Some((token, JOIN_TOKEN_VARIABLE)),
                     Err(error) => mistakes.push(format!("{JOIN_TOKEN_VARIABLE}: {error}")),
                 }
             }
-        } else if name.starts_with(VARIABLE_PREFIX) && !is_service_link(&name) {
+        } else if let Some(key) = name.strip_prefix(VARIABLE_PREFIX)
+            && !is_service_link(&name)
+        {
+            names.insert(key.to_lowercase().replace("__", "."), name.clone());
             variables.insert(name, value);
         }
     }
@@ -261,14 +278,20 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
     };
 
     let mut reader = Reader::new(tree, mistakes);
-    delegate.apply(&mut reader);
-    let (proxy, proxy_password) = proxy::read(&mut reader, delegate.proxy);
-    let config = read(&mut reader, Path::new("/proc/sys/kernel/hostname"), proxy);
+    let hostname_file = Path::new("/proc/sys/kernel/hostname");
+    let has_token = join_token.is_some();
+    let join_token = join_token.or(delegate.apply(&mut reader, host_name(hostname_file).as_deref(), has_token));
+    let (proxy, proxy_password) = proxy::read(&mut reader, std::mem::take(&mut delegate.proxy));
+    let config = read(&mut reader, hostname_file, proxy);
+    let Some(config) = config else { return Err(Mistakes(reader.finish())) };
+    let overview =
+        Overview::new(&config, &reader, &Origins { file, names }, join_token.as_ref().map(|(_, name)| *name));
     let mistakes = reader.finish();
-    match config {
-        Some(config) if mistakes.is_empty() => Ok(Loaded { config, join_token, proxy_password }),
-        _ => Err(Mistakes(mistakes)),
+    if !mistakes.is_empty() {
+        return Err(Mistakes(mistakes));
     }
+    let join_token = join_token.map(|(token, _)| token);
+    Ok(Loaded { config, join_token, proxy_password, told: delegate.into_told(), overview })
 }
 
 fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Option<Config> {
@@ -278,10 +301,7 @@ fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Opti
     let control_plane = reader.required("control_plane", ControlPlaneAddress::parse);
     let join_token_file = reader.optional("join_token_file", |text| non_empty(text).map(PathBuf::from));
     let name = reader.optional("name", |text| limited(text, MAX_NAME_CHARACTERS));
-    let name = name.or_else(|| {
-        let name = std::fs::read_to_string(hostname_file).ok()?.trim().to_owned();
-        (!name.is_empty()).then_some(name)
-    });
+    let name = name.or_else(|| host_name(hostname_file));
     if name.is_none() {
         reader.mistake("name", "is not set, and the machine has no host name to take its place");
     }
@@ -304,6 +324,7 @@ fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Opti
                 Err(format!("is longer than {MAX_DESCRIPTION_CHARACTERS} characters"))
             }
         }),
+        scope: reader.optional("scope", parse_scope),
         state_dir: reader.or("state_dir", PathBuf::from(DEFAULT_STATE_DIR), |text| non_empty(text).map(PathBuf::from)),
         slots: reader.number("slots", DEFAULT_SLOTS, 1, 1000),
         http_listen: reader.or("http_listen", DEFAULT_HTTP_LISTEN, |text| {
@@ -311,6 +332,11 @@ fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Opti
         }),
         drain_grace: reader.duration("drain_grace", DEFAULT_DRAIN_GRACE, Duration::ZERO, DAY),
         policy_file: reader.optional("policy_file", |text| non_empty(text).map(PathBuf::from)),
+        ca_files: reader
+            .optional_list("ca_files", MAX_CA_FILES, |text| non_empty(text).map(PathBuf::from))
+            .unwrap_or_else(|| {
+                Some(PathBuf::from(DEFAULT_CA_DIRECTORY)).filter(|path| path.is_dir()).into_iter().collect()
+            }),
         admission: Admission {
             memory_percent: percent(reader, "admission.memory_percent", DEFAULT_MEMORY_PERCENT),
             cpu_percent: percent(reader, "admission.cpu_percent", None),
@@ -366,6 +392,22 @@ fn percent(reader: &mut Reader, key: &'static str, default: Option<u32>) -> Opti
     })
 }
 
+fn host_name(file: &Path) -> Option<String> {
+    let name = std::fs::read_to_string(file).ok()?.trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+fn parse_scope(text: &str) -> Result<String, String> {
+    let is_name = |name: &str| {
+        (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    if text.len() <= MAX_SCOPE && text.split('/').all(is_name) {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a path of names such as platform/production".into())
+    }
+}
+
 fn non_empty(text: &str) -> Result<&str, String> {
     if text.is_empty() { Err("is empty".into()) } else { Ok(text) }
 }
@@ -386,7 +428,15 @@ fn limited(text: &str, most: usize) -> Result<String, String> {
 /// Kubernetes puts `<SERVICE>_SERVICE_HOST`, `<SERVICE>_PORT` and kin into every pod; a service that is called
 /// `lictor-agent` would otherwise make every agent of its namespace refuse to start over unknown keys.
 fn is_service_link(name: &str) -> bool {
-    let rest = name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name);
+    is_link(name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name))
+}
+
+/// The same for a service of any name.
+fn is_link_of_a_service(name: &str) -> bool {
+    name.match_indices('_').any(|(at, _)| is_link(&name[at + 1..]))
+}
+
+fn is_link(rest: &str) -> bool {
     rest == "PORT"
         || rest.starts_with("SERVICE_")
         || rest.strip_prefix("PORT_").is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
@@ -410,5 +460,10 @@ const DEFAULT_CGROUP_ROOT: &str = "/sys/fs/cgroup";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_NAME_CHARACTERS: usize = 128;
 const MAX_TAGS: usize = 64;
+/// The control plane's limit.
+const MAX_SCOPE: usize = 256;
+const MAX_CA_FILES: usize = 100;
+/// Where a Harness delegate finds the authorities of its owner.
+const DEFAULT_CA_DIRECTORY: &str = "/opt/harness-delegate/ca-bundle";
 /// The contract's limit.
 const MAX_DESCRIPTION_CHARACTERS: usize = 500;

@@ -205,6 +205,7 @@ pub(crate) async fn enrol(
         tags: config.tags.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         description: config.description.clone(),
+        scope: config.scope.clone().unwrap_or_default(),
     });
     request.set_timeout(CALL_TIMEOUT);
     let issued = SystemTime::now();
@@ -220,6 +221,13 @@ pub(crate) async fn enrol(
         .into_inner();
     if answer.agent_id.is_empty() {
         return Err(EnrolError::Answer { call: "Enroll", missing: "an agent id" });
+    }
+    if let Some(asked) = config.scope.as_deref().filter(|asked| *asked != answer.scope) {
+        tracing::warn!(
+            asked,
+            scope = answer.scope,
+            "The control plane gave another scope than the one asked for; it may be too old"
+        );
     }
     let certificate = Certificate::check("Enroll", answer.certificate_pem, answer.ca_pem, answer.not_after)?;
     let sealing_key = SealingKey::from_private_bytes(sealing_key.private_bytes()).map_err(EnrolError::SealingKey)?;

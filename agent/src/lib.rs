@@ -5,6 +5,8 @@
 
 mod admission;
 pub mod app;
+mod authorities;
+mod check;
 pub mod cli;
 pub mod config;
 mod doctor;

@@ -433,6 +433,9 @@ impl Endpoints {
         let registry = Arc::new(metrics.register(pool));
         let router = Router::new()
             .route("/live", get(|| async { "live\n" }))
+            // Where the probes and scrapes of a Harness delegate ask.
+            .route("/api/health", get(|| async { "live\n" }))
+            .route("/api/metrics", get(exposition))
             .route("/ready", get(ready))
             .route("/metrics", get(exposition))
             .with_state((metrics, registry));

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::access::within;
 use crate::clock::UnixMillis;
 use crate::store::fleet::JoinTokenRecord;
 
@@ -47,6 +48,9 @@ pub(crate) enum Refused {
     /// The agent was revoked after the token was made.
     #[error("the agent was revoked, and this join token is older than that")]
     AgentRevoked,
+    /// The agent asks for more than its token is for.
+    #[error("the agent asks for a scope that this join token is not for")]
+    BeyondScope,
     /// The name belongs to an agent of another scope.
     #[error("the name belongs to an agent that this join token cannot enrol")]
     OtherScope,
@@ -55,8 +59,16 @@ pub(crate) enum Refused {
     Connected,
 }
 
-/// Decides.
-pub(crate) fn decide(token: &JoinTokenRecord, holder: Option<&Holder>, now: UnixMillis) -> Verdict {
+/// The scope that the agent gets: what it asks for, within that of its token. Nothing: it asks for more.
+pub(crate) fn scope<'a>(token: &'a JoinTokenRecord, asked: &'a str) -> Option<&'a str> {
+    match asked {
+        "" => Some(&token.scope),
+        asked => within(&token.scope, asked).then_some(asked),
+    }
+}
+
+/// Decides about an agent that asks for the scope `asked`.
+pub(crate) fn decide(token: &JoinTokenRecord, asked: &str, holder: Option<&Holder>, now: UnixMillis) -> Verdict {
     if token.revoked_at.is_some() {
         return Verdict::Refused(Refused::Revoked);
     }
@@ -72,8 +84,9 @@ pub(crate) fn decide(token: &JoinTokenRecord, holder: Option<&Holder>, now: Unix
     if token.max_uses > 0 && token.uses >= token.max_uses {
         return Verdict::Refused(Refused::UsedUp);
     }
+    let Some(scope) = scope(token, asked) else { return Verdict::Refused(Refused::BeyondScope) };
     let Some(holder) = holder else { return Verdict::New };
-    if holder.scope != token.scope {
+    if holder.scope != scope {
         return Verdict::Refused(Refused::OtherScope);
     }
     if holder.revoked_at.is_some_and(|at| token.created_at <= at) {
@@ -123,15 +136,15 @@ mod tests {
 
     #[test]
     fn a_token_that_counts_makes_an_agent_and_others_do_not() {
-        assert_eq!(decide(&token(), None, NOW), Verdict::New);
+        assert_eq!(decide(&token(), "", None, NOW), Verdict::New);
         for (token, why) in [
             (JoinTokenRecord { revoked_at: Some(NOW), ..token() }, Refused::Revoked),
             (JoinTokenRecord { expires_at: Some(NOW), ..token() }, Refused::Expired),
             (JoinTokenRecord { uses: 1, ..token() }, Refused::UsedUp),
         ] {
-            assert_eq!(decide(&token, None, NOW), Verdict::Refused(why));
+            assert_eq!(decide(&token, "", None, NOW), Verdict::Refused(why));
         }
-        assert_eq!(decide(&JoinTokenRecord { max_uses: 0, uses: 9, ..token() }, None, NOW), Verdict::New);
+        assert_eq!(decide(&JoinTokenRecord { max_uses: 0, uses: 9, ..token() }, "", None, NOW), Verdict::New);
     }
 
     #[test]
@@ -146,8 +159,30 @@ mod tests {
             (Holder { revoked_at: Some(UnixMillis(1000)), ..holder() }, Verdict::Refused(Refused::AgentRevoked)),
             (Holder { revoked_at: Some(UnixMillis(999)), ..holder() }, again),
         ] {
-            assert_eq!(decide(&token(), Some(&holder), NOW), expected, "{holder:?}");
+            assert_eq!(decide(&token(), "", Some(&holder), NOW), expected, "{holder:?}");
         }
+    }
+
+    #[test]
+    fn an_agent_may_ask_for_less_than_its_token_is_for_and_never_for_more() {
+        let beyond = Verdict::Refused(Refused::BeyondScope);
+        for (scope, asked, expected) in [
+            ("team", "", Verdict::New),
+            ("team", "team", Verdict::New),
+            ("team", "team/web", Verdict::New),
+            ("", "team/web", Verdict::New),
+            ("team", "teams", beyond.clone()),
+            ("team/web", "team", beyond.clone()),
+            ("team", "other/web", beyond.clone()),
+        ] {
+            let token = JoinTokenRecord { scope: scope.into(), ..token() };
+            assert_eq!(decide(&token, asked, None, NOW), expected, "{scope:?} {asked:?}");
+        }
+        // A name is that of an agent in the scope that it has, not in that of the token.
+        let below = Holder { scope: "team/web".into(), ..holder() };
+        assert_eq!(decide(&token(), "team/web", Some(&below), NOW), Verdict::Again("a".into()));
+        assert_eq!(decide(&token(), "", Some(&below), NOW), Verdict::Refused(Refused::OtherScope));
+        assert_eq!(decide(&token(), "team/web", Some(&holder()), NOW), Verdict::Refused(Refused::OtherScope));
     }
 
     #[test]
@@ -155,12 +190,12 @@ mod tests {
         let spent = JoinTokenRecord { uses: 1, expires_at: Some(UnixMillis(1)), ..token() };
         let just = Some(UnixMillis(NOW.0 - 599_999));
         let holder = Holder { enrolled_by_this: just, same_key: true, ..holder() };
-        assert_eq!(decide(&spent, Some(&holder), NOW), Verdict::Repeat("a".into()));
+        assert_eq!(decide(&spent, "", Some(&holder), NOW), Verdict::Repeat("a".into()));
         let revoked = JoinTokenRecord { revoked_at: Some(NOW), ..spent.clone() };
-        assert_eq!(decide(&revoked, Some(&holder), NOW), Verdict::Refused(Refused::Revoked));
+        assert_eq!(decide(&revoked, "", Some(&holder), NOW), Verdict::Refused(Refused::Revoked));
         let gone = Holder { revoked_at: Some(NOW), ..holder.clone() };
-        assert!(matches!(decide(&spent, Some(&gone), NOW), Verdict::Refused(_)));
+        assert!(matches!(decide(&spent, "", Some(&gone), NOW), Verdict::Refused(_)));
         let long_ago = Holder { enrolled_by_this: Some(UnixMillis(NOW.0 - 600_000)), ..holder };
-        assert!(matches!(decide(&spent, Some(&long_ago), NOW), Verdict::Refused(_)));
+        assert!(matches!(decide(&spent, "", Some(&long_ago), NOW), Verdict::Refused(_)));
     }
 }

@@ -219,6 +219,7 @@ pub(crate) fn enrolment(request: EnrollRequest) -> Result<EnrollRequest, Violati
     checker.check(are_tags(&request.tags), "tags", TAGS);
     checker.check(is_text(&request.version, 64), "version", "one line of at most 64 characters");
     checker.check(is_text(&request.description, 500), "description", "one line of at most 500 characters");
+    checker.check(is_scope(&request.scope), "scope", SCOPE);
     identity(&mut checker, &request.csr_der, &request.sealing_key);
     checker.finish(request)
 }

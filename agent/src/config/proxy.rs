@@ -3,6 +3,7 @@
 //! Pure, but for what the environment says. The password is no part of it; it travels beside, in a type that zeroes
 //! itself. Called by the loader; used by `enrol`.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -69,6 +70,26 @@ impl ProxyAddress {
     }
 }
 
+impl fmt::Display for ProxyAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.https { "https" } else { "http" }, self.authority())
+    }
+}
+
+impl fmt::Display for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.hosts {
+            Hosts::All => f.write_str("*")?,
+            Hosts::Below(name) => f.write_str(name)?,
+            Hosts::Network(network) => match network.to_string() {
+                text if text.contains(':') && self.port.is_some() => write!(f, "[{text}]")?,
+                text => f.write_str(&text)?,
+            },
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
 impl Exception {
     fn covers(&self, host: &str, port: u16) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
@@ -116,6 +137,8 @@ pub(super) struct Foreign {
     /// `HTTPS_PROXY` or `https_proxy`; may hold a password.
     url: Option<Zeroizing<String>>,
     no_proxy: Option<String>,
+    /// The delegate's, whether the platform is reached through the proxy.
+    manager: Option<String>,
     /// The delegate's.
     scheme: Option<String>,
     host: Option<String>,
@@ -141,16 +164,25 @@ impl Foreign {
             "PROXY_HOST" => &mut self.host,
             "PROXY_PORT" => &mut self.port,
             "PROXY_USER" => &mut self.user,
+            "PROXY_MANAGER" => &mut self.manager,
             _ => return false,
         };
         *place = Some(value.trim().to_owned()).filter(|value| !value.is_empty());
         true
     }
+
+    /// Whether the delegate's proxy is there, but not for the control plane.
+    pub(super) fn switched_off(&self) -> bool {
+        self.host.is_some() && self.manager.as_deref().and_then(super::delegate::parse_flag) == Some(false)
+    }
 }
 
 /// The proxy, if there is one, and its password when that did not come by a file. Credentials come from where the
 /// address came from: those of one proxy are not for another.
-pub(super) fn read(reader: &mut Reader, foreign: Foreign) -> (Option<Proxy>, Option<Secret>) {
+pub(super) fn read(reader: &mut Reader, mut foreign: Foreign) -> (Option<Proxy>, Option<Secret>) {
+    if foreign.switched_off() {
+        foreign.host = None;
+    }
     let url = reader.optional("proxy.url", |text| {
         if text == "none" {
             return Ok(None);
@@ -165,11 +197,15 @@ pub(super) fn read(reader: &mut Reader, foreign: Foreign) -> (Option<Proxy>, Opt
     let password_file = reader.optional("proxy.password_file", |text| super::non_empty(text).map(PathBuf::from));
     let ca_file = reader.optional("proxy.ca_file", |text| super::non_empty(text).map(PathBuf::from));
     let no_proxy = reader.optional_list("proxy.no_proxy", MAX_EXCEPTIONS, Exception::parse);
+    if no_proxy.is_none() && foreign.no_proxy.is_some() {
+        reader.came_from("proxy.no_proxy", "NO_PROXY");
+    }
     let no_proxy = no_proxy.unwrap_or_else(|| {
         // Written for other programs: what this one does not understand does not keep it from starting.
         let texts = foreign.no_proxy.iter().flat_map(|list| list.split([',', ' ']));
         texts.filter_map(|text| Exception::parse(text).ok()).take(MAX_EXCEPTIONS).collect()
     });
+    let mut password_source = "";
     let (address, user) = match (url, foreign.host, foreign.url) {
         (Some(None), ..) => return (None, None),
         (Some(Some(address)), ..) => (address, username.map(|username| (username, None))),
@@ -179,11 +215,16 @@ pub(super) fn read(reader: &mut Reader, foreign: Foreign) -> (Option<Proxy>, Opt
             let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
             match parse_url(&format!("{scheme}://{host}{port}")) {
                 Ok((address, None)) => {
+                    reader.came_from("proxy.url", "PROXY_HOST");
                     let user = foreign.user.as_deref().map(parse_username).transpose();
                     let user = user.unwrap_or_else(|problem| {
                         reader.mistake("PROXY_USER", &problem);
                         None
                     });
+                    if username.is_none() && user.is_some() {
+                        reader.came_from("proxy.username", "PROXY_USER");
+                    }
+                    password_source = "PROXY_PASSWORD";
                     (address, username.or(user).map(|user| (user, foreign.password)))
                 }
                 Ok(_) => {
@@ -197,7 +238,14 @@ pub(super) fn read(reader: &mut Reader, foreign: Foreign) -> (Option<Proxy>, Opt
             }
         }
         (None, None, Some(url)) => match parse_url(&url) {
-            Ok((address, user)) => (address, username.map(|username| (username, None)).or(user)),
+            Ok((address, user)) => {
+                reader.came_from("proxy.url", "HTTPS_PROXY");
+                if username.is_none() && user.is_some() {
+                    reader.came_from("proxy.username", "HTTPS_PROXY");
+                }
+                password_source = "HTTPS_PROXY";
+                (address, username.map(|username| (username, None)).or(user))
+            }
             Err(problem) => {
                 // Not the value, which may hold a password.
                 reader.mistake("HTTPS_PROXY", &problem);
@@ -217,6 +265,9 @@ pub(super) fn read(reader: &mut Reader, foreign: Foreign) -> (Option<Proxy>, Opt
     }
     let (username, password) = user.unzip();
     let password = password.flatten().filter(|_| password_file.is_none());
+    if password.is_some() {
+        reader.came_from(PASSWORD, password_source);
+    }
     let password = password.map(|password| Secret::new(password.as_str().to_owned()));
     (Some(Proxy { address, username, password_file, ca_file, no_proxy }), password)
 }
@@ -273,6 +324,8 @@ fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// Where the password came from is noted under this name, which is no setting.
+pub(super) const PASSWORD: &str = "proxy password";
 const MAX_EXCEPTIONS: usize = 1000;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Reads typed values out of a configuration tree one key at a time, collecting mistakes instead of stopping at the
 //! first. What nobody asked for in the end is an unknown key. Called by the loaders of settings and of the policy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use config::{Value, ValueKind};
@@ -11,6 +11,10 @@ pub(crate) struct Reader {
     /// Keys without a value.
     empty: Vec<String>,
     asked: Vec<&'static str>,
+    /// Where the values of keys came from.
+    sources: BTreeMap<String, String>,
+    /// Keys whose values have another name in the environment, which their author wants to read in a mistake.
+    foreign: BTreeSet<String>,
     mistakes: Vec<String>,
 }
 
@@ -18,7 +22,9 @@ impl Reader {
     pub(crate) fn new(tree: Value, mistakes: Vec<String>) -> Self {
         let (mut leaves, mut empty) = (BTreeMap::new(), Vec::new());
         flatten(String::new(), tree, &mut leaves, &mut empty);
-        Self { leaves, empty, asked: Vec::new(), mistakes }
+        let source = |value: &Value| value.origin().unwrap_or_default().to_owned();
+        let sources = leaves.iter().map(|(key, value)| (key.clone(), source(value))).collect();
+        Self { leaves, empty, asked: Vec::new(), sources, foreign: BTreeSet::new(), mistakes }
     }
 
     /// Every mistake, the unknown keys included.
@@ -42,18 +48,59 @@ impl Reader {
         self.leaves.is_empty()
     }
 
-    #[cfg(test)]
+    /// Every key that was asked for so far.
     pub(crate) fn asked(&self) -> &[&'static str] {
         &self.asked
     }
 
-    pub(crate) fn mistake(&mut self, key: &str, text: &str) {
-        self.mistakes.push(format!("{key}: {text}"));
+    /// Where the value of a key came from, when it did not come from a default: a file, the environment, or what
+    /// [`Reader::set_default`] and [`Reader::came_from`] say.
+    pub(crate) fn source(&self, key: &str) -> Option<&str> {
+        self.sources.get(key).map(String::as_str)
     }
 
-    /// Sets `key` unless it is set.
-    pub(crate) fn set_default(&mut self, key: &str, value: &str) {
-        self.leaves.entry(key.to_owned()).or_insert_with(|| Value::from(value));
+    /// Notes where a value came from that was found elsewhere.
+    pub(crate) fn came_from(&mut self, key: &str, source: &str) {
+        self.sources.insert(key.to_owned(), source.to_owned());
+        self.foreign.insert(key.to_owned());
+    }
+
+    /// Whether the value of a key came from under another name.
+    pub(crate) fn is_foreign(&self, key: &str) -> bool {
+        self.foreign.contains(key)
+    }
+
+    pub(crate) fn mistake(&mut self, key: &str, text: &str) {
+        let from = match self.sources.get(key) {
+            Some(source) if self.foreign.contains(key) => format!(" (from {source})"),
+            _ => String::new(),
+        };
+        self.mistakes.push(format!("{key}: {text}{from}"));
+    }
+
+    /// Whether `key` is set, and nobody has asked for it yet.
+    pub(crate) fn is_set(&self, key: &str) -> bool {
+        self.leaves.contains_key(key)
+    }
+
+    /// Sets `key` unless it is set. Whether it was not.
+    pub(crate) fn set_default(&mut self, key: &str, value: &str, source: &str) -> bool {
+        self.put(key, ValueKind::String(value.to_owned()), source)
+    }
+
+    /// The same for a list.
+    pub(crate) fn set_list(&mut self, key: &str, values: &[String], source: &str) -> bool {
+        let values = values.iter().map(|value| Value::from(value.as_str())).collect();
+        self.put(key, ValueKind::Array(values), source)
+    }
+
+    fn put(&mut self, key: &str, value: ValueKind, source: &str) -> bool {
+        if self.leaves.contains_key(key) {
+            return false;
+        }
+        self.leaves.insert(key.to_owned(), Value::new(None, value));
+        self.came_from(key, source);
+        true
     }
 
     pub(crate) fn take(&mut self, key: &'static str) -> Option<Value> {

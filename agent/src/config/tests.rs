@@ -140,8 +140,15 @@ fn the_reference_page_lists_exactly_the_settings() {
     listed.sort();
     assert_eq!(asked, listed);
 
-    // The struct's own fields, from its derived Debug output, so that a field that no key sets cannot hide.
+    // What check-config shows, of the same keys.
     let loaded = load(None, environment(&[("LICTOR_AGENT_CONTROL_PLANE", "https://a")])).unwrap();
+    let mut shown: Vec<&str> = shown::values(&loaded.config).into_keys().collect();
+    shown.sort_unstable();
+    assert_eq!(shown, asked, "shown.rs and the settings differ");
+    let overview: Vec<&str> = loaded.overview.settings.iter().map(|setting| setting.key.as_str()).collect();
+    assert_eq!(overview, asked);
+
+    // The struct's own fields, from its derived Debug output, so that a field that no key sets cannot hide.
     let text = format!("{:#?}", loaded.config);
     let fields: Vec<&str> = text
         .lines()

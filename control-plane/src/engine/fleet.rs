@@ -143,7 +143,7 @@ impl Engine {
             Err(error) => return Ok(Err(refuse_request(error))),
         };
         let holder = self.holder(&request.name, &token.token_id, &key_hash).await?;
-        let verdict = enrolment::decide(&token, holder.as_ref(), now.wall);
+        let verdict = enrolment::decide(&token, &request.scope, holder.as_ref(), now.wall);
         let repeat = matches!(verdict, Verdict::Repeat(_));
         let agent_id = match verdict {
             Verdict::New => Uuid::now_v7().to_string(),
@@ -162,12 +162,18 @@ impl Engine {
             fleet::use_join_token(self.database().await?, &token.token_id).await?;
         }
         let name = request.name.clone();
+        // A repeated answer is for the agent as it is.
+        let asked = match &holder {
+            Some(holder) if repeat => Some(holder.scope.clone()),
+            _ => enrolment::scope(&token, &request.scope).map(str::to_owned),
+        };
+        let scope = asked.unwrap_or_else(|| token.scope.clone());
         self.parts.ledger.enrolled(AgentEntry {
             agent_id: agent_id.clone(),
             name: request.name,
             own_tags: request.tags,
             token_tags: token.tags,
-            scope: token.scope.clone(),
+            scope: scope.clone(),
             version: request.version,
             description: request.description,
             sealing_key: request.sealing_key,
@@ -204,7 +210,7 @@ impl Engine {
             outcome: "ok",
             details: json!({
                 "name": name,
-                "scope": token.scope,
+                "scope": scope,
                 "serial": certificate.serial,
                 "repeat": repeat.then_some(true),
             }),
@@ -215,7 +221,7 @@ impl Engine {
             certificate_pem: certificate.chain_pem,
             ca_pem: self.parts.authority.ca_pem().to_owned(),
             not_after: Some(certificate.not_after.timestamp()),
-            scope: token.scope,
+            scope,
         }))
     }
 
@@ -311,6 +317,9 @@ fn refuse_enrolment(why: Refused, name: &str) -> Refusal {
         Refused::AgentRevoked => {
             Refusal::Denied(format!("{why}; enrol {name:?} with a new join token, or under another name"))
         }
+        Refused::BeyondScope => Refusal::Unauthenticated(format!(
+            "{why}; make one whose scope it is or is below with `lictor token create --scope`, or set another `scope`"
+        )),
         Refused::OtherScope => Refusal::Taken(format!(
             "{why}; choose another name than {name:?}, or use a join token of that agent's scope"
         )),

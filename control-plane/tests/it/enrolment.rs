@@ -320,3 +320,39 @@ async fn a_token_gives_scope_and_tags() {
     assert_eq!((agent.scope.as_str(), agent.tags), ("platform/production", vec!["dc1".to_owned(), "own".to_owned()]));
     assert_eq!(AgentState::try_from(agent.state), Ok(AgentState::Offline));
 }
+
+#[tokio::test]
+async fn an_agent_gets_the_narrower_scope_that_it_asks_for() {
+    let server = Server::start(&[]).await;
+    let mut user = server.user().await;
+    let (_, token) =
+        user.token(CreateJoinTokenRequest { scope: "team".into(), max_uses: 0, ..Default::default() }).await;
+    for (name, asked, granted) in [("own", "", "team"), ("below", "team/web", "team/web"), ("same", "team", "team")] {
+        let answer = ask(&server, &token, name, asked).await.unwrap();
+        assert_eq!(answer.scope, granted);
+    }
+    for asked in ["teams", "other/web", "t"] {
+        let status = ask(&server, &token, "beyond", asked).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+        assert!(status.message().contains("--scope"), "no remedy in {status}");
+    }
+    let status = ask(&server, &token, "nonsense", "team//web").await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    let mut agents = user.agents().await;
+    agents.sort_by(|one, other| one.name.cmp(&other.name));
+    let scopes: Vec<_> = agents.iter().map(|agent| (agent.name.as_str(), agent.scope.as_str())).collect();
+    assert_eq!(scopes, [("below", "team/web"), ("own", "team"), ("same", "team")]);
+}
+
+async fn ask(server: &Server, token: &str, name: &str, scope: &str) -> Result<EnrollResponse, tonic::Status> {
+    let request = EnrollRequest {
+        join_token: token.into(),
+        csr_der: csr().0,
+        sealing_key: SealingKey::generate().public_bytes().to_vec(),
+        name: name.into(),
+        scope: scope.into(),
+        ..EnrollRequest::default()
+    };
+    let channel = server.channel(None).await.unwrap();
+    AgentServiceClient::new(channel).enroll(request).await.map(tonic::Response::into_inner)
+}

@@ -164,6 +164,7 @@ async fn what_agents_send_is_refused_or_harmless() {
             EnrollRequest { tags: vec![of()], ..good() },
             EnrollRequest { version: of(), ..good() },
             EnrollRequest { description: of(), ..good() },
+            EnrollRequest { scope: of(), ..good() },
             EnrollRequest { csr_der: of().into_bytes(), ..good() },
         ] {
             if let Err(status) = client.enroll(request).await {

@@ -331,7 +331,7 @@ async fn enroll_as(
         name: name.into(),
         tags: tags.clone(),
         version: "0.1.0".into(),
-        description: String::new(),
+        ..EnrollRequest::default()
     };
     let channel = server.channel(None).await.unwrap();
     let answer = AgentServiceClient::new(channel).enroll(request).await?.into_inner();
