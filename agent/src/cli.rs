@@ -1,17 +1,19 @@
 //! The command line of `lictor-agent`.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
+use zeroize::Zeroizing;
 
 use crate::app;
 use crate::check;
 use crate::config::{self, Loaded};
 use crate::doctor;
 use crate::failure::ExitCode;
+use crate::migrate;
 use crate::process;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -56,6 +58,16 @@ enum Command {
     /// --user names somebody whose key is in the agent's keytabs or whose ticket is in one of its caches; then that is tried once.
     #[command(after_help = DOCTOR_CODES)]
     Doctor(DoctorArgs),
+    /// Read an INIT_SCRIPT and print what replaces it: settings, host aliases, credentials, and the lines that have to stay. The
+    /// script is never run, and no password of it is printed.
+    MigrateInitScript {
+        /// The script; `-` for standard input.
+        #[arg(default_value = "-")]
+        file: PathBuf,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t)]
+        output: check::Form,
+    },
     /// Print a completion script.
     Completion {
         /// For this shell.
@@ -125,6 +137,14 @@ pub fn main() -> anyhow::Result<ExitCode> {
             runtime.shutdown_timeout(LAST_WAIT);
             Ok(code)
         }
+        Command::MigrateInitScript { file, output } => {
+            let report = migrate::migrate(&script(&file)?)?;
+            match output {
+                check::Form::Text => print(report.text().as_bytes())?,
+                check::Form::Json => print(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?,
+            }
+            Ok(ExitCode::Success)
+        }
         Command::Completion { shell } => {
             // Not straight to standard output: the generator panics when a reader such as `head` has had enough.
             let mut script = Vec::new();
@@ -138,6 +158,20 @@ pub fn main() -> anyhow::Result<ExitCode> {
 fn environment() -> impl Iterator<Item = (String, String)> {
     // Not `vars()`, which panics over a variable that is not Unicode.
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// The bytes of a script, no more than are looked at and one.
+fn script(file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let most = u64::try_from(migrate::MAX_SCRIPT).unwrap_or(u64::MAX).saturating_add(1);
+    // At once, so that no copies of a password stay behind where it grew.
+    let mut script = Zeroizing::new(Vec::with_capacity(migrate::MAX_SCRIPT + 1));
+    if file == Path::new("-") {
+        std::io::stdin().take(most).read_to_end(&mut script).context("failed to read the script")?;
+    } else {
+        let opened = std::fs::File::open(file).with_context(|| format!("failed to open {}", file.display()))?;
+        opened.take(most).read_to_end(&mut script).with_context(|| format!("failed to read {}", file.display()))?;
+    }
+    Ok(script)
 }
 
 /// To standard output; a reader that has had enough, such as `head`, is no failure.

@@ -14,6 +14,7 @@ mod enrol;
 mod failure;
 mod kerberos;
 mod link;
+pub mod migrate;
 mod policy;
 mod process;
 mod secrets;

@@ -240,6 +240,11 @@ impl Configuration {
         &self.text
     }
 
+    /// The settings as a program's own ([`Source::Declared`]), and what of them those cannot say: then the file has to stay.
+    pub fn declaration(&self) -> (Declared, Vec<Remark>) {
+        Declared::from_profile(&self.profile)
+    }
+
     /// `[libdefaults] default_realm`.
     pub fn default_realm(&self) -> Option<&str> {
         self.krb5.default_realm()

@@ -78,7 +78,7 @@ pub(super) fn check(profile: &mut Profile, remarks: &mut Remarks) -> Kdcs {
 }
 
 /// A yes or a no in the words that MIT's library has for them.
-fn boolean(value: &str) -> Option<bool> {
+pub(super) fn boolean(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
         "y" | "yes" | "true" | "t" | "1" | "on" => Some(true),
         "n" | "no" | "false" | "nil" | "f" | "0" | "off" => Some(false),

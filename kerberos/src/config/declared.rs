@@ -9,7 +9,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::profile::quoted;
+use super::Remark;
+use super::check::boolean;
+use super::profile::{Node, Profile, Value, quoted};
 
 /// Realms and what `[libdefaults]` holds of interest for a client. What is not set keeps MIT's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -98,6 +100,94 @@ impl Declared {
             out.relation(4, &format!("domain_realm.{domain}"), domain, realm);
         }
         if out.mistakes.is_empty() { Ok(out.text) } else { Err(out.mistakes) }
+    }
+}
+
+impl Declared {
+    /// What a `krb5.conf` says, as settings, and what of it no setting can say. What servers log is neither.
+    pub(super) fn from_profile(profile: &Profile) -> (Self, Vec<Remark>) {
+        let mut declared = Self::default();
+        let mut left = Vec::new();
+        for section in &profile.root {
+            let Value::Section(nodes) = &section.value else { continue };
+            for node in nodes {
+                let taken = match (section.name.as_str(), &node.value) {
+                    ("libdefaults", Value::Relation(value)) => declared.take_option(&node.name, value),
+                    ("realms", Value::Section(servers)) => {
+                        let realm = declared.realms.entry(node.name.clone()).or_default();
+                        left.extend(servers.iter().filter(|server| !realm.take(server)).map(|server| {
+                            server.remark(format!("[realms] {} {} has no setting", node.name, server.name))
+                        }));
+                        true
+                    }
+                    ("domain_realm", Value::Relation(realm)) => {
+                        // The first value counts.
+                        declared.domain_realm.entry(node.name.clone()).or_insert_with(|| realm.clone());
+                        true
+                    }
+                    ("logging", _) => true,
+                    _ => false,
+                };
+                if !taken {
+                    left.push(node.remark(format!("[{}] {} has no setting", section.name, node.name)));
+                }
+            }
+        }
+        (declared, left)
+    }
+
+    /// Whether there is a setting for it.
+    fn take_option(&mut self, name: &str, value: &str) -> bool {
+        let text = |place: &mut Option<String>| {
+            place.get_or_insert_with(|| value.to_owned());
+            true
+        };
+        let flag = |place: &mut Option<bool>| match boolean(value) {
+            Some(flag) => {
+                place.get_or_insert(flag);
+                true
+            }
+            None => false,
+        };
+        match name {
+            "default_realm" => text(&mut self.default_realm),
+            "ticket_lifetime" => text(&mut self.ticket_lifetime),
+            "renew_lifetime" => text(&mut self.renew_lifetime),
+            "dns_lookup_kdc" => flag(&mut self.dns_lookup_kdc),
+            "dns_lookup_realm" => flag(&mut self.dns_lookup_realm),
+            "rdns" => flag(&mut self.rdns),
+            "dns_canonicalize_hostname" => flag(&mut self.dns_canonicalize_hostname),
+            "forwardable" => flag(&mut self.forwardable),
+            "udp_preference_limit" => match value.parse() {
+                Ok(limit) => {
+                    self.udp_preference_limit.get_or_insert(limit);
+                    true
+                }
+                Err(_) => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+impl Realm {
+    /// Whether there is a setting for it.
+    fn take(&mut self, server: &Node) -> bool {
+        let Value::Relation(value) = &server.value else { return false };
+        let place = match server.name.as_str() {
+            "kdc" => {
+                self.kdc.push(value.clone());
+                return true;
+            }
+            // The older name of the same.
+            "primary_kdc" | "master_kdc" => &mut self.primary_kdc,
+            "admin_server" => &mut self.admin_server,
+            "kpasswd_server" => &mut self.kpasswd_server,
+            "default_domain" => &mut self.default_domain,
+            _ => return false,
+        };
+        place.get_or_insert_with(|| value.clone());
+        true
     }
 }
 

@@ -41,6 +41,13 @@ pub(super) struct Node {
     pub(super) place: Place,
 }
 
+impl Node {
+    /// Something about it, at its place.
+    pub(super) fn remark(&self, text: String) -> Remark {
+        Remark { file: Some(self.place.file.to_path_buf()), line: Some(self.place.line), text }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     Relation(String),

@@ -12,6 +12,7 @@ use crate::fields;
 /// - Wrong settings have at least one mistake, a bounded number of them, and each that stands in a file stands in a line of it.
 /// - What is taken without a word is the same to the `krb5` crate. What is taken at all is the same when it was written again,
 ///   and the `krb5` crate takes its KDCs.
+/// - What settings can say of it they say alike.
 /// - What is declared becomes just that, and nothing else.
 pub fn krb5_conf(data: &[u8]) {
     let [text, realm, kdc, domain] = fields(data).map(String::from_utf8_lossy);
@@ -47,6 +48,16 @@ fn file(text: &str) {
     };
     assert_eq!(again.krb5(), configuration.krb5());
     assert_eq!(again.text(), configuration.text());
+    let (settings, left) = configuration.declaration();
+    if left.is_empty()
+        && let Ok(said) = Configuration::load(&Source::Declared(settings))
+    {
+        assert_eq!(said.default_realm(), configuration.default_realm());
+        assert!(said.realms_with_kdcs().eq(configuration.realms_with_kdcs()));
+        for realm in said.realms_with_kdcs() {
+            assert_eq!(said.kdcs(realm), configuration.kdcs(realm));
+        }
+    }
     for realm in configuration.realms_with_kdcs() {
         let ours: Vec<String> = configuration.kdcs(realm).iter().map(|kdc| kdc.address()).collect();
         match configuration.krb5().kdcs(realm) {

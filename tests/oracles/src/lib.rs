@@ -9,6 +9,7 @@
 #![expect(clippy::panic, reason = "an oracle speaks by panicking")]
 
 mod http_auth;
+mod init_script;
 mod kerberos;
 mod keytab;
 mod krb5_conf;
@@ -22,6 +23,7 @@ mod tickets;
 mod wsman;
 
 pub use http_auth::http_auth;
+pub use init_script::init_script;
 pub use kerberos::kerberos;
 pub use keytab::keytab;
 pub use krb5_conf::krb5_conf;
@@ -57,6 +59,7 @@ pub const ALL: &[Oracle] = &[
     ("kdc_reply", kdc_reply),
     ("credential_cache", credential_cache),
     ("keytab", keytab),
+    ("init_script", init_script),
 ];
 
 /// Pieces of the input, for oracles that need several values: up to `N`, split at bytes of value 0, missing ones empty.
