@@ -20,7 +20,7 @@ pub use process::{Output, Process, Streaming};
 pub use proxy::{Cut, Direction, Proxy};
 pub use random::Random;
 pub use samba::{Carried, Samba};
-pub use stack::{Agent, ControlPlane, PASSWORD, Stack, USER, Windows, WindowsOptions};
+pub use stack::{Agent, ControlPlane, PASSWORD, Stack, USER, Windows, WindowsOptions, get};
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -534,6 +534,14 @@ impl Windows {
     }
 }
 
+/// GET on a plain HTTP endpoint: status and body.
+///
+/// # Errors
+/// When it does not answer.
+pub fn get(address: &str, path: &str) -> Result<(u16, String)> {
+    http("GET", address, path)
+}
+
 fn http(method: &str, address: &str, path: &str) -> Result<(u16, String)> {
     http_with(method, address, path, "")
 }

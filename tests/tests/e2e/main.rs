@@ -8,6 +8,7 @@ mod agent_doctor;
 mod backup;
 mod batches;
 mod deaths;
+mod delegate;
 mod direct;
 mod disks;
 mod doctor;
