@@ -136,7 +136,9 @@ impl Reply {
             return Err(Malformed("e-data of another kind than expected"));
         }
         let content = Reader::new(content).expect(der::OCTET_STRING)?;
-        self.offered.push(kind);
+        if self.offered.len() < MAX_PIECES {
+            self.offered.push(kind);
+        }
         match kind {
             PA_ETYPE_INFO2 => self.keys = keys(content)?,
             // KERB-EXT-ERROR: status, reserved, flags, little-endian. A salt of such bytes is nobody's.

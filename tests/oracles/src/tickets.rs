@@ -22,6 +22,7 @@ pub fn kdc_reply(data: &[u8]) {
     }
     assert!(reply.status.is_none_or(|status| status >> 30 == 3), "a status that is no error");
     assert!(reply.keys.len() <= 16, "{} keys", reply.keys.len());
+    assert!(reply.offered.len() <= 64, "{} kinds of pre-authentication", reply.offered.len());
     let salts: usize = reply.keys.iter().filter_map(|key| key.salt.as_ref()).map(Vec::len).sum();
     assert!(salts <= data.len(), "salts of {salts} bytes out of {}", data.len());
 }
