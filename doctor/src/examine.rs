@@ -51,17 +51,16 @@ impl Report {
 /// still looked at.
 pub async fn examine(subject: &Subject, deadline: Instant, mut on_step: impl FnMut(&Step) + Send) -> Report {
     let mut steps = Steps::new(&mut on_step);
-    let refused = kerberos::look(subject, deadline, &mut steps).await;
+    let refused = kerberos::look(subject, true, deadline, &mut steps).await;
     let connection = host::look(subject, refused, deadline, &mut steps).await;
     Report { steps: steps.finish(), connection }
 }
 
-/// The same without logging in: neither to a KDC nor to the host. What proves the user in `subject` is not used.
+/// The same without logging in: neither to a KDC nor to the host. What proves the user in `subject` is not used; the KDC is asked
+/// what it says of the user before anything is proved.
 pub async fn examine_unproved(subject: &Subject, deadline: Instant, mut on_step: impl FnMut(&Step) + Send) -> Report {
     let mut steps = Steps::new(&mut on_step);
-    let kerberos = subject.kerberos.clone().map(|kerberos| KerberosSubject { identity: None, ..kerberos });
-    let subject = Subject { target: subject.target.clone(), kerberos };
-    kerberos::look(&subject, deadline, &mut steps).await;
-    let connection = host::look(&subject, true, deadline, &mut steps).await;
+    kerberos::look(subject, false, deadline, &mut steps).await;
+    let connection = host::look(subject, true, deadline, &mut steps).await;
     Report { steps: steps.finish(), connection }
 }

@@ -30,8 +30,8 @@ const FILES: Duration = Duration::from_secs(5);
 /// Who is asked about when nobody logs in. The KDC's answer that there is no such user is as good as any.
 const NOBODY: &str = "lictor-doctor";
 
-/// Returns whether the credential was refused, or may have been used up: then nobody may try it again.
-pub(crate) async fn look(subject: &Subject, deadline: Instant, steps: &mut Steps<'_>) -> bool {
+/// Returns whether the credential was refused, or may have been used up: then nobody may try it again. Without `prove` nobody logs in.
+pub(crate) async fn look(subject: &Subject, prove: bool, deadline: Instant, steps: &mut Steps<'_>) -> bool {
     let target = subject.target.as_ref();
     let Some(kerberos) = &subject.kerberos else {
         names::look(target, None, deadline, steps).await;
@@ -53,7 +53,8 @@ pub(crate) async fn look(subject: &Subject, deadline: Instant, steps: &mut Steps
     // A ticket-granting ticket of the examination's own for each thing that it asks would be a login for each.
     let identity = kerberos.identity.as_ref().map(|identity| Identity { fresh: false, ..identity.clone() });
     let delegate = target.is_some_and(|target| target.kerberos.delegate);
-    let login = examine_login(&configuration, &manager, identity.as_ref(), delegate, deadline, steps).await;
+    let how = How { prove, delegate, deadline };
+    let login = examine_login(&configuration, &manager, identity.as_ref(), how, steps).await;
     names::look(target, Some(&configuration), deadline, steps).await;
     if let Some(target) = target {
         match (&login, &identity) {
@@ -61,7 +62,7 @@ pub(crate) async fn look(subject: &Subject, deadline: Instant, steps: &mut Steps
                 services::look(&manager, identity, &configuration, granting, target, deadline, steps).await;
             }
             (Login::Failed { .. }, _) => steps.skipped(Check::Service, "without a login there are no tickets"),
-            _ => steps.skipped(Check::Service, "nobody is to log in"),
+            _ => steps.skipped(Check::Service, "nobody logs in"),
         }
     }
     matches!(login, Login::Failed { refused: true })
@@ -77,14 +78,21 @@ enum Login {
     Failed { refused: bool },
 }
 
+#[derive(Debug, Clone, Copy)]
+struct How {
+    prove: bool,
+    delegate: bool,
+    deadline: Instant,
+}
+
 async fn examine_login(
     configuration: &Configuration,
     manager: &Kerberos,
     identity: Option<&Identity>,
-    delegate: bool,
-    deadline: Instant,
+    how: How,
     steps: &mut Steps<'_>,
 ) -> Login {
+    let How { prove, delegate, deadline } = how;
     let names = match identity {
         Some(identity) => Some(manager.principals(identity, deadline.min(Instant::now() + FILES)).await),
         None => None,
@@ -144,7 +152,12 @@ async fn examine_login(
         steps.skipped(Check::Login, why);
         return Login::Failed { refused: false };
     }
-    match account::look(&answers, &principals, deadline, steps).await {
+    let account = account::look(&answers, &principals, deadline, steps).await;
+    if !prove {
+        steps.skipped(Check::Login, "what would prove the user is not used");
+        return unwanted;
+    }
+    match account {
         Account::Refused { refused } if !login::needs_no_kdc(identity) => {
             steps.skipped(Check::Login, "the KDC would refuse it, as it says before anything was proved");
             return Login::Failed { refused };

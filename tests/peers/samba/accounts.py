@@ -48,6 +48,7 @@ def accounts(dns):
         "wrong.other": {"userPrincipalName": "wrong.other@mail.example"},
         "rotated": {},
         "locked": {},
+        "locked.doctor": {},
         "locked.ntlm": {},
         "locked.spnego": {},
         "disabled": {"flags": NORMAL | LASTING | DISABLED},

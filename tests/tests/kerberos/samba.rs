@@ -55,6 +55,7 @@ async fn an_active_directory_domain() {
         doctor::examined_hosts,
         doctor::examined_accounts,
         doctor::an_examination_counts_one_attempt,
+        doctor::an_account_that_is_locked,
         winbind::kerberos_tokens_are_accepted,
         winbind::ntlm_tokens_are_accepted,
         winbind::ntlm_refusals_have_their_statuses,

@@ -87,3 +87,17 @@ async fn a_kdc_of_another_realm() {
         ["kerberos.kdc_of_other_realm"]
     );
 }
+
+#[tokio::test]
+async fn without_a_proof_the_user_is_asked_about() {
+    let kdc = Kdc::start("CORP.EXAMPLE").unwrap();
+    kdc.add_password("alice", "Secret-1", &[]).unwrap();
+    let examined = subject(file(kdc.krb5_conf()), Some(password("alice", "Marker-Wrong")), Some(target("localhost")));
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let report = lictor_doctor::examine_unproved(&examined, deadline, |_| {}).await;
+    found(&report, Check::Principal, Outcome::Passed, "");
+    for check in [Check::Login, Check::Service] {
+        assert_eq!(outcome(&report, check), Outcome::Skipped);
+    }
+    assert_eq!((kdc.as_exchanges(), kdc.logged(&["PREAUTH_FAILED"])), (0, 0), "{}", kdc.log());
+}

@@ -128,3 +128,15 @@ async fn kdcs_whose_clocks_differ() {
     let report = look(&subject(source, Some(password("alice", "Secret-1")), None)).await;
     found(&report, Check::Clock, Outcome::Warning, "kerberos.clocks_disagree");
 }
+
+#[tokio::test]
+async fn what_there_is_no_time_for_is_not_begun() {
+    let kdc = Kdc::start("CORP.EXAMPLE").unwrap();
+    kdc.add_password("alice", "Secret-1", &[]).unwrap();
+    let examined = subject(file(kdc.krb5_conf()), Some(password("alice", "Secret-1")), Some(target("localhost")));
+    let report = lictor_doctor::examine(&examined, tokio::time::Instant::now(), |_| {}).await;
+    for check in [Check::KdcTcp, Check::Login, Check::Service] {
+        assert!([Outcome::Skipped, Outcome::Unknown].contains(&outcome(&report, check)), "{:#?}", report.steps);
+    }
+    assert_eq!(kdc.logged(&["AS_REQ"]), 0, "{}", kdc.log());
+}

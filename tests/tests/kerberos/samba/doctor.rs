@@ -74,3 +74,15 @@ pub(super) async fn an_examination_counts_one_attempt(realm: &Realm) {
         assert_eq!(realm.attribute("wrong.doctor", "badPwdCount").await.as_deref(), Some("1"));
     }
 }
+
+pub(super) async fn an_account_that_is_locked(realm: &Realm) {
+    let name = realm.samba.principal("locked.doctor");
+    for count in 1..=5 {
+        realm.check(&realm.with_password(&name, &format!("Wrong-{count}"))).await.unwrap_err();
+    }
+    let identity = realm.with_password(&name, realm.samba.password("locked.doctor").unwrap());
+    let report = examine(realm, &identity, None).await;
+    let failed = report.failure().unwrap();
+    assert!([Check::Principal, Check::Login].contains(&failed.check), "{failed:#?}");
+    found(&report, failed.check, Outcome::Failed, "kerberos.account_revoked");
+}
