@@ -1,6 +1,7 @@
 //! Real sockets: KDCs that answer with an error of our choice, that are silent, and ports where nothing listens; and a name
 //! server. Dialogues that end in tickets are tested against real KDCs, with everything else that needs one.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use krb5::Principal;
@@ -8,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
+use super::search::{KDC_ERR_SVC_UNAVAILABLE, QUICK};
 use super::*;
 use crate::config::Source;
 
