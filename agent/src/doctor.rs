@@ -23,6 +23,7 @@ use crate::failure::{ExitCode, chain};
 use crate::policy;
 
 use advice::Advice;
+pub(crate) use advice::catalogue;
 pub(crate) use report::Output;
 
 use report::Book;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lictor_doctor::{KerberosSubject, Subject};
+use lictor_doctor::{KerberosSubject, Report as Examined, Step, Subject, examine_in};
 use lictor_kerberos::trace::Trace;
 use lictor_kerberos::{CredentialSource, Identity};
 use lictor_proto::v1::{
@@ -398,6 +398,16 @@ impl Sessions {
             identity: Some(tickets.identity.clone()),
         });
         Subject { target: Some(access.target), kerberos }
+    }
+
+    /// Examines, with a shell that the next process finds should this one be killed.
+    pub(crate) async fn examine(
+        &self,
+        subject: &Subject,
+        deadline: Instant,
+        tell: impl FnMut(&Step) + Send,
+    ) -> Examined {
+        examine_in(&self.pool, subject, deadline, tell).await
     }
 
     /// Ends all sessions; returns how many shells could not be deleted by `deadline`.

@@ -3,7 +3,7 @@
 use lictor_kerberos::config::Source;
 use lictor_kerberos::{Identity, Kerberos};
 use lictor_winrm::Target;
-use lictor_winrm::pool::ConnectionInfo;
+use lictor_winrm::pool::{ConnectionInfo, Pool};
 use tokio::time::Instant;
 
 use crate::step::{Outcome, Step, Steps};
@@ -50,9 +50,23 @@ impl Report {
 /// Examines `subject` until `deadline`, and tells of each step when it was taken. What does not depend on a failed step is
 /// still looked at.
 pub async fn examine(subject: &Subject, deadline: Instant, mut on_step: impl FnMut(&Step) + Send) -> Report {
-    let mut steps = Steps::new(&mut on_step);
+    take(subject, None, deadline, Steps::new(&mut on_step)).await
+}
+
+/// The same beside the sessions of `pool`: the shell that is opened bears its owner's name, so that it is found and deleted like the rest
+/// should this process be killed.
+pub async fn examine_in(
+    pool: &Pool,
+    subject: &Subject,
+    deadline: Instant,
+    mut on_step: impl FnMut(&Step) + Send,
+) -> Report {
+    take(subject, Some(pool), deadline, Steps::new(&mut on_step)).await
+}
+
+async fn take(subject: &Subject, pool: Option<&Pool>, deadline: Instant, mut steps: Steps<'_>) -> Report {
     let refused = kerberos::look(subject, true, deadline, &mut steps).await;
-    let connection = host::look(subject, refused, deadline, &mut steps).await;
+    let connection = host::look(subject, pool, refused, deadline, &mut steps).await;
     Report { steps: steps.finish(), connection }
 }
 
@@ -61,6 +75,6 @@ pub async fn examine(subject: &Subject, deadline: Instant, mut on_step: impl FnM
 pub async fn examine_unproved(subject: &Subject, deadline: Instant, mut on_step: impl FnMut(&Step) + Send) -> Report {
     let mut steps = Steps::new(&mut on_step);
     kerberos::look(subject, false, deadline, &mut steps).await;
-    let connection = host::look(subject, true, deadline, &mut steps).await;
+    let connection = host::look(subject, None, true, deadline, &mut steps).await;
     Report { steps: steps.finish(), connection }
 }

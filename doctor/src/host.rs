@@ -1,7 +1,7 @@
 //! The host: port, HTTP, TLS, WS-Management, authentication, shell.
 
 use lictor_winrm::Stage;
-use lictor_winrm::pool::ConnectionInfo;
+use lictor_winrm::pool::{ConnectionInfo, Pool};
 use lictor_winrm::probe::{Rung, RungOutcome, probe};
 use tokio::time::Instant;
 
@@ -13,6 +13,7 @@ use crate::step::{Outcome, Steps};
 /// Returns the connection, when there was one. With `refused` the credential is not tried.
 pub(crate) async fn look(
     subject: &Subject,
+    pool: Option<&Pool>,
     refused: bool,
     deadline: Instant,
     steps: &mut Steps<'_>,
@@ -22,7 +23,11 @@ pub(crate) async fn look(
         steps.skipped(Check::Authenticate, "the KDC refused the credential; it is not tried again");
         return None;
     }
-    let report = probe(target, deadline, |rung| note(rung, steps)).await;
+    let tell = |rung: &Rung| note(rung, steps);
+    let report = match pool {
+        Some(pool) => pool.probe(target, deadline, tell).await,
+        None => probe(target, deadline, tell).await,
+    };
     report.connection
 }
 

@@ -15,6 +15,6 @@ mod step;
 
 pub use self::catalogue::{Entry, catalogue};
 pub use self::check::Check;
-pub use self::examine::{KerberosSubject, Report, Subject, examine, examine_unproved};
+pub use self::examine::{KerberosSubject, Report, Subject, examine, examine_in, examine_unproved};
 pub use self::finding::{Finding, Suspect};
 pub use self::step::{Outcome, Step};

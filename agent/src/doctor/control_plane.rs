@@ -69,7 +69,7 @@ pub(super) async fn look(loaded: &Loaded, identity: Option<&Identity>, book: &mu
             let (check, finding) = match &error {
                 ConnectError::Proxy { source, .. } => {
                     let found = source.advice();
-                    let advice = Advice { code: found.code, cause: found.cause, remedy: found.remedy };
+                    let advice = Advice { code: found.code, example: "", cause: found.cause, remedy: found.remedy };
                     ("proxy", advice.about(chain(&error)))
                 }
                 ConnectError::Tcp { .. } | ConnectError::Timeout { .. } => {

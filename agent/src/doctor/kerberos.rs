@@ -1,12 +1,13 @@
 //! Kerberos as the settings have it: configuration, KDCs, keytabs, caches. Nobody logs in, and what the settings declare is not
 //! written for other programs: that is the running agent's file.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lictor_doctor::{KerberosSubject, Subject, examine};
+use lictor_doctor::{Check, KerberosSubject, Subject, examine};
 use lictor_kerberos::Kerberos as Manager;
 use lictor_kerberos::ccache;
 use lictor_kerberos::config::{ConfigError, Configuration, Source, Watch};
@@ -25,7 +26,6 @@ use crate::kerberos::{default_cache, keytab_files};
 /// What the examination of hosts can go on with.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) source: Source,
     pub(super) manager: Manager,
     pub(super) configuration: Arc<Configuration>,
     /// Keytabs that can be read.
@@ -57,18 +57,28 @@ pub(super) async fn look(settings: &Kerberos, book: &mut Book) -> Option<Found> 
             None
         }
     };
+    let keytabs = keytabs(settings.keytabs.clone(), book).await;
+    let caches = caches(settings, book).await;
     if let Some(watch) = &watch {
         let manager = Some(Manager::new(Arc::clone(watch)));
         let kerberos = KerberosSubject { source: source.clone(), manager, identity: None };
         let subject = Subject { target: None, kerberos: Some(kerberos) };
-        examine(&subject, deadline(), |step| book.step(step)).await;
-        other_realms(watch, book).await;
+        // A file that came with the system may know only realms that nobody here wants.
+        let report = examine(&subject, deadline(), |step| if used { book.step(step) } else { book.doubt(step) }).await;
+        let came_to_kdcs = report.steps.iter().any(|step| matches!(step.check, Check::KdcUdp | Check::KdcTcp));
+        let configuration = watch.fresh().await;
+        let mut realms: BTreeSet<String> = BTreeSet::new();
+        if settings.is_given() {
+            realms.extend(configuration.realms_with_kdcs().map(str::to_owned));
+        }
+        realms.extend(keytabs.iter().flat_map(|(_, keytab)| keytab.entries()).map(|entry| entry.realm.clone()));
+        realms.extend(caches.iter().filter_map(|(_, held)| Some(held.rsplit_once('@')?.1.to_owned())));
+        realms.retain(|realm| !came_to_kdcs || configuration.default_realm() != Some(realm));
+        other_realms(watch, &realms, book).await;
     }
-    let keytabs = keytabs(settings.keytabs.clone(), book).await;
-    let caches = caches(settings, book).await;
     let watch = watch?;
     let configuration = watch.fresh().await;
-    Some(Found { source, manager: Manager::new(watch), configuration, keytabs, caches })
+    Some(Found { manager: Manager::new(watch), configuration, keytabs, caches })
 }
 
 fn system_has_one() -> bool {
@@ -87,11 +97,9 @@ fn told(error: &ConfigError, book: &mut Book) {
 }
 
 /// The default realm was looked at in full. Of the others a KDC is asked about somebody whom it need not know.
-async fn other_realms(watch: &Arc<Watch>, book: &mut Book) {
-    let configuration = watch.fresh().await;
-    let default = configuration.default_realm();
+async fn other_realms(watch: &Arc<Watch>, realms: &BTreeSet<String>, book: &mut Book) {
     let directory = Directory::new(Arc::clone(watch));
-    for realm in configuration.realms_with_kdcs().filter(|realm| Some(*realm) != default).take(MOST_REALMS) {
+    for realm in realms.iter().take(MOST_REALMS) {
         let Ok(nobody) = parse_principal(NOBODY, Some(realm)) else { continue };
         let by = deadline().min(Instant::now() + PER_REALM);
         match enquire::of_realm(&directory, &nobody, &Trace::off(), by).await {

@@ -100,6 +100,12 @@ impl Book {
         self.add(step.check.as_str(), step.outcome, step.detail.clone(), step.finding.as_ref());
     }
 
+    /// The same where nobody knows whether it matters: what does not work is a warning.
+    pub(super) fn doubt(&mut self, step: &Step) {
+        let outcome = if step.outcome == Outcome::Failed { Outcome::Warning } else { step.outcome };
+        self.add(step.check.as_str(), outcome, step.detail.clone(), step.finding.as_ref());
+    }
+
     /// Whether anything does not work.
     pub(super) fn has_failed(&self) -> bool {
         self.count("failed") > 0

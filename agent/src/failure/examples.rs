@@ -19,7 +19,7 @@ const HOST: &str = "web1.corp.example";
 /// One failure of each kind that the agent itself makes. Those of hosts and KDCs pass through it untouched.
 #[must_use]
 pub fn catalogue() -> Vec<Failure> {
-    [tasks(), refusals(), secrets()].concat()
+    [tasks(), refusals(), secrets(), crate::doctor::catalogue()].concat()
 }
 
 fn tasks() -> Vec<Failure> {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lictor_doctor::{Check, Finding, Outcome, Report as Examined, Step, Subject, examine, examine_unproved};
+use lictor_doctor::{Check, Finding, Outcome, Report as Examined, Step, Subject, examine_unproved};
 use lictor_proto::v1::{Failure, Rung, RungOutcome, Suspect, TaskState};
 use lictor_winrm::Error as WinrmError;
 use lictor_winrm::pool::Trial;
@@ -14,22 +14,15 @@ use tokio::time::{Instant, timeout_at};
 use super::Event;
 use super::execute::{Report, Run, SLACK, stop, unstarted_stop, wire_duration};
 use crate::failure::{self, StopCause, Verdict};
+use crate::policy::Turn;
 use crate::sessions::Sessions;
 
 impl Run<'_> {
     /// Examines the host. What was found until the deadline, or until it was stopped, stays in the report.
     pub(super) async fn diagnose(&mut self, report: &mut Report) -> Result<TaskState, Verdict> {
-        let deadline = self.deadline();
         let access = self.whole_access(report).await?;
-        let sessions = &self.worker.sessions;
-        let turn = tokio::select! {
-            biased;
-            cause = unstarted_stop(&mut self.orders) => return Err(failure::stopped_before_start(&cause)),
-            turn = timeout_at(deadline, sessions.turn(&self.task.plan)) => turn,
-        };
-        let Ok(_turn) = turn else { return Err(failure::stopped_before_start(&StopCause::Deadline)) };
-        self.worker.tell(Event::Started(self.task.key.clone())).await;
-        let begun = Instant::now();
+        let _turn = self.turn().await?;
+        let (begun, deadline, sessions) = (Instant::now(), self.deadline(), &self.worker.sessions);
         let until = deadline.min(begun + LONGEST);
         let subject = sessions.subject(access);
         let mut rungs = Vec::new();
@@ -59,6 +52,19 @@ impl Run<'_> {
             Some(rung) => Err(failure::examined(rung, late)),
         }
     }
+
+    /// Waits until the policy lets one more task work on the host, then tells that this one has started.
+    async fn turn(&mut self) -> Result<Turn, Verdict> {
+        let sessions = &self.worker.sessions;
+        let turn = tokio::select! {
+            biased;
+            cause = unstarted_stop(&mut self.orders) => return Err(failure::stopped_before_start(&cause)),
+            turn = timeout_at(self.deadline(), sessions.turn(&self.task.plan)) => turn,
+        };
+        let Ok(turn) = turn else { return Err(failure::stopped_before_start(&StopCause::Deadline)) };
+        self.worker.tell(Event::Started(self.task.key.clone())).await;
+        Ok(turn)
+    }
 }
 
 /// Examines without logging in when the credential is known to be wrong, which is the second part of the answer.
@@ -75,7 +81,7 @@ async fn carefully(
     let tell = |step: &Step| rungs.push(rung(step));
     match trial {
         Ok(trial) => {
-            let examined = examine(subject, until, tell).await;
+            let examined = sessions.examine(subject, until, tell).await;
             if let Some(trial) = trial {
                 judge(trial, &examined);
             }

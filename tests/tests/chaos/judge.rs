@@ -76,10 +76,10 @@ impl Verdict {
         match state {
             TaskState::Succeeded => {
                 anyhow::ensure!(entry.kind.succeeds(), "it cannot succeed");
-                anyhow::ensure!(starts >= 1 || entry.kind == Kind::Test, "it cannot have succeeded");
+                anyhow::ensure!(starts >= 1 || entry.kind.only_looks(), "it cannot have succeeded");
                 if result.output_gap || result.output_truncated {
                     self.gaps += 1;
-                } else if entry.kind != Kind::Test {
+                } else if !entry.kind.only_looks() {
                     output(entry, end, api).await?;
                     self.complete += 1;
                 }
@@ -99,6 +99,7 @@ impl Verdict {
             }
             TaskState::Rejected => anyhow::bail!("nobody rejects it: {failure:?}"),
             TaskState::TimedOut => {}
+            TaskState::Unknown if entry.kind == Kind::Diagnosis => anyhow::bail!("it only looks: {failure:?}"),
             TaskState::Unknown => anyhow::ensure!(failure.may_have_started, "it does not say so: {failure:?}"),
             other => anyhow::bail!("{other:?} is not final"),
         }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lictor_proto::v1::{
-    AgentSelector, AuthKind, Command, ConnectionSettings, ConnectionTest, Scheme, Script, ScriptLanguage, Target, Task,
-    TaskSpec, TaskState, task_spec,
+    AgentSelector, AuthKind, Command, ConnectionSettings, ConnectionTest, Diagnosis, Scheme, Script, ScriptLanguage,
+    Target, Task, TaskSpec, TaskState, task_spec,
 };
 use lictor_tests::Random;
 use tokio::sync::watch;
@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Cancelled,
     /// A connection test; makes no mark.
     Test,
+    /// An examination; makes no mark, and is given out again when its agent dies.
+    Diagnosis,
     /// Uses the host once more with one agent, at the end.
     Sweep,
 }
@@ -48,6 +50,7 @@ impl Kind {
             Self::TimesOut => "timeout",
             Self::Cancelled => "cancelled",
             Self::Test => "test",
+            Self::Diagnosis => "diagnosis",
             Self::Sweep => "sweep",
         }
     }
@@ -55,6 +58,11 @@ impl Kind {
     /// Whether it succeeds when nothing goes wrong.
     pub(crate) fn succeeds(self) -> bool {
         !matches!(self, Self::Exit | Self::TimesOut | Self::Cancelled)
+    }
+
+    /// Whether it does nothing that its host counts.
+    pub(crate) fn only_looks(self) -> bool {
+        matches!(self, Self::Test | Self::Diagnosis)
     }
 
     /// What it prints when it runs to its end.
@@ -90,6 +98,7 @@ impl Kind {
             Self::Exit => command("sim.exe exit 3".into()),
             Self::TimesOut | Self::Cancelled => command("sim.exe sleep 3600000".into()),
             Self::Test => task_spec::Kind::ConnectionTest(ConnectionTest {}),
+            Self::Diagnosis => task_spec::Kind::Diagnosis(Diagnosis {}),
             Self::Sweep => command("sim.exe exit 0".into()),
         }
     }
@@ -216,7 +225,8 @@ impl Stream {
             70..78 => Kind::Exit,
             78..83 => Kind::TimesOut,
             83..90 => Kind::Cancelled,
-            _ => Kind::Test,
+            90..95 => Kind::Test,
+            _ => Kind::Diagnosis,
         };
         let idempotent = random.percent(30);
         let cancel_after = (kind == Kind::Cancelled || random.percent(3)).then(|| random.between(500, 4000));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_tests::{Direction, PASSWORD, Proxy, Stack, Windows, WindowsOptions, eventually};
+use lictor_tests::{Direction, PASSWORD, Proxy, Stack, USER, Windows, WindowsOptions, eventually};
 use serde_json::Value;
 
 use crate::{FINAL, PATIENCE, basic_host, ntlm_host};
@@ -102,8 +102,7 @@ fn a_wrong_password_is_tried_once_however_many_look() -> Result<()> {
 fn what_is_wrong_is_named_with_its_code_cause_and_remedy() -> Result<()> {
     let stack = Stack::start(&[])?;
     let _agent = stack.agent("agent-1", &[])?;
-    let user = lictor_tests::USER.rsplit('\\').next().unwrap_or(lictor_tests::USER);
-    let arguments = ["--auth", "ntlm,negotiate", "--deny-user", user];
+    let arguments = ["--auth", "ntlm,negotiate", "--deny-user", USER];
     let windows =
         stack.windows("win-a", &WindowsOptions { tls: false, arguments: &arguments, ..WindowsOptions::default() })?;
     stack.credential("ntlm", PASSWORD, &["--auth", "negotiate", "--scheme", "http", "--port", &windows.port])?;
