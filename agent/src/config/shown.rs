@@ -42,6 +42,8 @@ impl Origins<'_> {
         match (reader.source(key), self.names.get(key), self.file) {
             (None, ..) => "default".to_owned(),
             (Some("the environment"), Some(name), _) => name.clone(),
+            // It is layered under the configuration as variables that the process never had.
+            (Some("the environment"), None, _) => "INIT_SCRIPT".to_owned(),
             (Some(_), _, Some(file)) if !reader.is_foreign(key) => file.display().to_string(),
             (Some(source), ..) => source.to_owned(),
         }
