@@ -34,7 +34,7 @@ impl Advice {
 /// One failure of each kind, for documentation.
 pub(crate) fn catalogue() -> Vec<Failure> {
     let failure = |row: &Advice| Failure {
-        stage: "agent".into(),
+        stage: "doctor".into(),
         code: row.code.into(),
         message: row.example.into(),
         cause: row.cause.into(),
@@ -62,11 +62,9 @@ pub(super) const ALL: &[Advice] = &[
     CONNECT,
     TLS,
     PIN,
-    KDC,
     KEYTAB,
     KEYTAB_OLD_KEYS,
     KEYTAB_OPEN,
-    CACHE,
     CACHE_ENDED,
     OPEN_FILES,
     MEMORY,
@@ -176,38 +174,26 @@ pub(super) const KERBEROS_CONFIGURATION: Advice = Advice {
     cause: "krb5.conf, or what the settings declare of Kerberos, has mistakes.",
     remedy: "Correct them; docs/krb5-conf.md says what counts.",
 };
-pub(super) const KDC: Advice = Advice {
-    code: "kerberos.no_kdc",
-    example: "no KDC of LAB.EXAMPLE answered (dc1.lab.example:88: connection refused)",
-    cause: "The KDCs of the realm are down, their names have no address, or port 88 (TCP and UDP) is closed on the way.",
-    remedy: "Check the realm in krb5.conf or the settings, DNS, and firewalls towards the domain controllers.",
-};
 pub(super) const KEYTAB: Advice = Advice {
-    code: "kerberos.keytab_unusable",
+    code: "agent.keytab_unusable",
     example: "failed to read the keytab /etc/lictor/svc.keytab: permission denied",
     cause: "A keytab of the settings is missing, cannot be read by the agent's user, or is none.",
     remedy: "Check the path and the rights (a secret volume in Kubernetes: defaultMode and fsGroup), and look with `lictor keytab list`.",
 };
 pub(super) const KEYTAB_OLD_KEYS: Advice = Advice {
-    code: "kerberos.keytab_old_keys",
+    code: "agent.keytab_old_keys",
     example: "/etc/lictor/svc.keytab: svc-web@CORP.EXAMPLE (kvno 2)",
     cause: "The keytab holds only keys of encryption types that are not used here, such as RC4.",
     remedy: "Make it anew with AES keys: `lictor keytab create`, or ktpass /crypto AES256-SHA1.",
 };
 pub(super) const KEYTAB_OPEN: Advice = Advice {
-    code: "kerberos.keytab_open",
+    code: "agent.keytab_open",
     example: "it has mode 0644",
     cause: "Everybody on the machine may read the keytab, which is as good as the password.",
     remedy: "chmod 0400, owned by the agent's user (a secret volume in Kubernetes: defaultMode: 0400).",
 };
-pub(super) const CACHE: Advice = Advice {
-    code: "kerberos.cache_unusable",
-    example: "the credential cache FILE:/var/run/krb5cc is not there",
-    cause: "A credential cache of the settings is missing, cannot be read by the agent's user, or is none.",
-    remedy: "Let whoever fills it (kinit) run as the same user, with the same KRB5CCNAME.",
-};
 pub(super) const CACHE_ENDED: Advice = Advice {
-    code: "kerberos.cache_ended",
+    code: "agent.cache_ended",
     example: "FILE:/var/run/krb5cc: svc-web@CORP.EXAMPLE, 1 tickets; it ended 3 h ago",
     cause: "The ticket in the cache has ended, and nobody has renewed it.",
     remedy: "Run kinit again, or give the agent a keytab, with which it renews by itself.",
@@ -225,7 +211,7 @@ pub(super) const MEMORY: Advice = Advice {
     remedy: "Raise the limit of the container; the agent asks for no work above admission.memory_percent of it.",
 };
 pub(super) const NO_KEY: Advice = Advice {
-    code: "kerberos.nothing_held",
+    code: "agent.nothing_held",
     example: "nothing here proves svc-web@CORP.EXAMPLE",
     cause: "None of the agent's keytabs holds a key of the user, and no cache that it may use a ticket.",
     remedy: "Name a user whose key is in kerberos.keytabs, or leave --user out to look without logging in.",

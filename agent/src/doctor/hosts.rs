@@ -4,8 +4,8 @@
 use lictor_doctor::{KerberosSubject, Subject, examine, examine_unproved};
 use lictor_kerberos::{CredentialSource, Identity};
 use lictor_winrm::target::{
-    AuthKind, Credential, Endpoint, KerberosOptions, MessageEncryption, Scheme, ShellProperties, Target, Timeouts,
-    TlsPolicy,
+    AuthKind, Credential, Endpoint, KerberosOptions, MessageEncryption, Scheme, Secret, ShellProperties, Target,
+    Timeouts, TlsPolicy,
 };
 
 use super::kerberos::Found;
@@ -28,15 +28,9 @@ pub(super) async fn look(
         Ok(endpoint) => endpoint,
         Err(error) => return book.failed("host_name", "", advice::TARGET.about(chain(&error))),
     };
-    let subject = KerberosSubject {
-        source: settings.source(),
-        manager: kerberos.map(|found| found.manager.clone()),
-        identity: None,
-    };
     let Some(user) = &args.user else {
-        let credential = Credential::password(String::new(), lictor_winrm::target::Secret::new(String::new()));
-        let target = target(endpoint, credential, args);
-        let subject = Subject { target: Some(target), kerberos: kerberos.map(|_| subject) };
+        let credential = Credential::password(String::new(), Secret::new(String::new()));
+        let subject = Subject { target: Some(target(endpoint, credential, args)), kerberos: None };
         examine_unproved(&subject, deadline(), |step| book.step(step)).await;
         return;
     };
@@ -46,8 +40,9 @@ pub(super) async fn look(
     };
     let source = ticket_source(found.manager.clone(), identity.clone());
     let target = target(endpoint, Credential::tickets(user.clone(), source, None), args);
-    let subject =
-        Subject { target: Some(target), kerberos: Some(KerberosSubject { identity: Some(identity), ..subject }) };
+    let manager = Some(found.manager.clone());
+    let kerberos = KerberosSubject { source: settings.source(), manager, identity: Some(identity) };
+    let subject = Subject { target: Some(target), kerberos: Some(kerberos) };
     examine(&subject, deadline(), |step| book.step(step)).await;
 }
 

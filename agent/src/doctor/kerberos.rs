@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lictor_doctor::{Check, KerberosSubject, Subject, examine};
+use lictor_doctor::{Check, Finding, KerberosSubject, Subject, examine};
 use lictor_kerberos::Kerberos as Manager;
 use lictor_kerberos::ccache;
 use lictor_kerberos::config::{ConfigError, Configuration, Source, Watch};
@@ -107,7 +107,7 @@ async fn other_realms(watch: &Arc<Watch>, realms: &BTreeSet<String>, book: &mut 
                 let clock = reply.ahead.map(|ahead| format!("; its clock is {ahead:+} s off ours")).unwrap_or_default();
                 book.passed("kdc", format!("a KDC of {realm} answers{clock}"));
             }
-            Err(failure) => book.failed("kdc", "", advice::KDC.about(chain(&failure))),
+            Err(failure) => book.failed("kdc", "", Finding::from(&enquire::unanswered(&failure, &nobody))),
         }
     }
 }
@@ -189,7 +189,7 @@ async fn caches(settings: &Kerberos, book: &mut Book) -> Vec<(String, String)> {
                 continue;
             }
             Ok(Err(error)) => {
-                book.failed("cache", "", advice::CACHE.about(error.to_string()));
+                book.failed("cache", "", Finding::from(&error));
                 continue;
             }
             Err(error) => {

@@ -32,7 +32,7 @@ pub(super) fn look(config: Option<&Config>, book: &mut Book) {
         (Some(limit), used) => {
             let used = used.unwrap_or_default();
             let text = format!("{} of {} in use", size(used), size(limit));
-            let share = u64::from(config.admission.memory_percent.unwrap_or(100));
+            let share = u64::from(config.admission.memory_percent.unwrap_or(95));
             if used > limit / 100 * share || limit < LITTLE_MEMORY {
                 book.warn("memory", "", advice::MEMORY.about(text));
             } else {

@@ -170,10 +170,11 @@ impl Book {
 
     /// Checks with their outcomes and codes.
     #[cfg(test)]
-    pub(super) fn found(&self) -> Vec<String> {
-        let code =
-            |entry: &Entry| entry.finding.as_ref().map(|finding| format!(" {}", finding.code)).unwrap_or_default();
-        self.entries.iter().map(|entry| format!("{} {}{}", entry.check, entry.outcome, code(entry))).collect()
+    pub(super) fn found(&self) -> Vec<(&str, &str, &str)> {
+        fn code(entry: &Entry) -> &str {
+            entry.finding.as_ref().map_or("", |finding| finding.code.as_str())
+        }
+        self.entries.iter().map(|entry| (entry.check.as_str(), entry.outcome, code(entry))).collect()
     }
 
     fn print(&mut self, text: &str) {
@@ -229,8 +230,9 @@ fn line(entry: &Entry) -> String {
     text.push('\n');
     let Some(finding) = &entry.finding else { return text };
     let mut say = |what: &str, words: &str| {
-        if !words.is_empty() {
-            text.push_str(&format!("          {what}{}\n", clean(words)));
+        let words = clean(words);
+        if !words.trim_end().is_empty() {
+            text.push_str(&format!("          {what}{}\n", words.trim_end()));
         }
     };
     say("", finding.legacy_text.as_deref().unwrap_or_default());

@@ -91,7 +91,7 @@ fn space(path: &Path, book: &mut Book) {
 }
 
 /// Without opening it: an agent that starts at the same moment must find it free.
-fn journal(directory: &Path, book: &mut Book) {
+pub(super) fn journal(directory: &Path, book: &mut Book) {
     let names = std::fs::read_dir(directory).into_iter().flatten().take(MOST_NAMES).flatten();
     let mut aside: Vec<String> = names
         .filter_map(|entry| entry.file_name().into_string().ok())

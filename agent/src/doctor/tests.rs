@@ -24,51 +24,66 @@ fn saved(directory: &Path, issued: SystemTime, not_after: SystemTime) {
     Store::open(directory).unwrap().save(&identity).unwrap();
 }
 
-/// What is found about the identity in `directory` at `now`, as lines of `check outcome code`.
-fn found(directory: &Path, tokens: &TokenSource, now: SystemTime) -> Vec<String> {
+/// What is found about the identity in `directory` at `now`.
+fn looked(directory: &Path, tokens: &TokenSource, now: SystemTime) -> Book {
     let mut book = Book::new(Output::Json);
     state::identity(directory, tokens, now, &mut book);
-    let found = book.found();
-    assert!(!found.join("\n").contains("marker-secret"));
-    found
+    assert!(!format!("{book:?}").contains("marker-secret"));
+    book
 }
 
 #[test]
 fn the_ages_of_a_certificate() {
     let directory = tempfile::tempdir().unwrap();
     let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
-    let ages = |issued: SystemTime, not_after: SystemTime| {
+    let well = |check| (check, "passed", "");
+    for (issued, not_after, certificate, clock) in [
+        (now - day, now + 29 * day, well("certificate"), well("clock")),
+        (now - 25 * day, now + 5 * day, ("certificate", "warning", "agent.certificate_due"), well("clock")),
+        (now - 31 * day, now - day, ("certificate", "failed", "agent.certificate_ended"), well("clock")),
+        (now + day, now + 31 * day, well("certificate"), ("clock", "failed", "agent.clock")),
+    ] {
         saved(directory.path(), issued, not_after);
-        found(directory.path(), &no_token(), now)
-    };
-    let good = ["identity passed", "certificate passed", "clock passed"];
-    assert_eq!(ages(now - day, now + 29 * day), good);
-    let late = ["identity passed", "certificate warning agent.certificate_due", "clock passed"];
-    assert_eq!(ages(now - 25 * day, now + 5 * day), late);
-    let ended = ["identity passed", "certificate failed agent.certificate_ended", "clock passed"];
-    assert_eq!(ages(now - 31 * day, now - day), ended);
-    let ahead = ["identity passed", "certificate passed", "clock failed agent.clock"];
-    assert_eq!(ages(now + day, now + 31 * day), ahead);
+        assert_eq!(looked(directory.path(), &no_token(), now).found(), [well("identity"), certificate, clock]);
+    }
 }
 
 #[test]
 fn an_identity_that_is_missing_damaged_or_open_is_told_apart() {
+    use std::os::unix::fs::PermissionsExt as _;
     let directory = tempfile::tempdir().unwrap();
     let now = SystemTime::now();
-    assert_eq!(found(directory.path(), &no_token(), now), ["identity failed agent.not_enrolled"]);
+    let about = |tokens: &TokenSource, outcome: &str, code: &str| {
+        let book = looked(directory.path(), tokens, now);
+        assert_eq!(book.found().first(), Some(&("identity", outcome, code)), "{book:?}");
+    };
+    about(&no_token(), "failed", "agent.not_enrolled");
     let file = directory.path().join("token");
     let tokens = TokenSource { value: None, file: Some(file.clone()) };
-    assert_eq!(found(directory.path(), &tokens, now), ["identity failed agent.join_token"]);
+    about(&tokens, "failed", "agent.join_token");
     std::fs::write(&file, "no token").unwrap();
-    assert_eq!(found(directory.path(), &tokens, now), ["identity failed agent.join_token"]);
+    about(&tokens, "failed", "agent.join_token");
     let identity = directory.path().join("identity.json");
     std::fs::write(&identity, "{").unwrap();
-    assert_eq!(found(directory.path(), &no_token(), now), ["identity failed agent.identity"]);
+    about(&no_token(), "failed", "agent.identity");
     std::fs::remove_file(&identity).unwrap();
     saved(directory.path(), now, now + Duration::from_secs(86_400));
-    use std::os::unix::fs::PermissionsExt as _;
+    about(&no_token(), "passed", "");
     std::fs::set_permissions(&identity, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert_eq!(found(directory.path(), &no_token(), now).first().unwrap(), "identity warning agent.state_open");
+    about(&no_token(), "warning", "agent.state_open");
+}
+
+#[test]
+fn a_journal_that_was_set_aside_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let look = || {
+        let mut book = Book::new(Output::Json);
+        state::journal(directory.path(), &mut book);
+        book
+    };
+    assert_eq!(look().found(), [("journal", "passed", "")]);
+    std::fs::write(directory.path().join("journal.redb.damaged-1700000000"), "x").unwrap();
+    assert_eq!(look().found(), [("journal", "warning", "agent.journal_damaged")]);
 }
 
 #[test]

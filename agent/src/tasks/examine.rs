@@ -55,11 +55,11 @@ impl Run<'_> {
 
     /// Waits until the policy lets one more task work on the host, then tells that this one has started.
     async fn turn(&mut self) -> Result<Turn, Verdict> {
-        let sessions = &self.worker.sessions;
+        let (deadline, sessions) = (self.deadline(), &self.worker.sessions);
         let turn = tokio::select! {
             biased;
             cause = unstarted_stop(&mut self.orders) => return Err(failure::stopped_before_start(&cause)),
-            turn = timeout_at(self.deadline(), sessions.turn(&self.task.plan)) => turn,
+            turn = timeout_at(deadline, sessions.turn(&self.task.plan)) => turn,
         };
         let Ok(turn) = turn else { return Err(failure::stopped_before_start(&StopCause::Deadline)) };
         self.worker.tell(Event::Started(self.task.key.clone())).await;

@@ -111,6 +111,47 @@ const ROWS: &[Row] = &[
         &["tests/tests/e2e/restarts.rs::after_kill_9_while_input_is_sent_the_command_is_ended_and_its_task_unknown"],
     ),
     from(&["agent.internal"], &[], "a job of the agent that panics: there is no known way to make one"),
+    // The agent's doctor.
+    by(
+        &[
+            "agent.configuration",
+            "agent.policy_file",
+            "agent.state_unusable",
+            "control_plane.resolve",
+            "control_plane.connect",
+            "control_plane.pin",
+            "control_plane.tls",
+            "agent.keytab_unusable",
+            "agent.memory",
+            "agent.no_host",
+        ],
+        &["tests/tests/e2e/agent_doctor.rs::what_is_broken_is_named_and_a_join_token_stays_unspent"],
+    ),
+    by(
+        &["agent.keytab_open", "agent.nothing_held"],
+        &["tests/tests/e2e/agent_doctor.rs::kerberos_of_the_agent_is_looked_at_and_a_host_by_its_keytab"],
+    ),
+    by(
+        &["agent.certificate_due", "agent.certificate_ended", "agent.clock"],
+        &["agent/src/doctor/tests.rs::the_ages_of_a_certificate"],
+    ),
+    by(
+        &["agent.identity", "agent.join_token", "agent.not_enrolled", "agent.state_open"],
+        &["agent/src/doctor/tests.rs::an_identity_that_is_missing_damaged_or_open_is_told_apart"],
+    ),
+    by(&["agent.journal_damaged"], &["agent/src/doctor/tests.rs::a_journal_that_was_set_aside_is_named"]),
+    from(&["agent.state_space"], &[], "`statvfs(3)` of the state directory"),
+    from(&["agent.open_files"], &[], "`getrlimit(2)`, beside what the settings of pool and slots may need"),
+    from(
+        &["agent.keytab_old_keys"],
+        &[],
+        "the encryption types of the keytab's entries; which of them are used here is said in docs/kerberos.md",
+    ),
+    from(
+        &["agent.cache_ended"],
+        &[],
+        "the end of the ticket-granting ticket in the cache, beside this machine's clock",
+    ),
     by(
         &["policy.host"],
         &["tests/tests/e2e/policy.rs::what_the_policy_forbids_is_refused_with_its_rule_and_done_by_another_agent"],

@@ -68,6 +68,7 @@ const STAGES: &[(&str, &str)] = &[
     ("policy", "Policy of the agent"),
     ("secret", "Secret"),
     ("agent", "Agent"),
+    ("doctor", "`lictor-agent doctor`"),
     ("resolve", "Name resolution"),
     ("connect", "TCP connection"),
     ("tls", "TLS"),

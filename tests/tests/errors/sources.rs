@@ -27,6 +27,7 @@ const MAKERS: &[(&str, &[&str])] = &[
     ("kerberos/src", &["kerberos"]),
     ("agent/src/failure.rs", &["agent", "kerberos", "policy", "secret"]),
     ("agent/src/policy.rs", &["policy"]),
+    ("agent/src/doctor/advice.rs", &["agent", "control_plane"]),
     ("agent/src/tasks", &["agent"]),
     ("control-plane/src/failure.rs", &["agent", "batch", "control_plane", "credential", "lease", "task"]),
 ];
