@@ -5,6 +5,7 @@
 
 pub(crate) mod access;
 pub(crate) mod control;
+pub(crate) mod import;
 pub(crate) mod keytab;
 pub(crate) mod winrm;
 
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Token(control::TokenArgs),
     /// Store, list, delete and test WinRM credentials.
     Credential(control::CredentialArgs),
+    /// Read what users of other tools have.
+    Import(import::ImportArgs),
     /// Make, list and check keytabs: files with the keys of Kerberos accounts.
     Keytab(keytab::KeytabArgs),
     /// Make, list and disable users; issue and revoke their tokens.

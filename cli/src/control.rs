@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod batch;
 mod connect;
+mod import;
 mod settings;
 mod submit;
 mod view;
@@ -159,16 +160,10 @@ pub(crate) async fn credential(args: CredentialArgs, output: Output) -> Result<E
         CredentialCommand::Put(put) => {
             let (credential, secret) = credential_to_put(*put)?;
             let control_plane = ControlPlane::connect(&args.server).await?;
-            let (password, keytab) = match &secret {
-                Some(StoredSecret::Password(password)) => (Some(password.expose().to_owned()), Vec::new()),
-                Some(StoredSecret::Keytab(keytab)) => (None, keytab.to_vec()),
-                None => (None, Vec::new()),
-            };
-            let request = v1::PutCredentialRequest { credential: Some(credential), password, keytab };
-            let answer = unary(control_plane.credentials().put_credential(request)).await?;
-            let view = CredentialView::from(present(answer.credential, "credential")?);
+            let view = put_credential(&control_plane, credential, secret.as_ref()).await?;
             print_one(&view, CredentialView::state_line, output)
         }
+        CredentialCommand::Import(import) => import::run(&args.server, import, output).await,
         CredentialCommand::List => {
             let control_plane = ControlPlane::connect(&args.server).await?;
             let mut credentials = Vec::new();
@@ -208,6 +203,22 @@ pub(crate) async fn credential(args: CredentialArgs, output: Output) -> Result<E
 enum StoredSecret {
     Password(Secret),
     Keytab(Zeroizing<Vec<u8>>),
+}
+
+/// Stores one.
+async fn put_credential(
+    control_plane: &ControlPlane,
+    credential: v1::Credential,
+    secret: Option<&StoredSecret>,
+) -> Result<CredentialView, Failure> {
+    let (password, keytab) = match secret {
+        Some(StoredSecret::Password(password)) => (Some(password.expose().to_owned()), Vec::new()),
+        Some(StoredSecret::Keytab(keytab)) => (None, keytab.to_vec()),
+        None => (None, Vec::new()),
+    };
+    let request = v1::PutCredentialRequest { credential: Some(credential), password, keytab };
+    let answer = unary(control_plane.credentials().put_credential(request)).await?;
+    Ok(CredentialView::from(present(answer.credential, "credential")?))
 }
 
 fn credential_to_put(put: PutArgs) -> Result<(v1::Credential, Option<StoredSecret>), Failure> {

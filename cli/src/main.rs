@@ -8,6 +8,7 @@ mod control;
 mod direct;
 mod exit;
 mod failure;
+mod import;
 mod input;
 mod interrupt;
 mod kerberos;
@@ -59,6 +60,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             Command::Agent(args) => control::agent(args, cli.output).await,
             Command::Token(args) => control::token(args, cli.output).await,
             Command::Credential(args) => control::credential(args, cli.output).await,
+            Command::Import(args) => import::run(args.command, cli.output).await,
             Command::Keytab(args) => keytab::run(args.command, cli.output).await,
             Command::User(args) => control::user(args, cli.output).await,
             Command::WhoAmI(args) => control::whoami(args, cli.output).await,

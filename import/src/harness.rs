@@ -119,15 +119,19 @@ pub fn read(file: &Arc<str>, text: &str) -> Result<Read, Vec<Mistake>> {
     for document in &documents {
         reader.document(document, 0);
     }
-    let mut lines: HashMap<String, usize> = HashMap::new();
+    let mut lines: HashMap<&str, usize> = HashMap::new();
+    let mut twice = Vec::new();
     for credential in &reader.read.credentials {
-        if let Some(first) = lines.insert(credential.name.clone(), credential.line) {
+        if let Some(first) = lines.insert(&credential.name, credential.line) {
             let message = format!(
                 "the name {} is that of the credential in line {first} too: give one of them another by lictor.name",
                 credential.name
             );
-            reader.mistakes.push(Mistake::new(file, credential.line, message));
+            twice.push((credential.line, message));
         }
+    }
+    for (line, message) in twice {
+        reader.mistake(line, message);
     }
     if reader.mistakes.is_empty() && reader.read.credentials.is_empty() && reader.read.others.is_empty() {
         reader.mistakes.push(Mistake::new(file, 0, "it holds no credential"));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, ArgGroup, Args, Subcommand, ValueEnum};
 
+use super::import::ImportCredentialsArgs;
 use super::{Encryption, Language, Scheme, Variable, duration, variable};
 use crate::exit;
 
@@ -468,6 +469,12 @@ pub(crate) struct CredentialArgs {
 pub(crate) enum CredentialCommand {
     /// Store a WinRM credential, or replace it.
     Put(Box<PutArgs>),
+    /// Store WinRM credentials from a document, as Harness has them.
+    ///
+    /// One credential, a list, or several YAML documents; the entity of Harness (secret: type: WinRmCredentials), answers of its
+    /// API, or the fields alone. All are checked before the first is stored. Passwords are names in the document, and come from
+    /// files or the environment.
+    Import(ImportCredentialsArgs),
     /// List credentials by name, without their secrets.
     List,
     /// Delete a credential. Tasks that wait for it are rejected.

@@ -334,10 +334,11 @@ impl ListedHost {
     /// A line of the file that `--hosts-file` takes.
     pub fn line(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.label == self.host {
-            format!("{host}:{}", self.port)
-        } else {
-            format!("{host}:{} {}", self.port, self.label)
+        // A name may hold anything, and a line is a line.
+        let label: String = self.label.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        match label.trim() {
+            label if label == self.host || label.is_empty() => format!("{host}:{}", self.port),
+            label => format!("{host}:{} {label}", self.port),
         }
     }
 }

@@ -471,18 +471,14 @@ impl Reader<'_> {
                 found.push(Remark { variable: (*name).to_owned(), text: plain(row.here) });
             }
         }
-        if self
-            .pick(&[
-                "ansible_winrm_operation_timeout_sec",
-                "ansible_winrm_read_timeout_sec",
-                "ansible_winrm_connection_timeout",
-            ])
-            .is_some()
-        {
-            found.push(Remark {
-                variable: "ansible_winrm_operation_timeout_sec".to_owned(),
-                text: "timeouts are flags of lictor winrm; agents have their own".to_owned(),
-            });
+        let timeouts = [
+            "ansible_winrm_connection_timeout",
+            "ansible_winrm_operation_timeout_sec",
+            "ansible_winrm_read_timeout_sec",
+        ];
+        if let Some((name, _)) = self.pick(&timeouts) {
+            let text = "timeouts are flags of lictor winrm; agents have their own".to_owned();
+            found.push(Remark { variable: name.to_owned(), text });
         }
         for (old, new) in
             [(HOST, "ansible_host"), (PORT, "ansible_port"), (USER, "ansible_user"), (PASSWORD, "ansible_password")]
