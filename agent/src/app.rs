@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::{Admission, Thresholds};
 use crate::authorities;
+use crate::bootstrap::Outcome;
 use crate::config::{Config, Loaded, Told};
 use crate::enrol::proxy::Way;
 use crate::enrol::tls::Route;
@@ -72,6 +73,16 @@ impl AppError {
 /// # Errors
 /// [`AppError`], which knows its exit code.
 pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown) -> Result<(), AppError> {
+    run_after(loaded, ready_file, shutdown, (None, Arc::default())).await
+}
+
+/// The same after a bootstrap script, perhaps.
+pub(crate) async fn run_after(
+    loaded: Loaded,
+    ready_file: Option<PathBuf>,
+    shutdown: Shutdown,
+    (outcome, metrics): (Option<Outcome>, Arc<Metrics>),
+) -> Result<(), AppError> {
     let Loaded { config, join_token, proxy_password, told, .. } = loaded;
     let config = Arc::new(config);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), name = config.name, control_plane = %config.control_plane, "Starting");
@@ -81,7 +92,9 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
     let store = Store::open(&config.state_dir).map_err(Kind::State)?;
     let rendered = std::path::absolute(config.state_dir.join(KRB5_CONF)).unwrap_or_else(|_| PathBuf::from(KRB5_CONF));
     let kerberos = Kerberos::start(&config.kerberos, rendered).await.map_err(Kind::Kerberos)?;
-    let metrics = Arc::new(Metrics::default());
+    if let Some(outcome) = &outcome {
+        metrics.bootstrapped(outcome);
+    }
     let keyring = Arc::new(Keyring::default());
     let pool = Pool::new(pool_settings(&config, store.installation().map_err(Kind::State)?));
     let endpoints = Endpoints::bind(config.http_listen)
@@ -96,7 +109,8 @@ pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown
         Arc::clone(&metrics),
     );
     let started = Engine::start(&config.state_dir, settings, sessions, Arc::clone(&metrics)).await;
-    let (engine, handle) = started.map_err(Kind::Engine)?;
+    let (engine, mut handle) = started.map_err(Kind::Engine)?;
+    handle.degraded.extend(outcome.filter(Outcome::failed).map(|outcome| outcome.summary()));
 
     let http_address = endpoints.address().to_string();
     let served = CancellationToken::new();
@@ -197,7 +211,7 @@ fn pool_settings(config: &Config, installation: String) -> PoolSettings {
 }
 
 /// What the settings declare, for MIT's programs; beside the agent's own state.
-const KRB5_CONF: &str = "krb5.conf";
+pub(crate) const KRB5_CONF: &str = "krb5.conf";
 /// For deleting shells on their hosts; one exchange with each, side by side.
 const CLOSE: Duration = Duration::from_secs(15);
 /// The same after a second signal.

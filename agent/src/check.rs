@@ -103,6 +103,14 @@ impl Checked {
         out
     }
 
+    /// The same with mistakes that were found elsewhere.
+    pub(crate) fn and(mut self, more: Vec<String>) -> Self {
+        let new = more.into_iter().filter(|mistake| !self.mistakes.contains(mistake)).collect::<Vec<_>>();
+        self.mistakes.extend(new);
+        self.valid = self.mistakes.is_empty();
+        self
+    }
+
     /// The mistakes, as `run` prints them.
     pub(crate) fn mistakes(&self) -> Option<config::Mistakes> {
         (!self.valid).then(|| config::Mistakes(self.mistakes.clone()))

@@ -1,7 +1,9 @@
 //! The command line of `lictor-agent`.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -9,14 +11,15 @@ use clap_complete::Shell;
 use zeroize::Zeroizing;
 
 use crate::app;
+use crate::bootstrap::{self, Begun, Start};
 use crate::check;
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Mistakes};
 use crate::doctor;
 use crate::failure::ExitCode;
 use crate::migrate;
 use crate::process;
 use crate::shutdown::Shutdown;
-use crate::telemetry;
+use crate::telemetry::{self, Metrics};
 
 #[derive(Debug, Parser)]
 #[command(name = "lictor-agent", version, about, after_help = EXIT_CODES)]
@@ -27,7 +30,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run until told to stop: SIGTERM or SIGINT drains, a second one stops at once.
+    /// Run until told to stop: SIGTERM or SIGINT drains, a second one stops at once. INIT_SCRIPT runs before; see docs/bootstrap.md.
     #[command(after_help = EXIT_CODES)]
     Run {
         /// Configuration file, TOML or YAML. Settings may also come from LICTOR_AGENT_KEY; see docs/agent-settings.md.
@@ -37,6 +40,9 @@ enum Command {
         #[arg(long)]
         ready_file: Option<PathBuf>,
     },
+    /// What stands between the agent and its bootstrap script.
+    #[command(name = bootstrap::shim::COMMAND, hide = true)]
+    BootstrapShim(bootstrap::shim::Arguments),
     /// Read the configuration and print every setting in effect, where it came from, which variables of a Harness delegate do
     /// nothing and why, and every mistake. Opens nothing and runs no INIT_SCRIPT.
     CheckConfig {
@@ -107,15 +113,30 @@ pub(crate) struct DoctorArgs {
 /// What went wrong outside the agent's own failures.
 pub fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Run { config, ready_file } => {
-            let guarded = process::guard();
-            match load(config.as_deref())? {
-                Some(loaded) => run(loaded, ready_file, guarded),
-                None => Ok(ExitCode::Configuration),
+        Command::Run { config, ready_file } => match bootstrap::begin(config.as_deref())? {
+            Start::Agent(mut begun) => {
+                let outcome = begun.outcome.clone();
+                let given = (std::mem::take(&mut begun.beneath), std::mem::take(&mut begun.environment));
+                let ended = match load(config.as_deref(), given, Vec::new())? {
+                    Some(loaded) => run(loaded, ready_file, *begun),
+                    None => Ok(ExitCode::Configuration),
+                };
+                bootstrap::end(outcome.as_ref());
+                ended
             }
+            Start::Ended(code) => Ok(code),
+            Start::Mistaken(mistakes) => {
+                load(config.as_deref(), (HashMap::new(), environment().collect()), mistakes)?;
+                Ok(ExitCode::Configuration)
+            }
+        },
+        Command::BootstrapShim(arguments) => {
+            let status = bootstrap::shim::run(&arguments)?;
+            // No exit code of this program, but the script's.
+            std::process::exit(i32::from(status))
         }
         Command::CheckConfig { config, output } => {
-            let checked = check::check(config.as_deref(), environment());
+            let checked = check::check(config.as_deref(), environment()).and(bootstrap::mistakes(config.as_deref()));
             match output {
                 check::Form::Text => print(checked.text().as_bytes())?,
                 check::Form::Json => print(format!("{}\n", serde_json::to_string_pretty(&checked)?).as_bytes())?,
@@ -183,11 +204,16 @@ fn print(bytes: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Nothing when there are mistakes, in the settings or in the files that they name, which are printed.
-fn load(file: Option<&Path>) -> anyhow::Result<Option<Loaded>> {
-    let loaded = match config::load(file, environment()) {
-        Ok(loaded) => loaded,
-        Err(mistakes) => {
-            writeln!(std::io::stderr(), "lictor-agent: {mistakes}")?;
+/// So are those that were found `before`.
+fn load(file: Option<&Path>, given: Given, before: Vec<String>) -> anyhow::Result<Option<Loaded>> {
+    let (beneath, environment) = given;
+    let loaded = match config::load_over(beneath, file, environment) {
+        Ok(loaded) if before.is_empty() => loaded,
+        loaded => {
+            let mut all = before;
+            let more = loaded.err().map(|Mistakes(more)| more).unwrap_or_default();
+            all.extend(more.into_iter().filter(|mistake| !all.contains(mistake)).collect::<Vec<_>>());
+            writeln!(std::io::stderr(), "lictor-agent: {}", Mistakes(all))?;
             return Ok(None);
         }
     };
@@ -198,9 +224,16 @@ fn load(file: Option<&Path>) -> anyhow::Result<Option<Loaded>> {
     Ok(mistakes.is_empty().then_some(loaded))
 }
 
-fn run(loaded: Loaded, ready_file: Option<PathBuf>, guarded: std::io::Result<()>) -> anyhow::Result<ExitCode> {
+/// What a bootstrap script exported, and the environment.
+type Given = (HashMap<String, String>, Vec<(String, String)>);
+
+fn run(loaded: Loaded, ready_file: Option<PathBuf>, mut begun: Begun) -> anyhow::Result<ExitCode> {
     telemetry::start_logs(&loaded.config.log).context("failed to set up logs")?;
-    process::report(guarded);
+    process::report(std::mem::replace(&mut begun.guarded, Ok(())));
+    if let Some(outcome) = &begun.outcome {
+        tracing::info!(outcome = %outcome, "Going on after the bootstrap script");
+    }
+    let metrics = Arc::new(Metrics::default());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -208,8 +241,10 @@ fn run(loaded: Loaded, ready_file: Option<PathBuf>, guarded: std::io::Result<()>
         .context("failed to start the runtime")?;
     let shutdown = Shutdown::default();
     let ended = runtime.block_on(async {
+        let _followers = begun.follow(&metrics);
+        let before = (begun.outcome.take(), Arc::clone(&metrics));
         tokio::select! {
-            ended = app::run(loaded, ready_file, shutdown.clone()) => Ok(ended),
+            ended = app::run_after(loaded, ready_file, shutdown.clone(), before) => Ok(ended),
             signals = shutdown.clone().follow_signals() => signals.context("failed to listen for signals").map(|()| Ok(())),
         }
     })?;
@@ -235,6 +270,7 @@ Exit codes:
   67  the agent was revoked
   68  the state directory cannot be used
   69  stopped at once by a second signal, before draining was done
+  70  the bootstrap script failed, and bootstrap.policy is fail
   72  doctor: something that was looked at does not work";
 
 const DOCTOR_CODES: &str = "\
@@ -269,6 +305,7 @@ mod tests {
             ExitCode::Revoked,
             ExitCode::State,
             ExitCode::Interrupted,
+            ExitCode::Bootstrap,
             ExitCode::Ailing,
         ] {
             let number = code as u8;

@@ -4,6 +4,7 @@
 //! environment winning. Unknown keys are mistakes, and all mistakes are reported together, before anything is opened.
 //! It must never keep a secret: the join token is handed on in a type that zeroes itself. Called by `app` and `cli`.
 
+pub(crate) mod bootstrap;
 mod delegate;
 mod kerberos;
 mod proxy;
@@ -24,6 +25,7 @@ use lictor_winrm::pool::PoolSettings;
 use lictor_winrm::target::Secret;
 use zeroize::Zeroizing;
 
+pub use bootstrap::{Bootstrap, OnFailure};
 use delegate::Delegate;
 pub use delegate::{Ignored, Told};
 pub use kerberos::Kerberos;
@@ -65,6 +67,8 @@ pub struct Config {
     /// PEM certificates of authorities that are trusted beside the system's for HTTPS to Windows hosts: files, and directories
     /// of files. Default: `/opt/harness-delegate/ca-bundle` where it exists. At most 100.
     pub ca_files: Vec<PathBuf>,
+    /// The script that runs before all else.
+    pub bootstrap: Bootstrap,
     /// When not to ask for more work.
     pub admission: Admission,
     /// Kerberos.
@@ -233,6 +237,15 @@ impl fmt::Display for Mistakes {
 /// # Errors
 /// [`Mistakes`], all of them at once.
 pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Loaded, Mistakes> {
+    load_over(HashMap::new(), file, environment)
+}
+
+/// The same over what a bootstrap script exported, which counts where neither of them says anything.
+pub(crate) fn load_over(
+    beneath: HashMap<String, String>,
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, Mistakes> {
     let mut mistakes = Vec::new();
     let mut join_token = None;
     let mut variables = HashMap::new();
@@ -258,7 +271,10 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
         }
     }
 
-    let mut builder = config::Config::builder();
+    let source = |variables| {
+        Environment::with_prefix("LICTOR_AGENT").prefix_separator("_").separator("__").source(Some(variables))
+    };
+    let mut builder = config::Config::builder().add_source(source(beneath));
     if let Some(path) = file {
         // Without its own check a missing file would hide the mistakes of the environment.
         if path.is_file() {
@@ -267,9 +283,7 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
             mistakes.push(format!("{}: there is no such file", path.display()));
         }
     }
-    let environment =
-        Environment::with_prefix("LICTOR_AGENT").prefix_separator("_").separator("__").source(Some(variables));
-    let tree = match builder.add_source(environment).build() {
+    let tree = match builder.add_source(source(variables)).build() {
         Ok(built) => built.cache,
         Err(error) => {
             mistakes.push(format!("the configuration file cannot be read: {error}"));
@@ -337,6 +351,7 @@ fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Opti
             .unwrap_or_else(|| {
                 Some(PathBuf::from(DEFAULT_CA_DIRECTORY)).filter(|path| path.is_dir()).into_iter().collect()
             }),
+        bootstrap: bootstrap::read(reader),
         admission: Admission {
             memory_percent: percent(reader, "admission.memory_percent", DEFAULT_MEMORY_PERCENT),
             cpu_percent: percent(reader, "admission.cpu_percent", None),

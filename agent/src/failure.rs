@@ -485,6 +485,8 @@ pub enum ExitCode {
     State = 68,
     /// Stopped at once by a second signal.
     Interrupted = 69,
+    /// The bootstrap script failed, and the settings say that the agent is not to run then.
+    Bootstrap = 70,
     /// `doctor` found something that does not work.
     Ailing = 72,
 }

@@ -6,6 +6,7 @@
 mod admission;
 pub mod app;
 mod authorities;
+mod bootstrap;
 mod check;
 pub mod cli;
 pub mod config;

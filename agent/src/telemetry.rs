@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -36,6 +36,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::admission::Closed;
+use crate::bootstrap;
 use crate::config::{Log, LogFormat};
 use bounded::Bounded;
 
@@ -62,6 +63,9 @@ pub(crate) struct Metrics {
     journal_broken: AtomicBool,
     connected: AtomicBool,
     draining: AtomicBool,
+    /// How the bootstrap script went: whether it failed, its seconds, its failed commands.
+    bootstrap: OnceLock<(bool, u64, u64)>,
+    bootstrap_processes: AtomicU64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -96,6 +100,8 @@ impl Default for Metrics {
             journal_broken: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            bootstrap: OnceLock::new(),
+            bootstrap_processes: AtomicU64::new(0),
         }
     }
 }
@@ -215,6 +221,18 @@ impl Metrics {
             HandBackReason::Unable | HandBackReason::Unspecified => "unable",
         };
         self.tasks_handed_back.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// How the bootstrap script went.
+    pub(crate) fn bootstrapped(&self, outcome: &bootstrap::Outcome) {
+        let figures = (outcome.failed(), outcome.took.as_secs(), outcome.failed_commands);
+        // It runs once.
+        let _known = self.bootstrap.set(figures);
+    }
+
+    /// How many processes that it left running there are.
+    pub(crate) fn bootstrap_processes(&self, left: usize) {
+        self.bootstrap_processes.store(left as u64, Ordering::Relaxed);
     }
 
     /// A session asked for a ticket.
@@ -357,6 +375,16 @@ impl Collector for OnScrape {
             "1 while the policy's file cannot be used and an older version is in force",
             u64::from(self.metrics.is_policy_outdated()),
         )?;
+        let (failed, seconds, commands) = self.metrics.bootstrap.get().copied().unwrap_or_default();
+        let help = "1 when the bootstrap script failed";
+        encode_gauge(&mut encoder, "agent_bootstrap_failed_state", help, u64::from(failed))?;
+        let help = "How long the bootstrap script took";
+        encode_gauge(&mut encoder, "agent_bootstrap_duration_seconds", help, seconds)?;
+        let help = "Commands of the bootstrap script that failed";
+        encode_gauge(&mut encoder, "agent_bootstrap_failed_commands", help, commands)?;
+        let help = "Processes that the bootstrap script left running";
+        let left = self.metrics.bootstrap_processes.load(Ordering::Relaxed);
+        encode_gauge(&mut encoder, "agent_bootstrap_left_processes", help, left)?;
         encode_gauge(&mut encoder, "agent_process_resident_bytes", "Resident memory of the process", resident_bytes())?;
         encode_pool(&mut encoder, self.pool.statistics())
     }
@@ -441,6 +469,16 @@ impl Endpoints {
             .with_state((metrics, registry));
         let listener = Bounded::new(self.listener);
         axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    }
+}
+
+impl Endpoints {
+    /// Serves before there is an agent, until `stop`: it is alive, and not ready for this reason.
+    pub(crate) async fn serve_before(self, reason: &'static str, stop: CancellationToken) -> io::Result<()> {
+        let router = Router::new()
+            .route("/live", get(|| async { "live\n" }))
+            .route("/ready", get(move || async move { (StatusCode::SERVICE_UNAVAILABLE, reason) }));
+        axum::serve(Bounded::new(self.listener), router).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 }
 

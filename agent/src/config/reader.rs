@@ -36,6 +36,11 @@ impl Reader {
         self.mistakes
     }
 
+    /// The mistakes so far. What nobody asked for is none here.
+    pub(crate) fn mistakes(self) -> Vec<String> {
+        self.mistakes
+    }
+
     /// Makes keys without a value mistakes; else they count as absent.
     pub(crate) fn insist_on_values(&mut self) {
         for key in std::mem::take(&mut self.empty) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::reader::Reader;
-use super::{Config, LogFormat, Transport, proxy};
+use super::{Config, LogFormat, OnFailure, Transport, proxy};
 
 /// Every setting in effect.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -108,6 +108,17 @@ pub(super) fn values(config: &Config) -> BTreeMap<&'static str, String> {
         ("drain_grace", duration(config.drain_grace)),
         ("policy_file", path(config.policy_file.as_ref())),
         ("ca_files", paths(&config.ca_files)),
+        ("bootstrap.script_file", path(config.bootstrap.script_file.as_ref())),
+        (
+            "bootstrap.policy",
+            match config.bootstrap.policy {
+                OnFailure::Warn => "warn",
+                OnFailure::Fail => "fail",
+            }
+            .to_owned(),
+        ),
+        ("bootstrap.timeout", duration(config.bootstrap.timeout)),
+        ("bootstrap.shell", config.bootstrap.shell.display().to_string()),
         ("admission.memory_percent", percent(admission.memory_percent)),
         ("admission.cpu_percent", percent(admission.cpu_percent)),
         ("admission.memory_stall_percent", percent(admission.memory_stall_percent)),

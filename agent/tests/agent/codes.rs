@@ -6,8 +6,8 @@ use lictor_agent::app;
 use lictor_agent::shutdown::Shutdown;
 use lictor_proto::sealing::{Binding, seal};
 use lictor_proto::v1::{
-    Assignment, AuthKind, Cancel, CredentialSecretKind, Drain, Failure, HandBackReason, SealedSecret, TaskRef, agent_event,
-    server_event,
+    Assignment, AuthKind, Cancel, CredentialSecretKind, Drain, Failure, HandBackReason, SealedSecret, TaskRef,
+    agent_event, server_event,
 };
 
 use crate::behaviour::{Agent, accepted, assignment, closed_port, end, loaded, silent_host};

@@ -1,0 +1,116 @@
+//! The settings of the bootstrap script, and the little that must be known before it runs.
+//!
+//! The script may write what other settings name, so that it runs before the configuration is loaded in full: [`early`]
+//! reads only what running it needs, and finds no mistakes in anything else. Called by the loader and by `bootstrap`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Environment, File};
+
+use super::delegate::Delegate;
+use super::reader::Reader;
+use super::{
+    DAY, DEFAULT_HTTP_LISTEN, DEFAULT_STATE_DIR, JOIN_TOKEN_VARIABLE, Kerberos, Log, LogFormat, Mistakes,
+    VARIABLE_PREFIX, is_service_link, kerberos, non_empty,
+};
+
+/// The bootstrap script.
+#[derive(Debug, Clone)]
+pub struct Bootstrap {
+    /// File that holds the script. Default: none. Not beside `INIT_SCRIPT` and kin.
+    pub script_file: Option<PathBuf>,
+    /// What follows when it fails: `warn` or `fail`. Default: `warn`.
+    pub policy: OnFailure,
+    /// How long it may take. Default: `10m`. Range: 1 s to 24 h.
+    pub timeout: Duration,
+    /// The bash that runs it. Default: `bash`, looked for in `PATH`.
+    pub shell: PathBuf,
+}
+
+/// What follows when the bootstrap script fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The agent runs, and is shown as degraded.
+    Warn,
+    /// The agent ends.
+    Fail,
+}
+
+/// What running the script needs.
+#[derive(Debug)]
+pub(crate) struct Early {
+    pub(crate) bootstrap: Bootstrap,
+    pub(crate) http_listen: SocketAddr,
+    pub(crate) log: Log,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) kerberos: Kerberos,
+    /// Files that hold secrets which must not be shown.
+    pub(crate) secret_files: Vec<PathBuf>,
+}
+
+pub(super) fn read(reader: &mut Reader) -> Bootstrap {
+    Bootstrap {
+        script_file: reader.optional("bootstrap.script_file", |text| non_empty(text).map(PathBuf::from)),
+        policy: reader.or("bootstrap.policy", OnFailure::Warn, |text| match text {
+            "warn" => Ok(OnFailure::Warn),
+            "fail" => Ok(OnFailure::Fail),
+            _ => Err("must be warn or fail".into()),
+        }),
+        timeout: reader.duration("bootstrap.timeout", DEFAULT_TIMEOUT, Duration::from_secs(1), DAY),
+        shell: reader.or("bootstrap.shell", PathBuf::from(DEFAULT_SHELL), |text| non_empty(text).map(PathBuf::from)),
+    }
+}
+
+/// Reads what running the script needs. A file that is not there is no mistake yet: the script may write it.
+///
+/// # Errors
+/// Mistakes in these settings.
+pub(crate) fn early(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Early, Mistakes> {
+    let meant = |name: &str| name.starts_with(VARIABLE_PREFIX) && name != JOIN_TOKEN_VARIABLE && !is_service_link(name);
+    let mut delegate = Delegate::default();
+    let others = environment.into_iter().filter(|(name, value)| !delegate.takes(name, value));
+    let variables: HashMap<String, String> = others.filter(|(name, _)| meant(name)).collect();
+    let mut builder = config::Config::builder();
+    if let Some(path) = file.filter(|path| path.is_file()) {
+        builder = builder.add_source(File::from(path));
+    }
+    let environment =
+        Environment::with_prefix("LICTOR_AGENT").prefix_separator("_").separator("__").source(Some(variables));
+    let tree = match builder.add_source(environment).build() {
+        Ok(built) => built.cache,
+        Err(error) => return Err(Mistakes(vec![format!("the configuration file cannot be read: {error}")])),
+    };
+    let mut reader = Reader::new(tree, Vec::new());
+    delegate.apply_early(&mut reader);
+    let path = |text: &str| non_empty(text).map(PathBuf::from);
+    let secret_files = ["join_token_file", "proxy.password_file"].map(|key| reader.optional(key, path));
+    let early = Early {
+        bootstrap: read(&mut reader),
+        http_listen: reader.or("http_listen", DEFAULT_HTTP_LISTEN, |text| {
+            text.parse().map_err(|_| "is not an address such as 127.0.0.1:3460".to_owned())
+        }),
+        // Whatever else stands there is a mistake that the loader reports.
+        log: Log {
+            format: reader.or("log.format", LogFormat::Text, |text| {
+                Ok(if text == "json" { LogFormat::Json } else { LogFormat::Text })
+            }),
+            level: reader
+                .or("log.level", tracing::Level::INFO, |text| Ok(text.parse().unwrap_or(tracing::Level::INFO))),
+        },
+        state_dir: reader.or("state_dir", PathBuf::from(DEFAULT_STATE_DIR), path),
+        kerberos: kerberos::read(&mut reader),
+        secret_files: secret_files.into_iter().flatten().collect(),
+    };
+    let mistakes = reader.mistakes();
+    if mistakes.is_empty() { Ok(early) } else { Err(Mistakes(mistakes)) }
+}
+
+/// Packages are installed in it at times, over slow networks.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+const DEFAULT_SHELL: &str = "bash";
