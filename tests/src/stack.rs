@@ -294,7 +294,11 @@ impl Agent {
         Self::spawn_by(stack, name, token, environment, disk.entrance())
     }
 
-    fn spawn_by(
+    /// The same, started by the program and arguments of `entrance`, which the agent's own follow and which must become it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_by(
         stack: &Stack,
         name: &str,
         token: &str,
@@ -367,6 +371,17 @@ impl Agent {
         http("GET", &self.http_address, path)
     }
 
+    /// GET from the address that its log names while it is not connected yet.
+    ///
+    /// # Errors
+    /// When it names none, or does not answer.
+    pub fn get_early(&self, path: &str) -> Result<(u16, String)> {
+        let log = self.process.log();
+        let named = log.rsplit("http_address=").next().filter(|rest| rest.len() < log.len());
+        let address = named.and_then(|rest| rest.split_whitespace().next()).context("no address in the log yet")?;
+        http("GET", address, path)
+    }
+
     fn launch(
         entrance: &[String],
         name: &str,
@@ -393,6 +408,8 @@ impl Agent {
             .args(config.iter().flat_map(|file| ["--config", file]))
             .env_remove("HTTPS_PROXY")
             .env_remove("https_proxy")
+            .env_remove("KRB5_CONFIG")
+            .env_remove("KRB5CCNAME")
             .env("LICTOR_AGENT_CONTROL_PLANE", server)
             .env("LICTOR_AGENT_JOIN_TOKEN_FILE", token_file)
             .env("LICTOR_AGENT_NAME", name)

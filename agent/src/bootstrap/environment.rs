@@ -136,6 +136,8 @@ pub(super) fn sort(
             }
         }
     }
+    sorted.kept.sort();
+    sorted.withheld.sort();
     sorted
 }
 
@@ -182,7 +184,7 @@ mod tests {
         assert_eq!(sorted.beneath, [("LICTOR_AGENT_SLOTS".to_owned(), "4".to_owned())]);
         assert_eq!(sorted.secrets, [("LICTOR_AGENT_JOIN_TOKEN".to_owned(), "t".to_owned())]);
         assert_eq!(sorted.kept, ["TZ"]);
-        assert_eq!(sorted.withheld, ["NOTE", "AD_PASSWORD", "LD_PRELOAD"]);
+        assert_eq!(sorted.withheld, ["AD_PASSWORD", "LD_PRELOAD", "NOTE"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod admission;
 mod agent_doctor;
 mod backup;
 mod batches;
+mod bootstrap;
 mod deaths;
 mod delegate;
 mod direct;
