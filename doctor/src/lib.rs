@@ -11,6 +11,7 @@ mod finding;
 mod host;
 mod kerberos;
 mod names;
+pub mod posture;
 mod step;
 
 pub use self::catalogue::{Entry, catalogue};
