@@ -1,6 +1,7 @@
 //! `lictor winrm`: one Windows host, directly over `lictor-winrm`, without agent or control plane.
 
 mod ladder;
+mod posture;
 mod session;
 mod tickets;
 mod who;
@@ -30,6 +31,11 @@ pub(crate) async fn run(command: WinrmCommand, output: Output) -> Result<Exit, F
         WinrmCommand::Test(args) => {
             let who = who::who(&args.host).await?;
             ladder::climb(&target(&args.host, &who, None)?, &who, args.timeout, output).await
+        }
+        WinrmCommand::Posture(args) => {
+            let who = who::who(&args.host).await?;
+            let options = lictor_doctor::posture::Options { script: !args.no_script };
+            posture::look(&target(&args.host, &who, None)?, &who, options, args.timeout, output).await
         }
         WinrmCommand::Run(args) => {
             let work = run_work(&args)?;

@@ -33,6 +33,8 @@ impl Exit {
     pub(crate) const LOCAL: Self = Self(135);
     /// Of the tasks of a batch, not all succeeded.
     pub(crate) const BATCH: Self = Self(136);
+    /// A row of a posture check failed.
+    pub(crate) const POSTURE: Self = Self(137);
 
     /// The number.
     pub(crate) fn code(self) -> u8 {
@@ -108,6 +110,7 @@ Exit codes:
       134  the task failed for a reason of the agent or the control plane
       135  something local failed, such as writing the output
       136  a batch has ended, and not all of its tasks succeeded
+      137  posture: something on the host is not as it should be
 
 Environment: LICTOR_PASSWORD (password, when there is no --password-file), LICTOR_SERVER (--server),
 LICTOR_TOKEN (user token, when there is no --token-file), LICTOR_TOKEN_FILE (--token-file), LICTOR_CA (--ca of the
@@ -154,7 +157,7 @@ mod tests {
 
     #[test]
     fn help_lists_every_code() {
-        for code in 119..=136 {
+        for code in 119..=137 {
             assert!(HELP.contains(&format!("\n      {code}  ")), "{code}");
         }
     }

@@ -23,6 +23,12 @@ pub(crate) enum WinrmCommand {
     /// A wrong password is tried once. No shell is left behind.
     #[command(after_long_help = exit::HELP)]
     Test(TestArgs),
+    /// Look how safely WinRM is set up on the host: listeners, certificate, authentication, access, firewall, logs.
+    ///
+    /// Each row passes, fails, or is unknown when the host does not tell, or not to this user; most of it takes an
+    /// administrator. Nothing is changed. The rows are explained in docs/posture.md.
+    #[command(after_long_help = exit::HELP)]
+    Posture(PostureArgs),
     /// Run one command; its output streams while it runs, its exit code is the exit code.
     #[command(after_long_help = exit::HELP)]
     Run(RunArgs),
@@ -38,6 +44,19 @@ pub(crate) struct TestArgs {
     pub(crate) host: HostArgs,
     /// Give up after this long.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1m", help_heading = "Waits")]
+    pub(crate) timeout: Duration,
+}
+
+/// `lictor winrm posture`.
+#[derive(Debug, Args)]
+pub(crate) struct PostureArgs {
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    /// Do not run the script that reads what WS-Management does not tell: firewall, logging, session configurations.
+    #[arg(long)]
+    pub(crate) no_script: bool,
+    /// Give up after this long.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2m", help_heading = "Waits")]
     pub(crate) timeout: Duration,
 }
 

@@ -122,3 +122,49 @@ fn an_untrusted_certificate_and_a_wrong_password_name_their_stage() -> Result<()
     assert_eq!(windows.failed_logons()?, 1);
     Ok(())
 }
+
+/// A host as Windows leaves it, and its rows: those that fail end the command with a code of their own.
+#[test]
+fn posture_fails_with_its_own_code_and_leaves_nothing_behind() -> Result<()> {
+    let stack = Stack::start(&[])?;
+    let windows = stack.windows("win-b", &WindowsOptions { tls: true, ..WindowsOptions::default() })?;
+    let password = stack.directory().join("password-direct");
+    std::fs::write(&password, PASSWORD)?;
+    let (password, ca) = (password.to_str().context("UTF-8")?, stack.certificates.ca.to_str().context("UTF-8")?);
+    let common = ["winrm", "posture", "--host", "127.0.0.1", "--port", &windows.port, "--user", USER, "--ca", ca];
+    let look = |rest: &[&str]| stack.lictor(&[&common[..], &["--password-file", password], rest].concat());
+    let output = look(&["--output", "json", "--no-script"])?;
+    assert_eq!(output.code, 137, "{}", output.stderr);
+    let json = output.json()?;
+    let verdict = |json: &serde_json::Value, check: &str| {
+        let rows = json["rows"].as_array().cloned().unwrap_or_default();
+        rows.iter().find(|row| row["check"] == check).map(|row| row["verdict"].clone())
+    };
+    assert_eq!(verdict(&json, "ipv4_filter"), Some("fail".into()), "{json:#}");
+    assert_eq!(verdict(&json, "certificate_bound"), Some("pass".into()), "{json:#}");
+    assert_eq!(verdict(&json, "firewall_scope"), Some("unknown".into()), "{json:#}");
+    assert_eq!(windows.count("/shells/opened")?, 0);
+
+    // What fails by itself is put right, and the script has an answer, though not to everything.
+    windows.order(&serde_json::json!({"configure": {
+        "settings": {
+            "Service/IPv4Filter": "192.0.2.1-192.0.2.9", "Service/IPv6Filter": "", "Service/Auth/CbtHardeningLevel": "Strict",
+        },
+        "listeners": [{
+            "address": "IP:192.0.2.7", "transport": "HTTPS", "port": 5986, "listening_on": ["192.0.2.7"],
+        }],
+    }}))?;
+    let answer = "{\"lictor_posture\":1,\"items\":{\"script_block_logging\":{\"value\":{\"enabled\":1}}}}\r\n";
+    windows.order(&serde_json::json!({"script": {"holds": "Lictor posture script, version 1", "stdout": answer}}))?;
+    let output = look(&[])?;
+    let text = output.text();
+    assert!(text.contains("  ok    script_block_logging"), "{text}\n{}", output.stderr);
+    assert!(text.contains("  ?     firewall_scope"), "{text}");
+    // What is left is the age of this test's certificate, if that.
+    let failed: Vec<&str> = text.lines().filter(|line| line.starts_with("  FAIL")).collect();
+    assert!(failed.iter().all(|line| line.contains("certificate_expiry")), "{text}");
+    assert_eq!(output.code, if failed.is_empty() { 0 } else { 137 }, "{text}");
+    assert_eq!(windows.count("/shells/open")?, 0);
+    assert_eq!(windows.count("/violation_count")?, 0, "{:#}", windows.statistics()?);
+    Ok(())
+}
