@@ -15,6 +15,7 @@ mod keytab;
 mod krb5_conf;
 mod ntlm;
 mod output;
+mod posture;
 mod sealed;
 mod secrets;
 mod soap;
@@ -29,6 +30,7 @@ pub use keytab::keytab;
 pub use krb5_conf::krb5_conf;
 pub use ntlm::ntlm;
 pub use output::{clixml, mask, outputs};
+pub use posture::{configuration, posture_script, sddl};
 pub use sealed::sealed;
 pub use secrets::{join_token, sealed_secret};
 pub use soap::soap;
@@ -60,6 +62,9 @@ pub const ALL: &[Oracle] = &[
     ("credential_cache", credential_cache),
     ("keytab", keytab),
     ("init_script", init_script),
+    ("configuration", configuration),
+    ("sddl", sddl),
+    ("posture_script", posture_script),
 ];
 
 /// Pieces of the input, for oracles that need several values: up to `N`, split at bytes of value 0, missing ones empty.
