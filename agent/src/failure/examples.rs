@@ -2,6 +2,7 @@
 //! `lictor-tests` finds a code that has none.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use lictor_proto::v1::Failure;
 
@@ -9,6 +10,7 @@ use super::{
     StopCause, Verdict, access, broke_off, cancelled, draining, input_cut, invalid, not_journalled, policy, refused,
     restarted_after_start, stale_assignment, unsupported,
 };
+use crate::enrol::proxy::ProxyError;
 use crate::kerberos::Unusable;
 use crate::policy::Refusal;
 use crate::secrets::SecretError;
@@ -19,7 +21,7 @@ const HOST: &str = "web1.corp.example";
 /// One failure of each kind that the agent itself makes. Those of hosts and KDCs pass through it untouched.
 #[must_use]
 pub fn catalogue() -> Vec<Failure> {
-    [tasks(), refusals(), secrets(), crate::doctor::catalogue()].concat()
+    [tasks(), refusals(), secrets(), crate::doctor::catalogue(), proxies()].concat()
 }
 
 fn tasks() -> Vec<Failure> {
@@ -87,6 +89,37 @@ fn secrets() -> Vec<Failure> {
     let secrets = [SecretError::NoKey { credential: credential() }, SecretError::NotText { credential: credential() }];
     let errors = kerberos.map(AccessError::from).into_iter().chain(secrets.map(AccessError::from));
     errors.map(|error| *access(&error).1).collect()
+}
+
+/// Of the agent's log: no task fails by them.
+fn proxies() -> Vec<Failure> {
+    let io = |text: &str| Arc::new(std::io::Error::other(text.to_owned()));
+    let refused = |status, reason: &str| ProxyError::Refused { status, reason: reason.into() };
+    let errors = [
+        ProxyError::Unreachable(io("Connection refused (os error 111)")),
+        ProxyError::Timeout,
+        ProxyError::Tls(io("received corrupt message of type InvalidContentType")),
+        ProxyError::File { path: "/etc/lictor/proxy-ca.pem".into(), problem: "No such file or directory".into() },
+        ProxyError::Closed,
+        ProxyError::NotHttp("it is too long"),
+        ProxyError::Authentication { offered: "it offers Basic".into(), refused: false },
+        ProxyError::Authentication { offered: "the password was given".into(), refused: true },
+        refused(502, "Bad Gateway"),
+        refused(403, "Forbidden"),
+        refused(405, "Method Not Allowed"),
+    ];
+    let failure = |error: ProxyError| {
+        let advice = error.advice();
+        Failure {
+            stage: "control_plane".into(),
+            code: advice.code.into(),
+            message: format!("the proxy proxy.corp.example:3128 opens no tunnel: {}", super::chain(&error)),
+            cause: advice.cause.into(),
+            remedy: advice.remedy.into(),
+            ..Failure::default()
+        }
+    };
+    errors.map(failure).into()
 }
 
 #[cfg(test)]

@@ -37,8 +37,10 @@ async fn handed_back(session: &mut Session) -> (HandBackReason, Failure) {
 
 /// With Kerberos, and with a secret of this kind at this place of the agent.
 fn with_kerberos(mut task: Assignment, username: &str, kind: CredentialSecretKind, path: &str) -> Assignment {
-    let connection = task.spec.as_mut().unwrap().target.as_mut().unwrap().connection.as_mut().unwrap();
-    connection.auth = AuthKind::Kerberos.into();
+    let target = task.spec.as_mut().unwrap().target.as_mut().unwrap();
+    // There is no ticket for an address.
+    target.host = "localhost".into();
+    target.connection.as_mut().unwrap().auth = AuthKind::Kerberos.into();
     let identity = task.identity.as_mut().unwrap();
     identity.username = username.into();
     identity.secret_kind = kind.into();
@@ -105,7 +107,9 @@ async fn what_cannot_be_done_is_handed_back_by_its_code() {
     let (given, failure) = handed_back(&mut session).await;
     assert_eq!((failure.code.as_str(), given), ("secret.not_text", Invalid), "{failure:?}");
     // Kerberos itself: the realm is known, its KDC is not there.
-    let task = with_kerberos(assignment(&control_plane, "t-kdc", host), alice, Kind::Password, "");
+    let silent = silent_host().await;
+    let task =
+        with_kerberos(assignment(&control_plane, "t-kdc", silent.local_addr().unwrap()), alice, Kind::Password, "");
     session.send(server_event::Event::Assignment(task)).await;
     let failure = end(&mut session).await.failure.unwrap();
     assert_eq!(failure.code, "kerberos.kdc_unreachable", "{failure:?}");

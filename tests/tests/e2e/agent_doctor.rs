@@ -165,6 +165,15 @@ fn what_is_broken_is_named_and_a_join_token_stays_unspent() -> Result<()> {
     let by_proxy = [with_token[0], ("LICTOR_AGENT_PROXY__URL", proxy.as_str())];
     let (_, found) = findings(&server, &empty, &by_proxy, &[])?;
     found.is("control plane", "proxy", "failed", "proxy.unreachable")?;
+    let listening = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let proxy = format!("https://{}", listening.local_addr()?);
+    let by_file = [
+        with_token[0],
+        ("LICTOR_AGENT_PROXY__URL", proxy.as_str()),
+        ("LICTOR_AGENT_PROXY__CA_FILE", "/nowhere/proxy-ca.pem"),
+    ];
+    let (_, found) = findings(&server, &empty, &by_file, &[])?;
+    found.is("control plane", "proxy", "failed", "proxy.file")?;
 
     // Every mistake, files that are not what they should be, and a directory that is none.
     let policy = directory.join("policy.toml");

@@ -1,17 +1,27 @@
 //! Which test provokes a code, and what it comes from. The page prints it, and a test checks that the tests exist.
 
+use anyhow::Result;
+
+use crate::sources;
+
 /// What stands behind a code.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Evidence {
     /// `FILE::TEST`.
-    pub(crate) provoked_by: &'static [&'static str],
+    pub(crate) provoked_by: Vec<String>,
     /// Specification, Microsoft's documentation, a recording, or why no test can bring it about.
     pub(crate) derived_from: &'static str,
 }
 
-pub(crate) fn of(code: &str) -> Option<Evidence> {
-    let row = ROWS.iter().find(|row| row.codes.contains(&code))?;
-    Some(Evidence { provoked_by: row.provoked_by, derived_from: row.derived_from })
+/// By the table below; a code that is not in it has the tests among the examinations that name it.
+pub(crate) fn of(code: &str) -> Result<Evidence> {
+    match ROWS.iter().find(|row| row.codes.contains(&code)) {
+        Some(row) => Ok(Evidence {
+            provoked_by: row.provoked_by.iter().map(|test| (*test).to_owned()).collect(),
+            derived_from: row.derived_from,
+        }),
+        None => Ok(Evidence { provoked_by: sources::tests_that_name(code)?, derived_from: "" }),
+    }
 }
 
 pub(crate) fn codes() -> impl Iterator<Item = &'static str> {
@@ -110,6 +120,11 @@ const ROWS: &[Row] = &[
         &["agent.input_cut"],
         &["tests/tests/e2e/restarts.rs::after_kill_9_while_input_is_sent_the_command_is_ended_and_its_task_unknown"],
     ),
+    from(
+        &["agent.journal"],
+        &[],
+        "a disk of the agent that is full or fails. What the journal makes of one is tested beside it (`agent/src/tasks/journal/tests.rs`)",
+    ),
     from(&["agent.internal"], &[], "a job of the agent that panics: there is no known way to make one"),
     // The agent's doctor.
     by(
@@ -140,17 +155,13 @@ const ROWS: &[Row] = &[
         &["agent/src/doctor/tests.rs::an_identity_that_is_missing_damaged_or_open_is_told_apart"],
     ),
     by(&["agent.journal_damaged"], &["agent/src/doctor/tests.rs::a_journal_that_was_set_aside_is_named"]),
-    from(&["agent.state_space"], &[], "`statvfs(3)` of the state directory"),
-    from(&["agent.open_files"], &[], "`getrlimit(2)`, beside what the settings of pool and slots may need"),
-    from(
-        &["agent.keytab_old_keys"],
-        &[],
-        "the encryption types of the keytab's entries; which of them are used here is said in docs/kerberos.md",
+    by(
+        &["agent.state_space", "agent.open_files"],
+        &["tests/tests/errors/agent_doctor.rs::what_is_wrong_where_an_agent_works_has_its_code"],
     ),
-    from(
-        &["agent.cache_ended"],
-        &[],
-        "the end of the ticket-granting ticket in the cache, beside this machine's clock",
+    by(
+        &["agent.keytab_old_keys", "agent.cache_ended"],
+        &["tests/tests/errors/agent_doctor.rs::keytabs_and_caches_of_no_use_have_their_codes"],
     ),
     by(
         &["policy.host"],
@@ -309,7 +320,12 @@ const ROWS: &[Row] = &[
         &["kerberos/src/credentials/names.rs::users_by_logon_name_and_by_user_principal_name"],
     ),
     by(&["kerberos.service_invalid"], &["kerberos/src/credentials/names.rs::services_by_the_name_of_their_host"]),
-    by(&["kerberos.cross_realm"], &["tests/tests/errors/kdcs.rs::hosts_of_realms_that_no_path_leads_to"]),
+    from(
+        &["kerberos.cross_realm"],
+        &[],
+        "the client library, which ends chains of referrals that are too long or come back to where they were. MIT's KDC does not refer \
+         in circles: it refuses by its policy",
+    ),
     by(
         &["kerberos.not_forwardable"],
         &["tests/tests/kerberos/manager/rules.rs::delegation_forwards_a_ticket_when_it_is_asked_for"],

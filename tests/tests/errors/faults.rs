@@ -18,6 +18,8 @@ use winsim::{Options, Order, OrderedFault, User, Winsim};
 
 pub(crate) const USER: &str = "CORP\\alice";
 pub(crate) const PASSWORD: &str = "pässword";
+/// For a whole connection test.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn target(scheme: Scheme, port: u16) -> Result<Target> {
     Ok(Target {
@@ -35,8 +37,8 @@ pub(crate) fn target(scheme: Scheme, port: u16) -> Result<Target> {
 }
 
 /// Why the connection test fails, if it does.
-pub(crate) async fn outcome(target: &Target) -> Option<Error> {
-    let report = probe(target, Instant::now() + Duration::from_secs(30), |_| {}).await;
+pub(crate) async fn outcome(target: &Target, patience: Duration) -> Option<Error> {
+    let report = probe(target, Instant::now() + patience, |_| {}).await;
     report.rungs.into_iter().find_map(|rung| match rung.outcome {
         RungOutcome::Failed(error) => Some(error),
         _ => None,
@@ -44,7 +46,7 @@ pub(crate) async fn outcome(target: &Target) -> Option<Error> {
 }
 
 pub(crate) async fn failure(target: &Target) -> Result<Error> {
-    outcome(target).await.context("the test passes")
+    outcome(target, PATIENCE).await.context("the test passes")
 }
 
 /// Every number of the table, and one that is not in it.

@@ -324,33 +324,18 @@ async fn keys_and_tickets_that_are_of_no_use() -> Result<()> {
 }
 
 #[tokio::test]
-async fn hosts_of_realms_that_no_path_leads_to() -> Result<()> {
-    let World { mut kdc, .. } = World::start()?;
-    let mut partner = Kdc::start("PARTNER.EXAMPLE")?;
+async fn a_host_of_a_realm_that_does_not_trust_the_users() -> Result<()> {
+    let World { kdc, .. } = World::start()?;
+    let partner = Kdc::start("PARTNER.EXAMPLE")?;
     partner.add_random("HTTP/web9.partner.example", &[])?;
+    kdc.knows(&partner)?;
+    kdc.map_host("web9.partner.example", partner.realm())?;
     let alice = identity(&kdc.principal("alice"), CredentialSource::Password(PASSWORD.to_owned().into()));
     let host = Service::new("HTTP", "web9.partner.example");
-    // What clients read; the files of the KDCs say other things below.
-    let file = kdc.path("client.krb5.conf");
-    let realm = |kdc: &Kdc| format!(" {} = {{\n  kdc = 127.0.0.1:{}\n }}\n", kdc.realm(), kdc.port());
-    let realms = format!("[realms]\n{}{}", realm(&kdc), realm(&partner));
-    let head = format!("[libdefaults]\n default_realm = {}\n dns_lookup_kdc = false\n", kdc.realm());
-
-    // The client knows where the host is, and the realms do not trust each other.
-    std::fs::write(&file, format!("{head}{realms}[domain_realm]\n .partner.example = {}\n", partner.realm()))?;
-    let error = manager(file.clone())?.service_ticket(&alice, &host, request()).await.err().context("a ticket")?;
+    let failed = manager(kdc.krb5_conf())?.service_ticket(&alice, &host, request()).await;
+    let error = failed.err().context("a ticket without trust")?;
+    // A KDC says the same of a realm that it knows no way to as of a service that it does not know.
     assert_eq!(error.code(), "kerberos.service_unknown", "{error:?}");
     assert!(error.cause().contains("no path of trust"), "{error:?}");
-
-    // They do, and each refers to the other.
-    kdc.trust(&partner)?;
-    kdc.map_host("web9.partner.example", partner.realm())?;
-    partner.delete("HTTP/web9.partner.example")?;
-    partner.map_host("web9.partner.example", kdc.realm())?;
-    kdc.restart()?;
-    partner.restart()?;
-    std::fs::write(&file, format!("{head}{realms}"))?;
-    let error = manager(file)?.service_ticket(&alice, &host, request()).await.err().context("a ticket")?;
-    assert_eq!(error.code(), "kerberos.cross_realm", "{error:?}");
     Ok(())
 }
