@@ -11,7 +11,7 @@ pub(crate) mod winrm;
 
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::exit;
@@ -69,11 +69,21 @@ pub(crate) enum Command {
     WhoAmI(access::WhoAmIArgs),
     /// Export the audit log, check an export.
     Audit(access::AuditArgs),
+    /// Explain an error: its cause, what to do, and the texts by which others know it.
+    Explain(ExplainArgs),
     /// Print the completion script of a shell.
     Completion {
         /// Which shell.
         shell: CompletionShell,
     },
+}
+
+/// `lictor explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// A code such as `tls.expired`, the number of a fault, or words of a message of this or another tool. Nothing: lists all codes.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) text: Vec<String>,
 }
 
 /// Shells with completion.

@@ -7,6 +7,7 @@ mod console;
 mod control;
 mod direct;
 mod exit;
+mod explain;
 mod failure;
 mod import;
 mod input;
@@ -65,6 +66,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             Command::User(args) => control::user(args, cli.output).await,
             Command::WhoAmI(args) => control::whoami(args, cli.output).await,
             Command::Audit(args) => control::audit(args, cli.output).await,
+            Command::Explain(args) => explain::run(&args, cli.output),
             Command::Completion { shell } => completion(shell.into()),
         }
     });
