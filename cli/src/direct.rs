@@ -1,5 +1,6 @@
 //! `lictor winrm`: one Windows host, directly over `lictor-winrm`, without agent or control plane.
 
+mod certificate;
 mod ladder;
 mod posture;
 mod session;
@@ -47,6 +48,7 @@ pub(crate) async fn run(command: WinrmCommand, output: Output) -> Result<Exit, F
             let target = target(&args.host, &who::who(&args.host).await?, Some(&args.shell))?;
             session::run(&target, &work, args.shell.timeout, &args.runs, output).await
         }
+        WinrmCommand::MakeClientCert(args) => certificate::make(args, output).await,
     }
 }
 

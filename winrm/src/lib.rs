@@ -22,6 +22,8 @@ pub mod target;
 pub mod wsman;
 
 #[cfg(feature = "client")]
+pub mod certificate;
+#[cfg(feature = "client")]
 pub mod configuration;
 #[cfg(feature = "client")]
 pub mod connection;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Subcommand};
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
 use super::{Auth, Encryption, KinitMode, Language, Scheme, Variable, duration, variable};
 use crate::exit;
@@ -35,6 +35,43 @@ pub(crate) enum WinrmCommand {
     /// Run a script given as a file; it travels through standard input, never on a command line.
     #[command(after_long_help = exit::HELP)]
     Script(ScriptArgs),
+    /// Make a client certificate for a local account of a host, and say what to do with it there. Talks to nobody.
+    MakeClientCert(MakeClientCertArgs),
+}
+
+/// `lictor winrm make-client-cert`.
+#[derive(Debug, Args)]
+pub(crate) struct MakeClientCertArgs {
+    /// Name of the local account that the host maps the certificate to.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: String,
+    /// User principal name in the certificate. Default: NAME@localhost.
+    #[arg(long)]
+    pub(crate) upn: Option<String>,
+    /// Where cert.pem and key.pem go; made when it is not there. The key can be read by its owner alone, and is not encrypted.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out_dir: PathBuf,
+    /// How many days it is valid.
+    #[arg(long, default_value_t = 3650)]
+    pub(crate) days: u32,
+    /// Kind of the key.
+    #[arg(long, value_enum, default_value_t = ClientKeyType::Rsa2048)]
+    pub(crate) key_type: ClientKeyType,
+    /// Replace files that are there.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Kinds of keys of client certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClientKeyType {
+    /// RSA, 2048 bits: every host takes it.
+    Rsa2048,
+    /// RSA, 3072 bits.
+    Rsa3072,
+    /// ECDSA on P-256.
+    #[value(name = "ecdsa-p256")]
+    EcdsaP256,
 }
 
 /// `lictor winrm test`.
