@@ -94,7 +94,7 @@ pub struct CommandInfo {
 
 impl Host {
     pub(crate) fn new(options: Arc<Options>) -> Self {
-        let machine = Arc::new(Machine::new(&options.hostname));
+        let machine = Arc::new(Machine::new(&options.hostname, options.powershell.clone()));
         let clock = Clock::default();
         let lines = Arc::new(Lines::new(clock.clone()));
         let conditions = Conditions::new(&options, clock.now());

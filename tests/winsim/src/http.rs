@@ -24,6 +24,13 @@ use crate::statistics::Exchange;
 const SOAP: &str = "application/soap+xml;charset=UTF-8";
 /// HTTP.sys' own limit, far above the envelope's: what is larger is not even read.
 const MAX_BODY: usize = 8 * 1024 * 1024;
+/// What HTTP.sys answers where nothing is registered: 315 bytes.
+const NOT_FOUND: &str = "<!DOCTYPE HTML PUBLIC \"-//W3C//DTD HTML 4.01//EN\"\"http://www.w3.org/TR/html4/strict.dtd\">\r\n\
+    <HTML><HEAD><TITLE>Not Found</TITLE>\r\n\
+    <META HTTP-EQUIV=\"Content-Type\" Content=\"text/html; charset=us-ascii\"></HEAD>\r\n\
+    <BODY><h2>Not Found</h2>\r\n\
+    <hr><p>HTTP Error 404. The requested resource is not found.</p>\r\n\
+    </BODY></HTML>\r\n";
 /// MaxPacketRetrievalTimeSeconds.
 const BODY_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -106,7 +113,9 @@ impl Connection {
     /// What can be refused by the head alone.
     fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Answer> {
         if !path.eq_ignore_ascii_case("/wsman") && !path.eq_ignore_ascii_case("/wsman-anon/identify") {
-            return Some(Answer { close: true, ..self.plain(StatusCode::NOT_FOUND) });
+            let content_type = Some("text/html; charset=us-ascii".to_owned());
+            let body = NOT_FOUND.as_bytes().to_vec();
+            return Some(Answer { close: true, body, content_type, ..self.plain(StatusCode::NOT_FOUND) });
         }
         if method != Method::POST {
             return Some(Answer { close: true, ..self.plain(StatusCode::METHOD_NOT_ALLOWED) });

@@ -41,7 +41,9 @@ pub use control::{Condition, Order, Reboot, RestartService};
 pub use fault::{Form, Style};
 pub use host::{CommandInfo, ShellInfo};
 pub use lines::{Cut, DropAt, Expiry};
-pub use options::{ChannelBindings, Kerberos, Logon, Numbering, Options, Quotas, Scheme, Tls, User};
+pub use options::{
+    ChannelBindings, Kerberos, Logon, Numbering, Options, PowerShell, Quotas, Scheme, Tls, TlsVersion, User,
+};
 pub use programs::CannedScript;
 pub use server::{Handle, StartError, Winsim};
 pub use statistics::{AuthenticationCounts, CommandCounts, Connections, Exchange, ShellCounts, Statistics};

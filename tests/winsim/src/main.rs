@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use winsim::{
-    ChannelBindings, Configuration, Form, Kerberos, Logon, Numbering, Options, Order, Scheme, Style, Tls, User, Winsim,
+    ChannelBindings, Configuration, Form, Kerberos, Logon, Numbering, Options, Order, PowerShell, Scheme, Style, Tls,
+    TlsVersion, User, Winsim,
 };
 
 /// A simulated Windows host that speaks WinRM, for tests and demonstrations.
@@ -31,6 +32,12 @@ struct Arguments {
     /// Private key in PEM, not encrypted
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// The oldest version of TLS that is taken
+    #[arg(long, value_name = "VERSION", value_enum, default_value = "1.2")]
+    tls_min: TlsVersion,
+    /// The newest version of TLS that is taken
+    #[arg(long, value_name = "VERSION", value_enum, default_value = "1.3")]
+    tls_max: TlsVersion,
     /// An account: 'DOMAIN\name', 'name@domain' or a local 'name'. May be repeated, each with its --password-file
     #[arg(long, value_name = "NAME", required_unless_present = "keytab")]
     user: Vec<String>,
@@ -102,6 +109,12 @@ struct Arguments {
     /// An account that is no administrator: it may use shells, but not read the configuration (fault 5). May be repeated
     #[arg(long, value_name = "NAME")]
     standard_user: Vec<String>,
+    /// The profile script of PowerShell, as text: it runs before each script, unless -NoProfile is given
+    #[arg(long, value_name = "SCRIPT", default_value = "")]
+    powershell_profile: String,
+    /// The language mode of PowerShell
+    #[arg(long, value_name = "MODE", default_value = "FullLanguage")]
+    language_mode: String,
     /// An order that is carried out at the start, see below. May be repeated
     #[arg(long, value_name = "JSON", value_parser = order)]
     order: Vec<Order>,
@@ -184,6 +197,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         listen: arguments.listen,
         admin_listen: arguments.admin_listen,
         tls,
+        tls_versions: (arguments.tls_min, arguments.tls_max),
         users,
         kerberos: arguments.keytab.map(|keytab| Kerberos {
             keytab,
@@ -208,6 +222,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         denied_users: arguments.deny_user,
         standard_users: arguments.standard_user,
         configuration: Configuration::default(),
+        powershell: PowerShell { profile: arguments.powershell_profile, language_mode: arguments.language_mode },
     })
     .await?;
     for order in arguments.order {

@@ -23,6 +23,8 @@ pub struct Options {
     pub admin_listen: SocketAddr,
     /// Certificate and key: with them the listener speaks HTTPS, without them HTTP. Default none.
     pub tls: Option<Tls>,
+    /// The versions of TLS that are taken, from the oldest to the newest. Default 1.2 to 1.3.
+    pub tls_versions: (TlsVersion, TlsVersion),
     /// The accounts of this host. Default none: nobody can log on with a password.
     pub users: Vec<User>,
     /// The host's keys, and whose tickets it takes. With them `Negotiate` takes Kerberos too. Default none.
@@ -63,6 +65,8 @@ pub struct Options {
     pub standard_users: Vec<String>,
     /// What the configuration tells otherwise than these options. Default nothing.
     pub configuration: Configuration,
+    /// How PowerShell is set up.
+    pub powershell: PowerShell,
 }
 
 impl Default for Options {
@@ -72,6 +76,7 @@ impl Default for Options {
             listen: loopback,
             admin_listen: loopback,
             tls: None,
+            tls_versions: (TlsVersion::Tls1_2, TlsVersion::Tls1_3),
             users: Vec::new(),
             kerberos: None,
             schemes: vec![Scheme::Negotiate],
@@ -92,6 +97,7 @@ impl Default for Options {
             denied_users: Vec::new(),
             standard_users: Vec::new(),
             configuration: Configuration::default(),
+            powershell: PowerShell::default(),
         }
     }
 }
@@ -139,6 +145,39 @@ pub struct Tls {
 impl fmt::Debug for Tls {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Tls { key: [redacted], .. }")
+    }
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum TlsVersion {
+    /// The only one that Windows Server 2008 knows.
+    #[value(name = "1.0")]
+    Tls1_0,
+    /// 1.1.
+    #[value(name = "1.1")]
+    Tls1_1,
+    /// 1.2.
+    #[value(name = "1.2")]
+    Tls1_2,
+    /// 1.3, from Windows Server 2022 on.
+    #[value(name = "1.3")]
+    Tls1_3,
+}
+
+/// How PowerShell is set up on a host.
+#[derive(Clone, Debug)]
+pub struct PowerShell {
+    /// The profile script of every user: it runs before each script, unless `-NoProfile` is given. Default none.
+    pub profile: String,
+    /// The language mode. In another one than `FullLanguage`, methods of .NET cannot be called, so that nothing runs that is
+    /// carried by them. Default `FullLanguage`.
+    pub language_mode: String,
+}
+
+impl Default for PowerShell {
+    fn default() -> Self {
+        Self { profile: String::new(), language_mode: "FullLanguage".to_owned() }
     }
 }
 

@@ -11,7 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use krb5::KerberosError;
 use openssl::pkey::PKey;
-use openssl::ssl::{Ssl, SslAcceptor, SslMethod};
+use openssl::ssl::{Ssl, SslAcceptor, SslMethod, SslOptions, SslVersion};
 use openssl::x509::X509;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -25,7 +25,7 @@ use crate::control::{self, Condition, Order};
 use crate::host::{Host, ShellInfo};
 use crate::http::Connection;
 use crate::lines::Line;
-use crate::options::{Options, Scheme, Tls};
+use crate::options::{Options, Scheme, Tls, TlsVersion};
 use crate::statistics::Statistics;
 
 /// Connections that wait to be accepted.
@@ -85,7 +85,7 @@ impl Winsim {
     /// # Errors
     /// [`StartError`] when an address or the certificate cannot be used.
     pub async fn start(mut options: Options) -> Result<Handle, StartError> {
-        let tls = options.tls.as_ref().map(acceptor).transpose()?;
+        let tls = options.tls.as_ref().map(|tls| acceptor(tls, options.tls_versions)).transpose()?;
         if options.schemes.contains(&Scheme::Kerberos) && options.kerberos.is_none() {
             return Err(StartError::NoKeytab);
         }
@@ -206,11 +206,19 @@ struct TlsListener {
     end_point: Option<EndPoint>,
 }
 
-/// TLS 1.2 and later with the usual suites.
-fn acceptor(tls: &Tls) -> Result<TlsListener, StartError> {
+/// The usual suites; with them the old ones where versions below 1.2 are taken.
+fn acceptor(tls: &Tls, (oldest, newest): (TlsVersion, TlsVersion)) -> Result<TlsListener, StartError> {
     let mut chain = X509::stack_from_pem(&tls.certificate)?.into_iter();
     let leaf = chain.next().ok_or(StartError::NoCertificate)?;
     let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+    // Windows serves whatever certificate was bound to the port, weak ones too.
+    builder.set_security_level(0);
+    if oldest < TlsVersion::Tls1_2 {
+        builder.clear_options(SslOptions::NO_TLSV1 | SslOptions::NO_TLSV1_1);
+        builder.set_cipher_list("ALL:!aNULL:!eNULL:@SECLEVEL=0")?;
+    }
+    builder.set_min_proto_version(Some(protocol(oldest)))?;
+    builder.set_max_proto_version(Some(protocol(newest)))?;
     builder.set_private_key(&*PKey::private_key_from_pem(&tls.key)?)?;
     builder.set_certificate(&leaf)?;
     for intermediate in chain {
@@ -218,6 +226,15 @@ fn acceptor(tls: &Tls) -> Result<TlsListener, StartError> {
     }
     builder.check_private_key()?;
     Ok(TlsListener { acceptor: builder.build(), end_point: EndPoint::new(&leaf)? })
+}
+
+fn protocol(version: TlsVersion) -> SslVersion {
+    match version {
+        TlsVersion::Tls1_0 => SslVersion::TLS1,
+        TlsVersion::Tls1_1 => SslVersion::TLS1_1,
+        TlsVersion::Tls1_2 => SslVersion::TLS1_2,
+        TlsVersion::Tls1_3 => SslVersion::TLS1_3,
+    }
 }
 
 struct Connections {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::options::PowerShell;
 use crate::process::{Pipes, Stream};
 use crate::statistics::increment;
 
@@ -24,6 +25,7 @@ pub(crate) use console::CodePage;
 #[derive(Debug, Default)]
 pub(crate) struct Machine {
     pub(crate) hostname: String,
+    pub(crate) powershell: PowerShell,
     /// Files that redirections have written, by lower-case full path.
     files: Mutex<BTreeMap<String, Vec<u8>>>,
     /// How often `sim.exe mark NAME` was run.
@@ -51,8 +53,8 @@ const MAX_CANNED: usize = 100;
 const DISK: usize = 16 * 1024 * 1024;
 
 impl Machine {
-    pub(crate) fn new(hostname: &str) -> Self {
-        let machine = Self { hostname: hostname.to_owned(), ..Self::default() };
+    pub(crate) fn new(hostname: &str, powershell: PowerShell) -> Self {
+        let machine = Self { hostname: hostname.to_owned(), powershell, ..Self::default() };
         machine.write(
             "c:\\windows\\win.ini",
             b"; for 16-bit app support\r\n[fonts]\r\n[extensions]\r\n".to_vec(),

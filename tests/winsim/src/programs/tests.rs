@@ -19,7 +19,7 @@ async fn run_with(line: &str, stdin: &[u8]) -> Ran {
     let process = Process::start(|pipes| async move {
         let mut environment = Environment::default();
         environment.set("COLOR", "blue");
-        let machine = Arc::new(Machine::new("WEB01"));
+        let machine = Arc::new(Machine::new("WEB01", PowerShell::default()));
         let session = Session::new(machine, "CORP\\alice", environment, "C:\\Users\\alice", CodePage::Utf8, pipes);
         cmd::run_line(session, &line).await
     });

@@ -17,11 +17,12 @@ use super::{Session, command_line};
 /// powershell.exe with its arguments.
 pub(super) async fn program(session: Session, arguments: &str) -> u32 {
     let mut words = command_line::split(arguments).into_iter();
-    let (mut script, mut encoded, mut text_output, mut explicit) = (None, false, false, false);
+    let (mut script, mut encoded, mut text_output, mut explicit, mut profile) = (None, false, false, false, true);
     while let Some(word) = words.next() {
         let lower = word.to_lowercase();
         match lower.strip_prefix(['-', '/']).unwrap_or("") {
-            "nologo" | "noprofile" | "nop" | "noninteractive" | "noni" | "sta" | "mta" | "noexit" => {}
+            "noprofile" | "nop" => profile = false,
+            "nologo" | "noninteractive" | "noni" | "sta" | "mta" | "noexit" => {}
             "executionpolicy" | "ep" | "ex" | "version" | "windowstyle" | "w" | "inputformat" | "configurationname" => {
                 _ = words.next()
             }
@@ -42,6 +43,9 @@ pub(super) async fn program(session: Session, arguments: &str) -> u32 {
     }
     let clixml = if explicit { !text_output } else { encoded };
     let mut runspace = Runspace::new(session, clixml);
+    if profile && let Some(code) = runspace.profile().await {
+        return code;
+    }
     match script {
         Some(text) if text.contains("[Console]::In.ReadToEnd()") && text.contains("FromBase64String") => {
             runspace.bootstrapped().await

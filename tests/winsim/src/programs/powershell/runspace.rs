@@ -45,6 +45,7 @@ impl Runspace {
         let variables = BTreeMap::from([
             ("args".to_owned(), Value::List(Vec::new())),
             ("psversiontable".to_owned(), Value::VersionTable),
+            ("executioncontext".to_owned(), Value::ExecutionContext(session.machine.powershell.language_mode.clone())),
         ]);
         Self { session, variables, succeeded: true, last_exit_code: None, clixml }
     }
@@ -62,10 +63,28 @@ impl Runspace {
         }
     }
 
+    /// The profile script. What it leaves behind is there for the script; a code when it ended the session.
+    pub(super) async fn profile(&mut self) -> Option<u32> {
+        let text = self.session.machine.powershell.profile.clone();
+        match self.run(&text).await {
+            Ok(()) => {}
+            Err(Stop::Exit(code)) => return Some(code),
+            Err(Stop::Throw { message, source }) => self.error(&terminating_error(&message, &source)).await,
+        }
+        self.succeeded = true;
+        None
+    }
+
     /// A script that a bootstrap reads from standard input: lines of `:` and base64, first the script, then its arguments; `=`
     /// and a mark, and `?` and the names of variables that it shall write, in base64, behind that mark.
     pub(super) async fn bootstrapped(&mut self) -> u32 {
         let input = self.session.read_all().await;
+        if !self.session.machine.powershell.language_mode.eq_ignore_ascii_case("FullLanguage") {
+            let message =
+                "Cannot invoke method. Method invocation is supported only on core types in this language mode.";
+            self.error(&terminating_error(message, "[ScriptBlock]::Create")).await;
+            return 1;
+        }
         let mut values = Vec::new();
         let (mut mark, mut names) = (String::new(), Vec::new());
         for line in String::from_utf8_lossy(&input).lines() {

@@ -15,11 +15,15 @@ pub(super) enum Value {
     Range(i64, i64),
     Version,
     VersionTable,
+    /// `$ExecutionContext`, with the language mode of its session state; the two are one here.
+    ExecutionContext(String),
 }
 
 /// `.Name` and `.Name()` of a value; what it does not have is nothing.
 pub(super) fn member(value: &Value, name: &str) -> Value {
     match (value, name) {
+        (Value::ExecutionContext(_), "sessionstate") => value.clone(),
+        (Value::ExecutionContext(mode), "languagemode") => Value::Text(mode.clone()),
         (Value::VersionTable, "psversion") => Value::Version,
         (Value::Version, "major") => Value::Number(VERSION[0]),
         (Value::Version, "minor") => Value::Number(VERSION[1]),
@@ -46,6 +50,7 @@ pub(super) fn text_of(value: &Value) -> String {
         Value::Range(first, last) => format!("{first}..{last}"),
         Value::Version => VERSION.map(|part| part.to_string()).join("."),
         Value::VersionTable => "System.Collections.Hashtable".to_owned(),
+        Value::ExecutionContext(_) => "System.Management.Automation.EngineIntrinsics".to_owned(),
     }
 }
 
