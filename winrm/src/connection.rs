@@ -13,7 +13,7 @@ mod authentication;
 mod binding;
 mod dial;
 mod link;
-mod tls;
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -26,8 +26,9 @@ use crate::connection::ConnectionDetails;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::failure::{self, Next};
 use crate::fault::Operation;
-use crate::probe::{Report, Rung, probe_named};
+use crate::probe::{Ran, Report, Rung, probe_named, probe_running_named};
 use crate::session::Session;
+use crate::shell::Invocation;
 use crate::target::Target;
 use background::Inner;
 use key::{Key, User};
@@ -148,6 +149,18 @@ impl Pool {
     /// When the credential is known to be wrong, or at `deadline`.
     pub async fn trial(&self, target: &Target, deadline: Instant) -> Result<Trial<'_>, Error> {
         self.0.verdicts.enter(target, deadline).await.map(Trial)
+    }
+
+    /// The same, and runs further commands in its shell, see [`probe_running`](crate::probe::probe_running()).
+    pub async fn probe_running(
+        &self,
+        target: &Target,
+        further: &[Invocation],
+        each: Duration,
+        deadline: Instant,
+        on_rung: impl FnMut(&Rung),
+    ) -> (Report, Vec<Result<Ran, Error>>) {
+        probe_running_named(target, self.0.names.prefix(), further, each, deadline, on_rung).await
     }
 
     /// Figures for metrics.

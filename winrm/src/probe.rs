@@ -1,7 +1,10 @@
 //! The connection-test ladder: resolve, connect, TLS, Identify, authenticate, open a shell, run a command, close.
 //!
 //! Each rung is timed and says what it found; the first one that does not hold ends the climb. It works on connections of
-//! its own, beside any pool, and tries the credential once. Called by agents and the command line.
+//! its own, beside any pool, and tries the credential once. [`survey`] looks at what needs no credential. Called by agents,
+//! the command line and the doctor.
+
+pub mod survey;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +28,10 @@ const COMMAND: &str = "hostname";
 const SHELL_IDLE: Duration = Duration::from_secs(15 * 60);
 /// How long the shell may take to be deleted, beyond the deadline too.
 const CLEANUP: Duration = Duration::from_secs(15);
-/// Bytes of the command's output that are kept.
-const MOST_OUTPUT: usize = 256;
+/// Bytes of each stream of a command that are kept.
+const MOST_OUTPUT: usize = 64 * 1024;
+/// Bytes of the ladder's command that are shown.
+const MOST_SHOWN: usize = 256;
 
 /// One rung of the ladder.
 #[derive(Debug)]
@@ -52,6 +57,19 @@ pub enum RungOutcome {
     Failed(Error),
     /// Not tried.
     Skipped,
+}
+
+/// A command that was run besides, in the ladder's shell.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code.
+    pub exit_code: i32,
+    /// Its standard output, the first 64 KiB.
+    pub stdout: Vec<u8>,
+    /// Its error stream, the first 64 KiB.
+    pub stderr: Vec<u8>,
+    /// From Command to the end.
+    pub elapsed: Duration,
 }
 
 /// What the ladder found.
@@ -81,6 +99,32 @@ pub async fn probe(target: &Target, deadline: Instant, on_rung: impl FnMut(&Rung
     probe_named(target, NAMING.into(), deadline, on_rung).await
 }
 
+/// The same, and runs `further` commands in the ladder's shell before it is closed, one after the other. Each may take
+/// `each`; the first that does not end in time, or fails to run, ends them. What became of them changes no rung.
+pub async fn probe_running(
+    target: &Target,
+    further: &[Invocation],
+    each: Duration,
+    deadline: Instant,
+    on_rung: impl FnMut(&Rung),
+) -> (Report, Vec<Result<Ran, Error>>) {
+    probe_running_named(target, NAMING.into(), further, each, deadline, on_rung).await
+}
+
+/// The same, with a shell whose name begins with `naming`.
+pub(crate) async fn probe_running_named(
+    target: &Target,
+    naming: Arc<str>,
+    further: &[Invocation],
+    each: Duration,
+    deadline: Instant,
+    on_rung: impl FnMut(&Rung),
+) -> (Report, Vec<Result<Ran, Error>>) {
+    let mut further = Further { invocations: further, each, ran: Vec::new() };
+    let report = go(target, naming, &mut further, deadline, on_rung).await;
+    (report, further.ran)
+}
+
 /// The same, with a shell whose name begins with `naming`.
 pub(crate) async fn probe_named(
     target: &Target,
@@ -88,9 +132,26 @@ pub(crate) async fn probe_named(
     deadline: Instant,
     on_rung: impl FnMut(&Rung),
 ) -> Report {
+    probe_running_named(target, naming, &[], Duration::ZERO, deadline, on_rung).await.0
+}
+
+/// Commands that are run besides, and what became of them.
+struct Further<'a> {
+    invocations: &'a [Invocation],
+    each: Duration,
+    ran: Vec<Result<Ran, Error>>,
+}
+
+async fn go(
+    target: &Target,
+    naming: Arc<str>,
+    further: &mut Further<'_>,
+    deadline: Instant,
+    on_rung: impl FnMut(&Rung),
+) -> Report {
     let mut ladder = Ladder { rungs: Vec::with_capacity(STAGES.len()), on_rung, since: Instant::now() };
     let mut connection = None;
-    let mut failure = climb(target, naming, deadline, &mut ladder, &mut connection).await.err();
+    let mut failure = climb(target, naming, further, deadline, &mut ladder, &mut connection).await.err();
     // The rung that does not hold is the one after the last that does, whatever stage its failure names: a host may reject
     // a credential late.
     while let Some(&stage) = STAGES.get(ladder.rungs.len()) {
@@ -139,12 +200,13 @@ impl<F: FnMut(&Rung)> Ladder<F> {
 async fn climb<F: FnMut(&Rung)>(
     target: &Target,
     naming: Arc<str>,
+    further: &mut Further<'_>,
     deadline: Instant,
     ladder: &mut Ladder<F>,
     found: &mut Option<ConnectionInfo>,
 ) -> Result<(), Error> {
     let candidate = reach(target, deadline, ladder).await?;
-    let candidate = identify(candidate, target, deadline, ladder).await?;
+    let candidate = identified(candidate, target, deadline, ladder).await?;
     let connection = candidate.authenticate(target, deadline).await.map_err(|error| error.at(Stage::Authenticate))?;
     let details = connection.info().clone();
     *found = Some(ConnectionInfo::new(&details, false));
@@ -193,23 +255,43 @@ async fn climb<F: FnMut(&Rung)>(
     let shell_id = session.shell().map(|shell| shell.id.clone()).unwrap_or_default();
     ladder.passed(Stage::OpenShell, format!("shell {shell_id}"));
 
-    let ran = timeout_at(deadline, run(session, command_id)).await;
-    let ran = ran.unwrap_or_else(|_| Err(Error::new(Stage::Run, ErrorKind::DeadlinePassed)));
-    let failed = match ran {
-        Ok(Outcome { exit_code: 0, text }) => {
-            ladder.passed(Stage::Run, format!("{COMMAND} answered {text:?}"));
-            None
-        }
-        Ok(Outcome { exit_code, text }) => {
-            let detail = format!("{COMMAND} ended with exit code {exit_code} and answered {text:?}");
-            ladder.rung(Stage::Run, RungOutcome::Warning, detail);
+    let hostname = Invocation { command_line: COMMAND.to_owned(), stdin: None, streamed: false };
+    let failed = match run(session, command_id, &hostname, deadline).await {
+        Ok(ran) => {
+            let text = String::from_utf8_lossy(ran.stdout.get(..MOST_SHOWN).unwrap_or(&ran.stdout)).trim().to_owned();
+            if ran.exit_code == 0 {
+                ladder.passed(Stage::Run, format!("{COMMAND} answered {text:?}"));
+            } else {
+                let detail = format!("{COMMAND} ended with exit code {} and answered {text:?}", ran.exit_code);
+                ladder.rung(Stage::Run, RungOutcome::Warning, detail);
+            }
             None
         }
         Err(error) => Some(error.at(Stage::Run)),
     };
-    // Also after a failure, and when the deadline has passed: the shell must go.
-    let rejected = failed.as_ref().is_some_and(Error::credential_rejected);
-    let closed = close(session, command_id, failed.is_some() && !rejected).await;
+    let mut last_id = command_id;
+    if failed.is_none() {
+        for invocation in further.invocations {
+            if let Err(error) = session.signal(last_id, Signal::Terminate, Instant::now() + CLEANUP).await {
+                further.ran.push(Err(error));
+                break;
+            }
+            last_id = Uuid::new_v4();
+            opened.command_id = last_id;
+            let by = deadline.min(Instant::now() + further.each);
+            let ran = run(session, last_id, invocation, by).await;
+            let ended = ran.is_err();
+            further.ran.push(ran);
+            if ended {
+                break;
+            }
+        }
+    }
+    // Also after a failure, and when the deadline has passed: the shell must go. A credential that was rejected is not used
+    // again for it.
+    let broken = failed.as_ref().or(further.ran.iter().find_map(|ran| ran.as_ref().err()));
+    let reconnect = broken.is_some_and(|error| !error.credential_rejected());
+    let closed = close(session, last_id, reconnect).await;
     opened.session = None;
     if let Some(error) = failed {
         if let Err(error) = closed {
@@ -256,30 +338,58 @@ async fn reach<F: FnMut(&Rung)>(
     transport.start(target).await
 }
 
+/// What a host answers Identify with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identified {
+    /// Who it is.
+    As {
+        /// Who made it.
+        vendor: String,
+        /// Which version.
+        version: String,
+    },
+    /// It does not say before authentication.
+    Withheld,
+}
+
+/// Asks the host who it is, without a credential, on a connection of its own that is checked as every other.
+///
+/// # Errors
+/// [`Error`] of the stage that failed.
+pub async fn identify(target: &Target, deadline: Instant) -> Result<Identified, Error> {
+    let mut candidate = Candidate::reach(target, deadline).await?;
+    who_is(&mut candidate, target, deadline).await
+}
+
+async fn who_is(candidate: &mut Candidate, target: &Target, deadline: Instant) -> Result<Identified, Error> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match candidate.identify(Bytes::from_static(IDENTIFY.as_bytes()), target.timeouts.read.min(left)).await {
+        Ok(answer) => match parse(&answer.body, None).map_err(|error| soap_error(Stage::Identify, error))? {
+            Response::Identified(identity) => Ok(Identified::As { vendor: identity.vendor, version: identity.version }),
+            Response::Fault(fault) => Err(fault_error(Stage::Identify, fault)),
+            other => {
+                let detail = format!("{} to Identify", other.name());
+                Err(Error::new(Stage::Identify, ErrorKind::SoapMalformed { detail }))
+            }
+        },
+        Err(error) if matches!(error.kind(), ErrorKind::HttpStatus { status: 401 }) => Ok(Identified::Withheld),
+        Err(error) => Err(error),
+    }
+}
+
 /// Identify. A host that closes the connection afterwards is connected to again.
-async fn identify<F: FnMut(&Rung)>(
+async fn identified<F: FnMut(&Rung)>(
     mut candidate: Candidate,
     target: &Target,
     deadline: Instant,
     ladder: &mut Ladder<F>,
 ) -> Result<Candidate, Error> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    match candidate.identify(Bytes::from_static(IDENTIFY.as_bytes()), target.timeouts.read.min(left)).await {
-        Ok(answer) => match parse(&answer.body, None).map_err(|error| soap_error(Stage::Identify, error))? {
-            Response::Identified(identity) => {
-                ladder.passed(Stage::Identify, format!("{}, {}", identity.vendor, identity.version));
-            }
-            Response::Fault(fault) => return Err(fault_error(Stage::Identify, fault)),
-            other => {
-                let detail = format!("{} to Identify", other.name());
-                return Err(Error::new(Stage::Identify, ErrorKind::SoapMalformed { detail }));
-            }
-        },
-        Err(error) if matches!(error.kind(), ErrorKind::HttpStatus { status: 401 }) => {
+    match who_is(&mut candidate, target, deadline).await? {
+        Identified::As { vendor, version } => ladder.passed(Stage::Identify, format!("{vendor}, {version}")),
+        Identified::Withheld => {
             let detail = "the host does not identify itself before authentication".to_owned();
             ladder.rung(Stage::Identify, RungOutcome::Warning, detail);
         }
-        Err(error) => return Err(error),
     }
     if candidate.is_usable() {
         return Ok(candidate);
@@ -287,32 +397,37 @@ async fn identify<F: FnMut(&Rung)>(
     Candidate::reach(target, deadline).await.map_err(|error| error.at(Stage::Authenticate))
 }
 
-struct Outcome {
-    exit_code: i32,
-    text: String,
+/// Runs one command to its end.
+async fn run(
+    session: &mut Session,
+    command_id: Uuid,
+    invocation: &Invocation,
+    deadline: Instant,
+) -> Result<Ran, Error> {
+    let ran = timeout_at(deadline, follow(session, command_id, invocation)).await;
+    ran.unwrap_or_else(|_| Err(Error::new(Stage::Run, ErrorKind::DeadlinePassed)))
 }
 
-async fn run(session: &mut Session, command_id: Uuid) -> Result<Outcome, Error> {
-    let invocation = Invocation { command_line: COMMAND.to_owned(), stdin: None, streamed: false };
-    let mut execution = Execution::new(&invocation, command_id, session.send_budget());
-    let mut output = Vec::new();
+async fn follow(session: &mut Session, command_id: Uuid, invocation: &Invocation) -> Result<Ran, Error> {
+    let since = Instant::now();
+    let mut execution = Execution::new(invocation, command_id, session.send_budget());
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     loop {
         while let Some(event) = execution.event() {
             match event {
-                Event::Output { stream: OutputStream::Stdout, data } => {
-                    let room = MOST_OUTPUT - output.len();
-                    output.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
+                Event::Output { stream, data } => {
+                    let kept = if stream == OutputStream::Stdout { &mut stdout } else { &mut stderr };
+                    let room = MOST_OUTPUT - kept.len();
+                    kept.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
                 }
-                Event::Output { .. } => {}
                 Event::Done { exit_code, .. } => {
-                    let text = String::from_utf8_lossy(&output).trim().to_owned();
-                    return Ok(Outcome { exit_code, text });
+                    return Ok(Ran { exit_code, stdout, stderr, elapsed: since.elapsed() });
                 }
             }
         }
         let turn = execution.turn();
         let response = match &turn {
-            Turn::Command => session.command(command_id, COMMAND, false).await?,
+            Turn::Command => session.command(command_id, &invocation.command_line, invocation.stdin.is_some()).await?,
             turn => session.turn(command_id, turn).await?,
         };
         execution.answer(&turn, response).map_err(|trouble| match trouble {

@@ -8,6 +8,7 @@
 
 #![expect(clippy::panic, reason = "an oracle speaks by panicking")]
 
+mod greeting;
 mod http_auth;
 mod init_script;
 mod kerberos;
@@ -23,6 +24,7 @@ mod target;
 mod tickets;
 mod wsman;
 
+pub use greeting::greeting;
 pub use http_auth::http_auth;
 pub use init_script::init_script;
 pub use kerberos::kerberos;
@@ -48,6 +50,7 @@ pub const ALL: &[Oracle] = &[
     ("received", received),
     ("fault", fault),
     ("sealed", sealed),
+    ("greeting", greeting),
     ("http_auth", http_auth),
     ("krb5_conf", krb5_conf),
     ("ntlm", ntlm),

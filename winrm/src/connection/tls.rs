@@ -70,9 +70,8 @@ pub(super) async fn handshake(
     let settings = |error: ErrorStack| fail(ErrorKind::TlsSettings { detail: error.to_string() });
     // Certificates name hosts without the dot that ends a name in the DNS.
     let name = host.strip_suffix('.').unwrap_or(host);
-    let connector = timeout_at(deadline, CONNECTOR.get_or_try_init(connector))
-        .await
-        .map_err(|_| fail(ErrorKind::TlsTimeout { host: host.to_owned() }))??;
+    let connector =
+        timeout_at(deadline, shared()).await.map_err(|_| fail(ErrorKind::TlsTimeout { host: host.to_owned() }))??;
     let mut configuration = connector.configure().map_err(settings)?;
     if policy.skip_certificate_check {
         configuration.set_verify(SslVerifyMode::NONE);
@@ -131,6 +130,11 @@ pub enum FurtherError {
     Late,
 }
 
+/// The one connector.
+pub(crate) async fn shared() -> Result<&'static SslConnector, Error> {
+    CONNECTOR.get_or_try_init(connector).await
+}
+
 async fn connector() -> Result<SslConnector, Error> {
     let settings = |detail: String| Error::new(Stage::Tls, ErrorKind::TlsSettings { detail }).unsent();
     let build = || -> Result<SslConnector, ErrorStack> {
@@ -148,7 +152,7 @@ async fn connector() -> Result<SslConnector, Error> {
 }
 
 /// The given authorities, instead of the system's.
-fn store(pem: &str) -> Result<X509Store, String> {
+pub(crate) fn store(pem: &str) -> Result<X509Store, String> {
     let build = || -> Result<Option<X509Store>, ErrorStack> {
         let mut store = X509StoreBuilder::new()?;
         let certificates = X509::stack_from_pem(pem.as_bytes())?;
@@ -189,14 +193,18 @@ fn unix_time(time: &Asn1TimeRef) -> Option<i64> {
     Some(i64::from(difference.days) * 24 * 60 * 60 + i64::from(difference.secs))
 }
 
-/// `CN=host, O=Example`. The text is the peer's: bounded, and control characters replaced.
-fn name(name: &X509NameRef) -> String {
+/// `CN=host, O=Example`.
+pub(crate) fn name(name: &X509NameRef) -> String {
     let parts = name.entries().map(|entry| {
         let key = entry.object().nid().short_name().unwrap_or("?");
         let value = entry.data().to_string().unwrap_or_default();
         format!("{key}={value}")
     });
-    let text = parts.collect::<Vec<_>>().join(", ");
+    plain(&parts.collect::<Vec<_>>().join(", "))
+}
+
+/// A text of the peer's: bounded, and control characters replaced.
+pub(crate) fn plain(text: &str) -> String {
     text.chars().take(MAX_NAME).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
