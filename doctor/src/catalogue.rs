@@ -3,6 +3,10 @@
 //! One table, so that documents can be made of it and no code means two things. What was seen in one case is said by the
 //! finding's message, and after the cause. Texts here are for everybody: they never name a host, user or secret.
 
+pub(crate) mod host;
+
+use std::sync::LazyLock;
+
 use crate::check::Check;
 use crate::finding::{Finding, Suspect};
 
@@ -24,7 +28,8 @@ pub struct Entry {
 /// All of them, by what is looked at.
 #[must_use]
 pub fn catalogue() -> &'static [Entry] {
-    CATALOGUE
+    static ALL: LazyLock<Vec<Entry>> = LazyLock::new(|| [CATALOGUE, host::ALL].concat());
+    &ALL
 }
 
 impl Entry {
@@ -43,7 +48,13 @@ impl Entry {
 
     /// The same as something that it may be.
     pub(crate) fn suspected(&self) -> Suspect {
-        Suspect { code: self.code, cause: self.cause.to_owned(), remedy: self.remedy.to_owned() }
+        self.suspected_by("")
+    }
+
+    /// The same; `seen`, when it is not empty, is what speaks for it.
+    pub(crate) fn suspected_by(&self, seen: &str) -> Suspect {
+        let cause = if seen.is_empty() { self.cause.to_owned() } else { format!("{} {seen}", self.cause) };
+        Suspect { code: self.code, cause, remedy: self.remedy.to_owned() }
     }
 }
 

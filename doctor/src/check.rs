@@ -32,12 +32,12 @@ pub enum Check {
     Service,
     /// The port takes connections.
     Connect,
-    /// HTTP.sys answers there: 404 to a bare GET.
-    Http,
     /// Versions of TLS.
     Tls,
     /// The certificate.
     Certificate,
+    /// HTTP.sys answers there: 404 to a bare GET.
+    Http,
     /// WS-Management answers Identify.
     Identify,
     /// Kinds of authentication that the host offers.
@@ -55,6 +55,33 @@ pub enum Check {
 }
 
 impl Check {
+    /// All of them, in order.
+    pub const ALL: [Self; 23] = [
+        Self::Krb5Conf,
+        Self::Realm,
+        Self::KdcNames,
+        Self::KdcUdp,
+        Self::KdcTcp,
+        Self::Clock,
+        Self::Principal,
+        Self::Login,
+        Self::HostName,
+        Self::Resolve,
+        Self::Reverse,
+        Self::Service,
+        Self::Connect,
+        Self::Tls,
+        Self::Certificate,
+        Self::Http,
+        Self::Identify,
+        Self::Offered,
+        Self::Authenticate,
+        Self::OpenShell,
+        Self::Run,
+        Self::Profile,
+        Self::Close,
+    ];
+
     /// Its name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -72,9 +99,9 @@ impl Check {
             Self::Reverse => "reverse",
             Self::Service => "service",
             Self::Connect => "connect",
-            Self::Http => "http",
             Self::Tls => "tls",
             Self::Certificate => "certificate",
+            Self::Http => "http",
             Self::Identify => "identify",
             Self::Offered => "offered",
             Self::Authenticate => "authenticate",
@@ -89,5 +116,22 @@ impl Check {
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_names_every_check_in_order() {
+        let page = include_str!("../../docs/doctor.md");
+        let table = page.split("## Steps").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+        let first_cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
+        let named: Vec<&str> = first_cells
+            .flat_map(|(cell, _)| cell.split([' ', '`']).filter(|word| !word.is_empty()).collect::<Vec<_>>())
+            .collect();
+        assert_eq!(named, Check::ALL.map(Check::as_str));
+        assert!(Check::ALL.is_sorted());
     }
 }

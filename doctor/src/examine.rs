@@ -66,7 +66,8 @@ pub async fn examine_in(
 
 async fn take(subject: &Subject, pool: Option<&Pool>, deadline: Instant, mut steps: Steps<'_>) -> Report {
     let refused = kerberos::look(subject, true, deadline, &mut steps).await;
-    let connection = host::look(subject, pool, refused, deadline, &mut steps).await;
+    let kept_back = refused.then_some("the KDC refused the credential; it is not tried again");
+    let connection = host::look(subject, pool, kept_back, deadline, &mut steps).await;
     Report { steps: steps.finish(), connection }
 }
 
@@ -75,6 +76,6 @@ async fn take(subject: &Subject, pool: Option<&Pool>, deadline: Instant, mut ste
 pub async fn examine_unproved(subject: &Subject, deadline: Instant, mut on_step: impl FnMut(&Step) + Send) -> Report {
     let mut steps = Steps::new(&mut on_step);
     kerberos::look(subject, false, deadline, &mut steps).await;
-    let connection = host::look(subject, None, true, deadline, &mut steps).await;
+    let connection = host::look(subject, None, Some("nobody logs in"), deadline, &mut steps).await;
     Report { steps: steps.finish(), connection }
 }

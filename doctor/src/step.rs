@@ -76,9 +76,20 @@ impl<'a> Steps<'a> {
 
     /// The time counts from the step before.
     fn add(&mut self, check: Check, outcome: Outcome, detail: String, finding: Option<Finding>) {
-        let now = Instant::now();
-        let elapsed = if outcome == Outcome::Skipped { Duration::ZERO } else { now - self.since };
-        self.since = now;
+        let elapsed = if outcome == Outcome::Skipped { Duration::ZERO } else { self.since.elapsed() };
+        self.add_timed(check, outcome, elapsed, detail, finding);
+    }
+
+    /// The time is known.
+    pub(crate) fn add_timed(
+        &mut self,
+        check: Check,
+        outcome: Outcome,
+        elapsed: Duration,
+        detail: String,
+        finding: Option<Finding>,
+    ) {
+        self.since = Instant::now();
         let step = Step { check, outcome, elapsed, detail, finding };
         (self.tell)(&step);
         self.taken.push(step);
