@@ -1,6 +1,7 @@
 //! `lictor winrm`: one Windows host, directly over `lictor-winrm`, without agent or control plane.
 
 mod certificate;
+mod explain;
 mod ladder;
 mod posture;
 mod session;
@@ -30,8 +31,13 @@ use crate::{console, input};
 pub(crate) async fn run(command: WinrmCommand, output: Output) -> Result<Exit, Failure> {
     match command {
         WinrmCommand::Test(args) => {
-            let who = who::who(&args.host).await?;
-            ladder::climb(&target(&args.host, &who, None)?, &who, args.timeout, output).await
+            let who = who::who(&args.host, args.explain).await?;
+            let target = target(&args.host, &who, None)?;
+            if args.explain {
+                explain::explain(target, &who, args.timeout.unwrap_or(EXPLAINED), output).await
+            } else {
+                ladder::climb(&target, &who, args.timeout.unwrap_or(TESTED), output).await
+            }
         }
         WinrmCommand::Posture(args) => {
             let who = who::who(&args.host).await?;
@@ -40,12 +46,12 @@ pub(crate) async fn run(command: WinrmCommand, output: Output) -> Result<Exit, F
         }
         WinrmCommand::Run(args) => {
             let work = run_work(&args)?;
-            let target = target(&args.host, &who::who(&args.host).await?, Some(&args.shell))?;
+            let target = target(&args.host, &who::who(&args.host, false).await?, Some(&args.shell))?;
             session::run(&target, &work, args.shell.timeout, &args.runs, output).await
         }
         WinrmCommand::Script(args) => {
             let work = script_work(&args)?;
-            let target = target(&args.host, &who::who(&args.host).await?, Some(&args.shell))?;
+            let target = target(&args.host, &who::who(&args.host, false).await?, Some(&args.shell))?;
             session::run(&target, &work, args.shell.timeout, &args.runs, output).await
         }
         WinrmCommand::MakeClientCert(args) => certificate::make(args, output).await,
@@ -206,6 +212,12 @@ pub(crate) const PASSWORD_VARIABLE: &str = "LICTOR_PASSWORD";
 
 /// Largest script, and largest standard input, of a direct command.
 const MAX_STDIN_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long a test may take.
+const TESTED: Duration = Duration::from_secs(60);
+
+/// How long an examination may take: most of it is short, but much can be silent.
+const EXPLAINED: Duration = Duration::from_secs(180);
 
 /// By how much the wait for an HTTP answer exceeds the operation timeout.
 const READ_MARGIN: Duration = Duration::from_secs(10);

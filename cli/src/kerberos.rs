@@ -24,7 +24,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// Reads the krb5.conf that was given, else the one of KRB5_CONFIG, else `/etc/krb5.conf`.
     pub(crate) async fn load(krb5_conf: Option<&Path>, trace: bool) -> Result<Self, Failure> {
-        let source = krb5_conf.map_or(Source::System, |path| Source::File(path.to_owned()));
+        let source = source(krb5_conf);
         let started = tokio::task::spawn_blocking(move || Watch::start(source, None)).await;
         let watch = started.map_err(|error| Failure::local(error.to_string()))?.map_err(|error| {
             Failure::own(
@@ -53,6 +53,11 @@ impl Settings {
             console::note(&format!("warning: {}", clean(&warning.to_string())));
         }
     }
+}
+
+/// The krb5.conf that was given, else the one of KRB5_CONFIG, else `/etc/krb5.conf`.
+pub(crate) fn source(krb5_conf: Option<&Path>) -> Source {
+    krb5_conf.map_or(Source::System, |path| Source::File(path.to_owned()))
 }
 
 /// A failure of Kerberos as one of this program.

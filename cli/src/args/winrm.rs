@@ -20,7 +20,8 @@ pub(crate) struct WinrmArgs {
 pub(crate) enum WinrmCommand {
     /// Test the connection rung by rung: resolve, connect, TLS, Identify, authenticate, open a shell, run, close.
     ///
-    /// A wrong password is tried once. No shell is left behind.
+    /// A wrong password is tried once. No shell is left behind. With --explain more is looked at, and each finding says what it may
+    /// be and what to do.
     #[command(after_long_help = exit::HELP)]
     Test(TestArgs),
     /// Look how safely WinRM is set up on the host: listeners, certificate, authentication, access, firewall, logs.
@@ -79,9 +80,13 @@ pub(crate) enum ClientKeyType {
 pub(crate) struct TestArgs {
     #[command(flatten)]
     pub(crate) host: HostArgs,
-    /// Give up after this long.
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1m", help_heading = "Waits")]
-    pub(crate) timeout: Duration,
+    /// Examine the host and the way to it: Kerberos, names, ports, versions of TLS, the certificate, what answers and what it offers,
+    /// then the logon, the shell and PowerShell's profile. Sends the credential at most once, and changes nothing.
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Give up after this long [default: 1m; with --explain 3m].
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Waits")]
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// `lictor winrm posture`.

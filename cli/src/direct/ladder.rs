@@ -58,10 +58,13 @@ pub(super) async fn climb(target: &Target, who: &Who, timeout: Duration, output:
     match output {
         Output::Json => console::print_json(&view)?,
         Output::Text if view.error.is_none() => console::print_line("The host can be used.")?,
-        Output::Text => {}
+        Output::Text => console::note(HINT),
     }
     Ok(exit)
 }
+
+/// After a failure.
+const HINT: &str = "hint: the same with --explain looks at more, and says what each finding may mean";
 
 /// The ticket that a rung was climbed with.
 fn ticket(rung: &Rung, who: &Who) -> Option<TicketView> {

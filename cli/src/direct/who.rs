@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lictor_doctor::KerberosSubject;
 use lictor_kerberos::{CredentialSource, Identity, Kerberos};
 use lictor_winrm::target::{AuthKind, Credential, Secret};
 use zeroize::Zeroizing;
@@ -24,6 +25,8 @@ pub(super) struct Who {
     pub(super) name: String,
     /// Its tickets, if it may have some.
     pub(super) tickets: Option<Arc<Tickets>>,
+    /// Kerberos, for an examination.
+    pub(super) kerberos: Option<KerberosSubject>,
 }
 
 /// What proves it.
@@ -35,8 +38,9 @@ enum Proof {
     Cache(Option<String>),
 }
 
-/// Finds out by flags, environment and krb5.conf. Nothing is sent anywhere.
-pub(super) async fn who(host: &HostArgs) -> Result<Who, Failure> {
+/// Finds out by flags, environment and krb5.conf. Nothing is sent anywhere. With `explain`, a krb5.conf that cannot be used is left
+/// for the examination to find.
+pub(super) async fn who(host: &HostArgs, explain: bool) -> Result<Who, Failure> {
     let password = input::secret("password", host.password_file.as_deref(), PASSWORD_VARIABLE)?;
     let proof = proof(&host.kerberos, password, &Environment::read())?;
     match (host.auth, proof) {
@@ -46,10 +50,10 @@ pub(super) async fn who(host: &HostArgs) -> Result<Who, Failure> {
             "keytabs and credential caches are for Kerberos",
             "Give --auth kerberos, or a password.",
         )),
-        (Some(Auth::Kerberos), Some(proof)) => by_kerberos(AuthKind::Kerberos, host, proof).await,
+        (Some(Auth::Kerberos), Some(proof)) => by_kerberos(AuthKind::Kerberos, host, proof, explain).await,
         (None | Some(Auth::Negotiate), Some(Proof::Password(password))) => negotiate(host, password).await,
-        (None, Some(proof)) => by_kerberos(AuthKind::Kerberos, host, proof).await,
-        (Some(Auth::Negotiate), Some(proof)) => by_kerberos(AuthKind::Negotiate, host, proof).await,
+        (None, Some(proof)) => by_kerberos(AuthKind::Kerberos, host, proof, explain).await,
+        (Some(Auth::Negotiate), Some(proof)) => by_kerberos(AuthKind::Negotiate, host, proof, explain).await,
         (Some(Auth::Kerberos), None) => Err(Failure::usage(
             "there is nothing to log in with",
             "Give --keytab FILE, --ccache CACHE or --password-file FILE, or set LICTOR_PASSWORD, KRB5_KTNAME or KRB5CCNAME; \
@@ -91,7 +95,7 @@ fn proof(flags: &KerberosArgs, password: Option<Secret>, environment: &Environme
 
 fn by_password(auth: AuthKind, host: &HostArgs, password: Secret) -> Result<Who, Failure> {
     let name = user(host)?;
-    Ok(Who { auth, credential: Credential::password(&name, password), name, tickets: None })
+    Ok(Who { auth, credential: Credential::password(&name, password), name, tickets: None, kerberos: None })
 }
 
 /// A password and a choice: Kerberos inside SPNEGO for a user of a realm that krb5.conf serves, else NTLM.
@@ -120,9 +124,15 @@ async fn negotiate(host: &HostArgs, password: Secret) -> Result<Who, Failure> {
     Ok(with_tickets(AuthKind::Negotiate, host, &settings, name, source, Some(password)))
 }
 
-async fn by_kerberos(auth: AuthKind, host: &HostArgs, proof: Proof) -> Result<Who, Failure> {
-    let settings = Settings::load(host.kerberos.krb5_conf.as_deref(), host.kerberos.trace).await?;
-    settings.warn();
+async fn by_kerberos(auth: AuthKind, host: &HostArgs, proof: Proof, explain: bool) -> Result<Who, Failure> {
+    let settings = match Settings::load(host.kerberos.krb5_conf.as_deref(), host.kerberos.trace).await {
+        Ok(settings) => settings,
+        Err(_) if explain => return Ok(without_settings(host)),
+        Err(failure) => return Err(failure),
+    };
+    if !explain {
+        settings.warn();
+    }
     if let Some(user) = host.user.as_deref().filter(|user| user.contains('\\')) {
         return Err(Failure::usage(
             format!("`{}` is no name of Kerberos", crate::failure::clean(user)),
@@ -172,9 +182,30 @@ fn with_tickets(
     };
     let identity = Identity { principal: principal.clone(), realm: host.kerberos.realm.clone(), source, fresh: false };
     let kerberos = Kerberos::new(Arc::clone(&settings.watch));
+    let examined = KerberosSubject {
+        source: crate::kerberos::source(host.kerberos.krb5_conf.as_deref()),
+        manager: Some(kerberos.clone()),
+        identity: Some(identity.clone()),
+    };
     let tickets = Arc::new(Tickets::new(kerberos, identity, settings.trace.clone()));
     let source: Arc<Tickets> = Arc::clone(&tickets);
-    Who { auth, credential: Credential::tickets(principal, source, password), name, tickets: Some(tickets) }
+    Who {
+        auth,
+        credential: Credential::tickets(principal, source, password),
+        name,
+        tickets: Some(tickets),
+        kerberos: Some(examined),
+    }
+}
+
+/// For an examination: the host can be looked at, and nothing can be sent that proves anybody. A credential without tickets is
+/// refused before a connection is used for Kerberos.
+fn without_settings(host: &HostArgs) -> Who {
+    let name = host.user.clone().unwrap_or_default();
+    let source = crate::kerberos::source(host.kerberos.krb5_conf.as_deref());
+    let credential = Credential::password(&name, Secret::new(String::new()));
+    let kerberos = Some(KerberosSubject { source, manager: None, identity: None });
+    Who { auth: AuthKind::Kerberos, credential, name, tickets: None, kerberos }
 }
 
 fn user(host: &HostArgs) -> Result<String, Failure> {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what is exempt in tests should be so in the functions that they share")]
 
 mod certificates;
+mod command;
 mod hosts;
 mod judges;
 mod logons;
