@@ -33,9 +33,14 @@ pub(crate) struct Failure {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) legacy_text: Option<Box<str>>,
     /// What it may be, the most likely first, where nobody can tell for sure.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) suspects: Vec<Suspect>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) suspects: Option<Box<Suspects>>,
 }
+
+/// What a failure may be due to, the most likely first. Most failures have none, and travel by value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Suspects(Vec<Suspect>);
 
 /// What a failure may be due to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -99,7 +104,7 @@ impl Failure {
             cause: cause.into(),
             remedy: remedy.into(),
             legacy_text: None,
-            suspects: Vec::new(),
+            suspects: None,
         }
     }
 
@@ -117,10 +122,11 @@ impl Failure {
         if !self.remedy.is_empty() {
             let _ = writeln!(text, "  remedy: {}", clean_lines(&self.remedy));
         }
-        if !self.suspects.is_empty() {
+        if self.suspects.is_some() {
             text.push_str("  it may be, the most likely first:\n");
         }
-        for (index, Suspect { code, cause, remedy }) in self.suspects.iter().enumerate() {
+        let suspects = self.suspects.iter().flat_map(|suspects| &suspects.0);
+        for (index, Suspect { code, cause, remedy }) in suspects.enumerate() {
             let (cause, remedy) = (clean_lines(cause), clean_lines(remedy));
             let _ = writeln!(text, "    {}. [{}] {cause}\n          {remedy}", index + 1, clean(code));
         }
@@ -143,7 +149,7 @@ impl From<&lictor_winrm::Error> for Failure {
             cause: error.cause().into(),
             remedy: error.remedy().into(),
             legacy_text: error.legacy_text().map(Box::from),
-            suspects: Vec::new(),
+            suspects: None,
         }
     }
 }
@@ -158,8 +164,15 @@ impl From<&v1::Failure> for Failure {
             cause: failure.cause.as_str().into(),
             remedy: failure.remedy.as_str().into(),
             legacy_text: (!failure.legacy_text.is_empty()).then(|| failure.legacy_text.as_str().into()),
-            suspects: failure.suspects.iter().map(Suspect::from).collect(),
+            suspects: Suspects::new(failure.suspects.iter().map(Suspect::from).collect()),
         }
+    }
+}
+
+impl Suspects {
+    /// Nothing when there are none.
+    pub(crate) fn new(suspects: Vec<Suspect>) -> Option<Box<Self>> {
+        (!suspects.is_empty()).then(|| Box::new(Self(suspects)))
     }
 }
 
