@@ -85,9 +85,9 @@ fn a_delegate_yaml_becomes_a_working_agent() -> Result<()> {
     ensure!(shown["name"] == name && shown["slots"] == 3 && shown["scope"] == "default/web", "{agents:#}");
 
     // Over HTTPS: the host's authority is known by ADDITIONAL_CERTS_PATH alone.
-    let options = WindowsOptions { tls: true, arguments: &["--auth", "basic,ntlm"], ..WindowsOptions::default() };
+    let options = WindowsOptions { tls: true, arguments: &["--auth", "ntlm,negotiate"], ..WindowsOptions::default() };
     let windows = stack.windows("win-a", &options)?;
-    stack.credential("web", PASSWORD, &["--auth", "ntlm", "--scheme", "https", "--port", &windows.port])?;
+    stack.credential("web", PASSWORD, &["--auth", "negotiate", "--scheme", "https", "--port", &windows.port])?;
     let target = ["--host", "localhost", "--credential", "web", "--tag", "winrm-delegate", "--tag", "site-a"];
     let test = stack.submit(&[&["--test"], &target[..]].concat())?;
     let task = stack.task_in(&test, FINAL, PATIENCE)?;
