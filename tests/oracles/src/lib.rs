@@ -10,6 +10,7 @@
 
 mod greeting;
 mod http_auth;
+mod import;
 mod init_script;
 mod kerberos;
 mod keytab;
@@ -26,6 +27,7 @@ mod wsman;
 
 pub use greeting::greeting;
 pub use http_auth::http_auth;
+pub use import::{credential_document, inventory};
 pub use init_script::init_script;
 pub use kerberos::kerberos;
 pub use keytab::keytab;
@@ -68,6 +70,8 @@ pub const ALL: &[Oracle] = &[
     ("configuration", configuration),
     ("sddl", sddl),
     ("posture_script", posture_script),
+    ("inventory", inventory),
+    ("credential_document", credential_document),
 ];
 
 /// Pieces of the input, for oracles that need several values: up to `N`, split at bytes of value 0, missing ones empty.
