@@ -17,6 +17,7 @@ mod exchanges;
 mod first_light;
 mod hostile;
 mod identity;
+mod import;
 mod kerberos;
 mod outages;
 mod policy;
