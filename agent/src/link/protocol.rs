@@ -646,7 +646,7 @@ impl Beat {
 /// Characters of a fact about the agent; the control plane takes 1000 bytes.
 const MAX_FACT: usize = 250;
 /// What this version can do.
-const CAPABILITIES: &[&str] = &["connection_test", "command", "script", "diagnosis"];
+const CAPABILITIES: &[&str] = &["connection_test", "command", "script", "diagnosis", "posture"];
 /// Until Welcome says otherwise.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
 const LEAST_HEARTBEAT: Duration = Duration::from_millis(100);

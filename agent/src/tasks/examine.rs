@@ -1,12 +1,12 @@
-//! Diagnoses: the doctor examines the task's host and the way to it, and its steps become the rungs of the result.
+//! Diagnoses and posture checks: the doctor examines the task's host and the way to it, or how well it is hardened.
 //!
 //! It only looks, so the start is told and not journalled: a process that begins anew gives the task back as one that did not
 //! start. The credential is tried once, and not at all when it is known to be wrong. Called by `execute`.
 
 use std::time::Duration;
 
-use lictor_doctor::{Check, Finding, Outcome, Report as Examined, Step, Subject, examine_unproved};
-use lictor_proto::v1::{Failure, Rung, RungOutcome, Suspect, TaskState};
+use lictor_doctor::{Check, Finding, Outcome, Report as Examined, Step, Subject, examine_unproved, posture};
+use lictor_proto::v1::{Failure, PostureRow, PostureVerdict, Rung, RungOutcome, Suspect, TaskState};
 use lictor_winrm::Error as WinrmError;
 use lictor_winrm::pool::Trial;
 use tokio::time::{Instant, timeout_at};
@@ -50,6 +50,38 @@ impl Run<'_> {
         match failed {
             None => Ok(TaskState::Succeeded),
             Some(rung) => Err(failure::examined(rung, late)),
+        }
+    }
+
+    /// Looks how well the host is hardened. It succeeds when it could look, whatever it found.
+    pub(super) async fn check_posture(&mut self, script: bool, report: &mut Report) -> Result<TaskState, Verdict> {
+        let target = self.access(report).await?;
+        let _turn = self.turn().await?;
+        let (begun, deadline, sessions) = (Instant::now(), self.deadline(), &self.worker.sessions);
+        let until = deadline.min(begun + LONGEST);
+        let look = async {
+            let trial = sessions.trial(&target, until).await?;
+            let found = posture::inspect(&target, posture::Options { script }, until).await;
+            match &found {
+                Ok(_) => trial.accepted(),
+                Err(error) if failure::rejects_credential(error.code()) => trial.rejected(),
+                Err(_) => {}
+            }
+            found
+        };
+        let looked = tokio::select! {
+            biased;
+            cause = stop(&mut self.orders) => return Err(failure::stopped_before_start(&cause)),
+            looked = timeout_at(until + SLACK, look) => looked,
+        };
+        report.run = Some(begun.elapsed());
+        match looked {
+            Err(_) => Err(failure::stopped_before_start(&StopCause::Deadline)),
+            Ok(Err(error)) => Err(failure::ladder(&error, Instant::now() >= deadline)),
+            Ok(Ok(found)) => {
+                report.posture_rows = found.rows.iter().take(MAX_ROWS).map(row).collect();
+                Ok(TaskState::Succeeded)
+            }
         }
     }
 
@@ -143,6 +175,21 @@ fn told(stage: &str, finding: &Finding) -> Failure {
     }
 }
 
+fn row(row: &posture::Row) -> PostureRow {
+    let verdict = match row.verdict {
+        posture::Verdict::Pass => PostureVerdict::Pass,
+        posture::Verdict::Fail => PostureVerdict::Fail,
+        posture::Verdict::Unknown => PostureVerdict::Unknown,
+    };
+    PostureRow {
+        check: row.check.into(),
+        verdict: verdict.into(),
+        found: clipped(&row.found),
+        wanted: clipped(&row.wanted),
+        fix: clipped(&row.fix),
+    }
+}
+
 /// Hosts and KDCs have a hand in the texts, and the control plane keeps results of 256 KiB.
 fn clipped(text: &str) -> String {
     text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default().to_owned()
@@ -152,6 +199,7 @@ fn clipped(text: &str) -> String {
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 const MAX_TEXT: usize = 2 << 10;
 const MAX_SUSPECTS: usize = 10;
+const MAX_ROWS: usize = 100;
 
 #[cfg(test)]
 mod tests {

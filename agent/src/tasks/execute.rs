@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use lictor_proto::v1::{
-    ConnectionReport, Failure, HandBackReason, OutputStream, OutputVariable, OutputVariableState, Rung, RungOutcome,
-    StderrRecord, StderrRecordKind, TaskResult, TaskState, Timings,
+    ConnectionReport, Failure, HandBackReason, OutputStream, OutputVariable, OutputVariableState, PostureRow, Rung,
+    RungOutcome, StderrRecord, StderrRecordKind, TaskResult, TaskState, Timings,
 };
 use lictor_winrm::clixml::{Record, RecordKind};
 use lictor_winrm::error::ErrorKind;
@@ -89,6 +89,7 @@ pub(super) struct Report {
     exit_code: Option<i32>,
     pub(super) output_gap: bool,
     pub(super) rungs: Vec<Rung>,
+    pub(super) posture_rows: Vec<PostureRow>,
     findings: Findings,
     /// What Kerberos has to say, when the task wants to know.
     pub(super) lines: Lines,
@@ -104,6 +105,7 @@ impl Run<'_> {
         let verdict = match &self.task.kind {
             Kind::ConnectionTest => self.test(&mut report).await,
             Kind::Diagnosis => self.diagnose(&mut report).await,
+            Kind::Posture { script } => self.check_posture(*script, &mut report).await,
             Kind::Run(work) => self.run(work, &mut report).await,
             Kind::Follow(followed) => self.follow(followed, &mut report).await,
         };
@@ -138,7 +140,7 @@ impl Run<'_> {
             output_truncated: self.log.is_discarding(),
             output_gap: report.output_gap,
             rungs: report.rungs,
-            posture_rows: Vec::new(),
+            posture_rows: report.posture_rows,
             timings: Some(Timings {
                 lease: report.lease.map(wire_duration),
                 run: report.run.map(wire_duration),
@@ -427,7 +429,9 @@ impl Run<'_> {
     pub(super) fn deadline(&self) -> Instant {
         match &self.task.kind {
             Kind::Follow(followed) => followed.deadline,
-            Kind::ConnectionTest | Kind::Diagnosis | Kind::Run(_) => self.accepted + self.task.timeout,
+            Kind::ConnectionTest | Kind::Diagnosis | Kind::Posture { .. } | Kind::Run(_) => {
+                self.accepted + self.task.timeout
+            }
         }
     }
 }

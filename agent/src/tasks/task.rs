@@ -44,6 +44,11 @@ pub(super) enum Kind {
     ConnectionTest,
     /// Examine the host and the way to it.
     Diagnosis,
+    /// Look how well the host is hardened.
+    Posture {
+        /// Run a script for what WS-Management does not tell.
+        script: bool,
+    },
     /// Run this in a shell.
     Run(Box<Work>),
     /// Follow what an earlier process started.
@@ -175,7 +180,9 @@ impl Task {
         let (kind, shell) = match kind.ok_or(TaskError::Kind)? {
             task_spec::Kind::ConnectionTest(_) => (Kind::ConnectionTest, ShellSettings::default()),
             task_spec::Kind::Diagnosis(_) => (Kind::Diagnosis, ShellSettings::default()),
-            task_spec::Kind::Posture(_) => return Err(TaskError::Kind),
+            task_spec::Kind::Posture(posture) => {
+                (Kind::Posture { script: !posture.without_script }, ShellSettings::default())
+            }
             task_spec::Kind::Command(command) => {
                 bounded("standard input", command.stdin.len())?;
                 let stdin = (!command.stdin.is_empty()).then(|| Bytes::clone(&command.stdin));

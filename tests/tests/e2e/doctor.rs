@@ -128,6 +128,39 @@ fn what_is_wrong_is_named_with_its_code_cause_and_remedy() -> Result<()> {
 }
 
 #[test]
+fn a_posture_check_tells_row_by_row_and_leaves_the_host_alone() -> Result<()> {
+    let stack = Stack::start(&[])?;
+    let _agent = stack.agent("agent-1", &[])?;
+    let windows = ntlm_host(&stack)?;
+    for without_script in [true, false] {
+        let flag: &[&str] = if without_script { &["--without-script"] } else { &[] };
+        let submit = [&["--posture", "--host", "127.0.0.1", "--credential", "ntlm"], flag].concat();
+        let task_id = stack.submit(&submit)?;
+        let task = stack.task_in(&task_id, FINAL, PATIENCE)?;
+        ensure!(task["state"] == "succeeded" && task["kind"] == "posture", "{task:#}");
+        ensure!(task["without_script"] == without_script && task["idempotent"] == true, "{task:#}");
+        let rows = task["result"]["posture_rows"].as_array().context("posture_rows")?;
+        ensure!(rows.len() > 5, "{task:#}");
+        // It is spoken to over http.
+        ensure!(rows.iter().any(|row| row["verdict"] == "fail"), "{task:#}");
+        for row in rows {
+            ensure!(["pass", "fail", "unknown"].iter().any(|verdict| row["verdict"] == *verdict), "{row:#}");
+            ensure!(row["check"].as_str().is_some_and(|check| !check.is_empty()), "{row:#}");
+        }
+        let shown = stack.lictor(&["task", "show", &task_id])?;
+        ensure!(shown.text().contains(" pass, ") && shown.text().contains("VERDICT"), "{}", shown.text());
+    }
+    left_alone(&windows)?;
+    stack.credential("wrong", "not the password", &["--auth", "ntlm", "--scheme", "http", "--port", &windows.port])?;
+    windows.reset()?;
+    let task_id = stack.submit(&["--posture", "--host", "127.0.0.1", "--credential", "wrong"])?;
+    let task = stack.task_in(&task_id, FINAL, PATIENCE)?;
+    ensure!(task["state"] == "failed" && task["result"]["error"]["code"] == "auth.rejected", "{task:#}");
+    ensure!(windows.failed_logons()? == 1, "{:#}", windows.statistics()?);
+    Ok(())
+}
+
+#[test]
 fn an_agents_policy_counts_for_looking_too() -> Result<()> {
     let stack = Stack::start(&[])?;
     let file = stack.directory().join("policy.toml");

@@ -42,7 +42,7 @@ pub(super) async fn follow(
     let key = task.key.clone();
     let (start, shell_id) = match &task.kind {
         Kind::Follow(followed) => (Some(followed.start.clone()), followed.start.shell_id.clone()),
-        Kind::ConnectionTest | Kind::Diagnosis | Kind::Run(_) => (None, String::new()),
+        Kind::ConnectionTest | Kind::Diagnosis | Kind::Posture { .. } | Kind::Run(_) => (None, String::new()),
     };
     let accepted_at = start.as_ref().map(|start| start.accepted.clone()).unwrap_or_default();
     let run = Run {
