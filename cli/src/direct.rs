@@ -40,7 +40,7 @@ pub(crate) async fn run(command: WinrmCommand, output: Output) -> Result<Exit, F
             }
         }
         WinrmCommand::Posture(args) => {
-            let who = who::who(&args.host).await?;
+            let who = who::who(&args.host, false).await?;
             let options = lictor_doctor::posture::Options { script: !args.no_script };
             posture::look(&target(&args.host, &who, None)?, &who, options, args.timeout, output).await
         }

@@ -12,7 +12,7 @@ use super::who::Who;
 use super::{ConnectionView, milliseconds};
 use crate::args::Output;
 use crate::exit::Exit;
-use crate::failure::{Failure, Suspect, clean};
+use crate::failure::{Failure, Suspect, Suspects, clean};
 use crate::{console, interrupt};
 
 /// Examines. The exit code is 0 when no step failed, else that of the first one that did.
@@ -88,7 +88,11 @@ fn failure(step: &Step) -> Option<Failure> {
         cause: suspect.cause.as_str().into(),
         remedy: suspect.remedy.as_str().into(),
     });
-    Some(Failure { legacy_text: finding.legacy_text.as_deref().map(Box::from), suspects: suspects.collect(), ..told })
+    Some(Failure {
+        legacy_text: finding.legacy_text.as_deref().map(Box::from),
+        suspects: Suspects::new(suspects.collect()),
+        ..told
+    })
 }
 
 fn mark(outcome: Outcome) -> &'static str {

@@ -24,7 +24,7 @@ pub(super) async fn connect(
 ) -> Option<SocketAddr> {
     let dialled = connection::dial(&target.endpoint, addresses, deadline).await;
     let peer = dialled.as_ref().ok().map(connection::Socket::peer);
-    let Some(ip) = peer.or(addresses.first().copied()).map(|address| address.ip()) else { return None };
+    let ip = peer.or(addresses.first().copied()).map(|address| address.ip())?;
     let others = others(ip, target.endpoint.port()).await;
     match dialled {
         Ok(socket) => {
