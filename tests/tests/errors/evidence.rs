@@ -196,6 +196,17 @@ const ROWS: &[Row] = &[
         ],
         &["tests/tests/errors/networks.rs::what_stands_in_the_way_is_told_by_its_code"],
     ),
+    by(&["connect.suspect_firewall"], &["tests/tests/errors/networks.rs::what_stands_in_the_way_is_told_by_its_code"]),
+    from(
+        &["certificate.not_accepted"],
+        &[],
+        "the verdicts of OpenSSL's check of a chain beyond those that have codes of their own (`X509_V_ERR_*` in openssl-verify(1))",
+    ),
+    from(
+        &["certificate.none"],
+        &[],
+        "a host that answers one handshake and fails the next: the certificate is looked at in one of its own",
+    ),
     by(&["resolve.forbidden"], &["winrm/src/connection/tests.rs::a_host_is_connected_to_at_permitted_addresses_only"]),
     by(
         &["tls.untrusted", "tls.hostname", "tls.expired"],

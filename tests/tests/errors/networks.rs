@@ -7,7 +7,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use lictor_doctor::{Subject, examine};
 use lictor_winrm::target::{Endpoint, Scheme, Target};
+use tokio::time::Instant;
 use winsim::{Options, User, Winsim};
 
 use crate::faults::{PASSWORD, PATIENCE, USER, failure, outcome, target};
@@ -58,6 +60,14 @@ async fn inside() -> Result<()> {
         assert_eq!((error.code(), error.is_unsent()), (code, true), "{verdict}: {}", error.report());
         shell("nft flush chain inet lictor in")?;
     }
+    // The doctor looks whether the usual ports answer, before it suspects a firewall.
+    shell(&format!("nft add rule inet lictor in tcp dport '{{ {port}, 5985, 5986 }}' drop"))?;
+    let subject = Subject { target: Some(there.clone()), kerberos: None };
+    let report = examine(&subject, Instant::now() + PATIENCE, |_| {}).await;
+    let finding = report.failure().and_then(|step| step.finding.as_ref()).context("a finding")?;
+    let suspects: Vec<&str> = finding.suspects.iter().map(|suspect| suspect.code).collect();
+    assert!(finding.code == "connect.timeout" && suspects.contains(&"connect.suspect_firewall"), "{finding:?}");
+    shell("nft flush chain inet lictor in")?;
     ensure!(outcome(&there, PATIENCE).await.is_none(), "the host cannot be reached after the firewall is gone");
 
     shell("ip route add unreachable 192.0.2.7\nip route add prohibit 192.0.2.8")?;

@@ -27,7 +27,7 @@ const MAKERS: &[(&str, &[&str])] = &[
     ("kerberos/src", &["kerberos"]),
     (
         "doctor/src",
-        &["kerberos", "dns", "connect", "http", "tls", "auth", "access", "shell", "profile", "identify", "run"],
+        &["kerberos", "dns", "connect", "certificate", "http", "tls", "offered", "auth", "access", "profile"],
     ),
     ("agent/src/failure.rs", &["agent", "kerberos", "policy", "secret"]),
     ("agent/src/policy.rs", &["policy"]),
