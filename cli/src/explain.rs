@@ -107,10 +107,12 @@ mod tests {
     fn every_code_of_the_crates_is_explained_in_their_words() {
         let entries = page::parse(PAGE);
         for error in lictor_winrm::error::catalogue() {
-            let entry = entries.iter().find(|entry| entry.code == error.code()).expect(error.code());
-            let cause = entry.causes.iter().find(|cause| cause.cause == error.cause()).expect(error.code());
-            assert_eq!(cause.remedy, Some(error.remedy()), "{}", error.code());
-            assert_eq!(cause.legacy_text.as_deref(), error.legacy_text(), "{}", error.code());
+            let code = error.code();
+            let entry = entries.iter().find(|entry| entry.code == code).unwrap_or_else(|| panic!("no {code}"));
+            let cause = entry.causes.iter().find(|cause| cause.cause == error.cause());
+            let cause = cause.unwrap_or_else(|| panic!("{code} has other causes"));
+            assert_eq!(cause.remedy, Some(error.remedy()), "{code}");
+            assert_eq!(cause.legacy_text.as_deref(), error.legacy_text(), "{code}");
         }
         for error in lictor_kerberos::catalogue() {
             assert_eq!(found(error.code()), [error.code()]);
