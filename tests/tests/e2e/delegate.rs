@@ -1,4 +1,4 @@
-//! An existing `delegate.yaml` becomes a working agent, and its INIT_SCRIPT is read without being run.
+//! An existing `delegate.yaml` becomes a working agent after its INIT_SCRIPT, which can be replaced without being run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -105,6 +105,14 @@ fn a_delegate_yaml_becomes_a_working_agent() -> Result<()> {
     }
     ensure!(log.contains("its path means nothing here"), "{log}");
     ensure!(!log.contains(MARKER) && !log.contains(&token), "a secret is in the log");
+    // The script ran: what it wrote and exported is there, and its secrets and those of the pod are not.
+    ensure!(
+        log.contains("microdnf: command not found") && log.contains("(INIT_SCRIPT) ended with exit status 1"),
+        "{log}"
+    );
+    let inside = String::from_utf8_lossy(&std::fs::read(format!("/proc/{}/environ", agent.pid()))?).into_owned();
+    ensure!(inside.contains(&format!("KRB5_CONFIG={}", directory.join("krb5.conf").display())), "{inside}");
+    ensure!(!inside.contains(MARKER) && !inside.contains(&token), "a secret is in the environment");
     agent.terminate()?;
     ensure!(agent.wait(PATIENCE)?.success(), "{}", agent.log());
     Ok(())
