@@ -2,7 +2,7 @@
 //! And tickets, keytabs and caches that are of no use.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -50,14 +50,16 @@ impl Answer {
         match self {
             Self::With(kind, bytes) if question.first() == Some(kind) => Reply::Ours(bytes.clone()),
             Self::Silence if proves => Reply::Nobodys,
-            Self::Replay(first) if proves => first.lock().unwrap().clone().map_or(Reply::Theirs, Reply::Ours),
+            Self::Replay(first) if proves => {
+                first.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Reply::Theirs, Reply::Ours)
+            }
             _ => Reply::Theirs,
         }
     }
 
     fn heard(&self, reply: &[u8]) {
         if let (Self::Replay(first), Some(&AS_REP)) = (self, reply.first()) {
-            first.lock().unwrap().get_or_insert_with(|| reply.to_vec());
+            first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reply.to_vec());
         }
     }
 }
