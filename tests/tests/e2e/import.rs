@@ -83,7 +83,7 @@ fn all_documents_are_checked_before_the_first_is_stored() -> Result<()> {
     let bad = good.replace("good", "bad").replace("useSSL", "useSLL");
     let document = path(&stack, "both.yaml", &format!("{good}---\n{bad}"))?;
     let output = stack.lictor(&["credential", "import", &document])?;
-    ensure!(output.code == 120 && output.stderr.contains("both.yaml:4: unknown field"), "{}", output.stderr);
+    ensure!(output.code == 120 && output.stderr.contains("both.yaml:5: unknown field"), "{}", output.stderr);
     let listed = stack.lictor_json(&["credential", "list"])?;
     ensure!(listed["credentials"].as_array().is_some_and(Vec::is_empty), "{listed:#}");
     // A password in a document is refused, and not repeated.
