@@ -242,7 +242,18 @@ impl Configuration {
 
     /// The settings as a program's own ([`Source::Declared`]), and what of them those cannot say: then the file has to stay.
     pub fn declaration(&self) -> (Declared, Vec<Remark>) {
-        Declared::from_profile(&self.profile)
+        let (mut declared, mut left) = Declared::from_profile(&self.profile);
+        for (name, realm) in &mut declared.realms {
+            // What the profile holds of them was written for the `krb5` crate, which asks over TCP by itself.
+            let kdcs = self.kdcs(name);
+            if kdcs.len() != realm.kdc.len() {
+                let text = format!("[realms] {name} has a kdc that cannot be asked, which no setting can say");
+                left.push(Remark { file: None, line: None, text });
+            }
+            let place = |kdc: &Kdc| format!("{}{}", if kdc.tcp_only { "tcp/" } else { "" }, kdc.address());
+            realm.kdc = kdcs.iter().map(place).collect();
+        }
+        (declared, left)
     }
 
     /// `[libdefaults] default_realm`.

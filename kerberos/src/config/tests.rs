@@ -401,6 +401,36 @@ async fn the_current_configuration_is_had_without_blocking() {
     assert_eq!(watch.fresh().await.default_realm(), Some("CORP.EXAMPLE"));
 }
 
+#[test]
+fn a_file_becomes_settings_as_far_as_they_go() {
+    let parse = |text: &str| Configuration::parse(text, Path::new("krb5.conf")).unwrap();
+    let all = parse(
+        "[logging]\n default = FILE:/x\n[libdefaults]\n default_realm = A\n rdns = no\n ticket_lifetime = 10h\n\
+         udp_preference_limit = 1\n[realms]\n A = {\n  kdc = tcp/dc1.a.example\n  kdc = dc2.a.example:89\n  master_kdc = dc1.a.example\n }\n\
+         [domain_realm]\n .a.example = A\n",
+    );
+    let (declared, left) = all.declaration();
+    assert_eq!(left, []);
+    assert_eq!((declared.rdns, declared.udp_preference_limit), (Some(false), Some(1)));
+    assert_eq!(declared.realms["A"].primary_kdc.as_deref(), Some("dc1.a.example"));
+    let said = Configuration::load(&Source::Declared(declared)).unwrap();
+    assert_eq!(said.kdcs("A"), all.kdcs("A"));
+    assert!(said.kdcs("A")[0].tcp_only && said.host_realm("w.a.example").as_deref() == Some("A"));
+
+    let more = parse(
+        "[libdefaults]\n default_realm = A\n noaddresses = true\n[realms]\n A = {\n  kdc = a\n  auth_to_local = DEFAULT\n }\n[appdefaults]\n x = y\n",
+    );
+    let left: Vec<String> = more.declaration().1.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        left,
+        [
+            "krb5.conf:3: [libdefaults] noaddresses has no setting",
+            "krb5.conf:7: [realms] A auth_to_local has no setting",
+            "krb5.conf:10: [appdefaults] x has no setting"
+        ]
+    );
+}
+
 proptest! {
     /// What we take without a warning, the crate takes from the original text as the same.
     #[test]
