@@ -60,6 +60,8 @@ pub struct Credential {
     pub user: String,
     /// What stores the credential.
     pub command: String,
+    /// The same as a document for `lictor credential import`, which names the secret.
+    pub document: String,
     /// Where the secret is to be taken from.
     pub note: String,
 }
@@ -209,6 +211,12 @@ impl Report {
             for Credential { lines, command, note, .. } in &self.credentials {
                 let _ = writeln!(out, "\n# {}: {note}\n{command}", place(*lines));
             }
+            let documents: Vec<&str> = self.credentials.iter().map(|credential| credential.document.as_str()).collect();
+            let _ = writeln!(
+                out,
+                "\n## Or as documents for `lictor credential import`\n\n{}",
+                documents.join("---\n").trim_end()
+            );
         }
         if !self.unneeded.is_empty() {
             let _ = writeln!(out, "\n## Needs no replacement\n");
@@ -345,7 +353,30 @@ fn credential(login: &Login, realm: Option<&str>, names: &mut BTreeSet<String>) 
     if let Some(cache) = &login.cache {
         let _ = write!(note, ". The agent keeps its tickets in memory; {cache:?} is of use to other programs alone");
     }
-    Credential { lines: login.lines, user, command, note }
+    let document = document(&name, &user, &login.secret);
+    Credential { lines: login.lines, user, command, document, note }
+}
+
+/// In the form of Harness's own entities.
+fn document(name: &str, user: &str, secret: &Secret) -> String {
+    let (method, spec) = match secret {
+        Secret::Keytab { path, .. } => ("KeyTabFilePath", format!("keyPath: {}", quoted(path))),
+        _ => ("Password", format!("password: {}", quoted(name))),
+    };
+    let mut lines = vec![format!("principal: {}", quoted(user))];
+    lines.extend(user.split_once('@').map(|(_, realm)| format!("realm: {}", quoted(realm))));
+    lines.extend([
+        format!("tgtGenerationMethod: {method}"),
+        format!("spec: {{{spec}}}"),
+        "useSSL: true".to_owned(),
+        "skipCertChecks: false".to_owned(),
+    ]);
+    let lines: String = lines.iter().map(|line| format!("        {line}\n")).collect();
+    let name = quoted(name);
+    format!(
+        "secret:\n  type: WinRmCredentials\n  identifier: {name}\n  name: {name}\n  spec:\n    auth:\n      type: Kerberos\n      \
+         spec:\n{lines}"
+    )
 }
 
 fn place((first, last): Lines) -> String {

@@ -154,6 +154,20 @@ fn report_of(script: &str) -> Report {
 }
 
 #[test]
+fn documents_are_what_lictor_credential_import_takes() {
+    use lictor_import::harness::{Auth, Wanted, read};
+    let report = report("echo Marker | kinit alice@A.EXAMPLE\nkinit -kt /etc/k/svc.keytab svc@A.EXAMPLE");
+    let [password, keytab] = [0, 1].map(|at: usize| {
+        let taken = read(&"report".into(), &report.credentials[at].document).unwrap();
+        taken.credentials.into_iter().next().unwrap()
+    });
+    assert_eq!((password.name.as_str(), password.username.as_str()), ("alice", "alice@A.EXAMPLE"));
+    assert_eq!((password.auth, password.use_ssl, password.skip_cert_checks), (Auth::Kerberos, true, false));
+    assert_eq!(password.secret, Wanted::Password { reference: "alice".into() });
+    assert_eq!(keytab.secret, Wanted::KeytabOnAgent { path: "/etc/k/svc.keytab".into() });
+}
+
+#[test]
 fn krb5_conf_is_put_together_as_the_script_does() {
     let realm = "[realms]\nA.EXAMPLE = {\n kdc = dc.a.example\n}\n";
     let libdefaults = "[libdefaults]\ndefault_realm = A.EXAMPLE\n";
