@@ -136,7 +136,7 @@ impl Server {
         let address = told
             .map_while(Result::ok)
             .find_map(|line| line.strip_prefix("ACCEPT ").and_then(|address| address.parse().ok()))
-            .expect("s_server listens");
+            .unwrap();
         Self { process, address }
     }
 }
