@@ -250,7 +250,11 @@ impl Configuration {
                 let text = format!("[realms] {name} has a kdc that cannot be asked, which no setting can say");
                 left.push(Remark { file: None, line: None, text });
             }
-            let place = |kdc: &Kdc| format!("{}{}", if kdc.tcp_only { "tcp/" } else { "" }, kdc.address());
+            let place = |kdc: &Kdc| {
+                let plain = kdc.port == 88 && !kdc.host.contains(':');
+                let address = if plain { kdc.host.clone() } else { kdc.address() };
+                format!("{}{address}", if kdc.tcp_only { "tcp/" } else { "" })
+            };
             realm.kdc = kdcs.iter().map(place).collect();
         }
         (declared, left)
