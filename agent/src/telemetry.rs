@@ -477,9 +477,17 @@ impl Endpoints {
     pub(crate) async fn serve_before(self, reason: &'static str, stop: CancellationToken) -> io::Result<()> {
         let router = Router::new()
             .route("/live", get(|| async { "live\n" }))
-            .route("/ready", get(move || async move { (StatusCode::SERVICE_UNAVAILABLE, reason) }));
+            .route("/api/health", get(|| async { "live\n" }))
+            .route("/ready", get(move || async move { (StatusCode::SERVICE_UNAVAILABLE, reason) }))
+            // Whoever scrapes finds the agent up and, as yet, nothing measured.
+            .route("/metrics", get(nothing_measured))
+            .route("/api/metrics", get(nothing_measured));
         axum::serve(Bounded::new(self.listener), router).with_graceful_shutdown(stop.cancelled_owned()).await
     }
+}
+
+async fn nothing_measured() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, EXPOSITION)], "# EOF\n")
 }
 
 type Shared = State<(Arc<Metrics>, Arc<Registry>)>;

@@ -118,6 +118,11 @@ fn while_it_runs_the_agent_is_live_but_not_ready() -> Result<()> {
     let (status, reason) = eventually("the endpoints answer", PATIENCE, || agent.get_early("/ready"))?;
     assert_eq!((status, reason.as_str()), (503, "the bootstrap script is running\n"));
     assert_eq!(agent.get_early("/live")?.0, 200);
+    // Where a delegate's probes ask, which would otherwise kill the container over a script that takes its time.
+    assert_eq!(agent.get_early("/api/health")?, (200, "live\n".to_owned()));
+    for path in ["/metrics", "/api/metrics"] {
+        assert_eq!(agent.get_early(path)?, (200, "# EOF\n".to_owned()), "{path}");
+    }
     let list = bench.stack.lictor_json(&["agent", "list"])?;
     assert_eq!(list["agents"].as_array().map(Vec::len), Some(0), "not connected: {list:#}");
     gate.open()?;
