@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 
 pub use bootstrap::{Bootstrap, OnFailure};
 use delegate::Delegate;
+pub(crate) use delegate::foreign_name;
 pub use delegate::{Ignored, Told};
 pub use kerberos::Kerberos;
 pub use proxy::Proxy;
@@ -242,11 +243,16 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
 
 /// The same over what a bootstrap script exported, which counts where neither of them says anything.
 pub(crate) fn load_over(
-    beneath: HashMap<String, String>,
+    mut beneath: HashMap<String, String>,
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, Mistakes> {
     let mut mistakes = Vec::new();
+    let handed: Vec<(&'static str, Zeroizing<String>)> = JOIN_TOKEN_VARIABLES
+        .iter()
+        .filter_map(|name| beneath.remove(*name).map(|token| (*name, Zeroizing::new(token))))
+        .filter(|(_, token)| !token.trim().is_empty())
+        .collect();
     let mut join_token = None;
     let mut variables = HashMap::new();
     let mut names = BTreeMap::new();
@@ -274,7 +280,7 @@ pub(crate) fn load_over(
     let source = |variables| {
         Environment::with_prefix("LICTOR_AGENT").prefix_separator("_").separator("__").source(Some(variables))
     };
-    let mut builder = config::Config::builder().add_source(source(beneath));
+    let mut builder = config::Config::builder();
     if let Some(path) = file {
         // Without its own check a missing file would hide the mistakes of the environment.
         if path.is_file() {
@@ -290,11 +296,31 @@ pub(crate) fn load_over(
             return Err(Mistakes(mistakes));
         }
     };
+    let below = match config::Config::builder().add_source(source(beneath)).build() {
+        Ok(built) => built.cache,
+        Err(error) => {
+            mistakes.push(format!("what INIT_SCRIPT exported cannot be read: {error}"));
+            return Err(Mistakes(mistakes));
+        }
+    };
 
     let mut reader = Reader::new(tree, mistakes);
     let hostname_file = Path::new("/proc/sys/kernel/hostname");
     let has_token = join_token.is_some();
-    let join_token = join_token.or(delegate.apply(&mut reader, host_name(hostname_file).as_deref(), has_token));
+    let mut join_token = join_token.or(delegate.apply(&mut reader, host_name(hostname_file).as_deref(), has_token));
+    if join_token.is_none() && !reader.is_set("join_token_file") {
+        // A file that the script names does not go before it.
+        join_token = match handed.first().map(|(name, text)| (*name, text.parse::<JoinToken>())) {
+            Some((name, Ok(token))) => Some((token, name)),
+            Some((name, Err(error))) => {
+                reader.mistake(name, &format!("{error} (INIT_SCRIPT exported it)"));
+                None
+            }
+            None => None,
+        };
+    }
+    reader.put_beneath(below, |key| !delegate.proxy.covers(key));
+    delegate.listen(&mut reader);
     let (proxy, proxy_password) = proxy::read(&mut reader, std::mem::take(&mut delegate.proxy));
     let config = read(&mut reader, hostname_file, proxy);
     let Some(config) = config else { return Err(Mistakes(reader.finish())) };
@@ -459,6 +485,8 @@ fn is_link(rest: &str) -> bool {
 
 /// Environment variable of the join token.
 pub const JOIN_TOKEN_VARIABLE: &str = "LICTOR_AGENT_JOIN_TOKEN";
+/// All names of it, the first that counts first.
+pub(crate) const JOIN_TOKEN_VARIABLES: [&str; 3] = [JOIN_TOKEN_VARIABLE, "DELEGATE_TOKEN", "HARNESS_DELEGATE_TOKEN"];
 const VARIABLE_PREFIX: &str = "LICTOR_AGENT_";
 /// What the control plane listens on unless told otherwise.
 const DEFAULT_CONTROL_PLANE_PORT: u16 = 7443;

@@ -88,6 +88,7 @@ pub(crate) fn early(
     };
     let mut reader = Reader::new(tree, Vec::new());
     delegate.apply_early(&mut reader);
+    delegate.listen(&mut reader);
     let path = |text: &str| non_empty(text).map(PathBuf::from);
     let secret_files = ["join_token_file", "proxy.password_file"].map(|key| reader.optional(key, path));
     let early = Early {

@@ -128,7 +128,7 @@ impl Delegate {
         self.token(reader, has_token)
     }
 
-    /// The part of [`Delegate::apply`] that counts before INIT_SCRIPT has run: where to log, listen and keep things.
+    /// The part of [`Delegate::apply`] that counts before INIT_SCRIPT has run: where to log and keep things.
     pub(super) fn apply_early(&mut self, reader: &mut Reader) {
         if let Some((used, level)) = self.value("LOGGING_LEVEL") {
             let level = level.to_ascii_lowercase();
@@ -142,7 +142,17 @@ impl Delegate {
             let directory = Path::new(directory).join("lictor-agent").to_string_lossy().into_owned();
             self.set(reader, "state_dir", used, &directory);
         }
-        if self.in_pod() && !self.given.is_empty() {
+    }
+
+    /// Where to listen, when nothing says so. Apart from the others, because it is a default of the surroundings and no setting
+    /// that somebody made.
+    pub(super) fn listen(&self, reader: &mut Reader) {
+        // INIT_SCRIPT is none of these: who asks for the settings has it, and who reads them to run no longer.
+        let unmistakable = |used: &str| {
+            let ours = used.starts_with("DELEGATE_") || used.starts_with("HARNESS_") || used == "MANAGER_HOST_AND_PORT";
+            ours && !used.contains("INIT_SCRIPT")
+        };
+        if self.in_pod() && self.given.values().any(|(used, _)| unmistakable(used)) {
             // The kubelet asks for `/api/health` at the pod's address.
             reader.set_default("http_listen", "0.0.0.0:3460", "the delegate's environment in a pod");
         }
@@ -378,6 +388,15 @@ impl Delegate {
             }
         }
     }
+}
+
+/// The one name of a variable that is meant for here under a name of others: a delegate's, or a proxy's, which many programs
+/// write in small letters too. Nothing: it means nothing here.
+pub(crate) fn foreign_name(name: &str) -> Option<&'static str> {
+    let proxy = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"].into_iter().find(|known| name.eq_ignore_ascii_case(known));
+    let small = (name == "no_proxy").then_some("NO_PROXY");
+    let known = NAMES.iter().find(|known| known.name == name || known.alias == Some(name)).map(|known| known.name);
+    proxy.or(small).or(known)
 }
 
 /// What the control plane takes as a tag.

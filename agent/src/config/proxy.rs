@@ -171,6 +171,14 @@ impl Foreign {
         true
     }
 
+    /// Whether it says anything of what this setting is about.
+    pub(super) fn covers(&self, key: &str) -> bool {
+        match key {
+            "proxy.no_proxy" => self.no_proxy.is_some(),
+            _ => key.starts_with("proxy.") && (self.url.is_some() || self.host.is_some()),
+        }
+    }
+
     /// Whether the delegate's proxy is there, but not for the control plane.
     pub(super) fn switched_off(&self) -> bool {
         self.host.is_some() && self.manager.as_deref().and_then(super::delegate::parse_flag) == Some(false)

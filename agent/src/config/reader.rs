@@ -99,6 +99,18 @@ impl Reader {
         self.put(key, ValueKind::Array(values), source)
     }
 
+    /// Sets what is not set, as another tree has it.
+    pub(crate) fn put_beneath(&mut self, tree: Value, meant: impl Fn(&str) -> bool) {
+        let (mut leaves, mut empty) = (BTreeMap::new(), Vec::new());
+        flatten(String::new(), tree, &mut leaves, &mut empty);
+        for (key, value) in leaves {
+            if !self.leaves.contains_key(&key) && meant(&key) {
+                self.sources.insert(key.clone(), value.origin().unwrap_or_default().to_owned());
+                self.leaves.insert(key, value);
+            }
+        }
+    }
+
     fn put(&mut self, key: &str, value: ValueKind, source: &str) -> bool {
         if self.leaves.contains_key(key) {
             return false;

@@ -265,3 +265,79 @@ fn kerberos_is_named_or_declared() {
         assert!(mistakes.contains(expected), "{expected:?} is missing in:\n{mistakes}");
     }
 }
+
+/// What a script exported, under a pod that says something else by a delegate's names.
+fn over(beneath: &[(&str, &str)], path: Option<&Path>, pod: &[(&str, &str)]) -> Result<Loaded, Mistakes> {
+    load_over(environment(beneath).into_iter().collect(), path, environment(pod))
+}
+
+fn token(id: &str) -> String {
+    JoinToken { id: id.into(), secret: Zeroizing::new([1; 32]), pin: [2; 32] }.to_text().to_string()
+}
+
+#[test]
+fn what_a_script_exported_is_under_a_delegates_names_too() {
+    let script = [
+        ("LICTOR_AGENT_CONTROL_PLANE", "https://script"),
+        ("LICTOR_AGENT_NAME", "script"),
+        ("LICTOR_AGENT_SLOTS", "3"),
+        ("LICTOR_AGENT_PROXY__URL", "http://script:1"),
+        ("LICTOR_AGENT_HTTP_LISTEN", "127.0.0.1:7"),
+    ];
+    let pod = [
+        ("MANAGER_HOST_AND_PORT", "https://pod"),
+        ("DELEGATE_NAME", "pod"),
+        ("HTTPS_PROXY", "http://pod:1"),
+        ("DELEGATE_TYPE", "KUBERNETES"),
+    ];
+    let config = over(&script, None, &pod).unwrap().config;
+    assert_eq!(config.control_plane.to_string(), "https://pod:7443");
+    assert!(config.name.starts_with("pod"), "{}", config.name);
+    assert_eq!(config.proxy.unwrap().address.to_string(), "http://pod:1");
+    assert_eq!(config.slots, 3);
+    // That in a pod it listens everywhere is a default, and no setting of the pod.
+    assert_eq!(config.http_listen.to_string(), "127.0.0.1:7");
+    let loaded = over(&script, None, &[]).unwrap();
+    assert_eq!(loaded.config.control_plane.to_string(), "https://script:7443");
+    let shown = loaded.overview.settings.iter().find(|setting| setting.key == "slots").unwrap();
+    assert_eq!((shown.value.as_str(), shown.source.as_str()), ("3", "INIT_SCRIPT"));
+}
+
+#[test]
+fn a_scripts_join_token_counts_where_nothing_else_gives_one() {
+    let (script, pod) = (token("script"), token("pod"));
+    let base = ("LICTOR_AGENT_CONTROL_PLANE", "https://a");
+    let id = |loaded: Loaded| loaded.join_token.map(|token| token.id);
+    for name in JOIN_TOKEN_VARIABLES {
+        let beneath = [(name, script.as_str()), ("LICTOR_AGENT_JOIN_TOKEN_FILE", "/of/the/script")];
+        assert_eq!(id(over(&beneath, None, &[base]).unwrap()).as_deref(), Some("script"));
+        for own in JOIN_TOKEN_VARIABLES {
+            assert_eq!(id(over(&beneath, None, &[base, (own, &pod)]).unwrap()).as_deref(), Some("pod"), "{name} {own}");
+        }
+        assert_eq!(id(over(&beneath, None, &[base, ("LICTOR_AGENT_JOIN_TOKEN_FILE", "/x")]).unwrap()), None);
+        let file = file(".toml", "join_token_file = \"/x\"\n");
+        assert_eq!(id(over(&beneath, Some(file.path()), &[base]).unwrap()), None);
+        let Mistakes(mistakes) = over(&[(name, "Mark3r")], None, &[base]).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].contains(name) && !mistakes[0].contains("Mark3r"), "{mistakes:?}");
+    }
+}
+
+#[test]
+fn in_a_pod_only_a_delegates_own_names_open_the_endpoints() {
+    let pod = [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("LICTOR_AGENT_CONTROL_PLANE", "https://a")];
+    for (name, value, open) in [
+        ("NO_PROXY", "*", false),
+        ("JAVA_OPTS", "-Xmx1g", false),
+        ("ACCOUNT_ID", "x", false),
+        ("INIT_SCRIPT", "true", false),
+        ("HARNESS_INIT_SCRIPT", "true", false),
+        ("DELEGATE_NAME", "x", true),
+        ("HARNESS_ACCOUNT_ID", "x", true),
+    ] {
+        let environment = environment(&[&pod[..], &[(name, value)]].concat());
+        let listens = load(None, environment.clone()).unwrap().config.http_listen;
+        assert_eq!(listens.ip().is_unspecified(), open, "{name}");
+        // Before the script has run it is the same address.
+        assert_eq!(bootstrap::early(None, environment).unwrap().http_listen, listens, "{name}");
+    }
+}

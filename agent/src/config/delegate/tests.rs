@@ -111,6 +111,7 @@ fn replicas_get_names_of_their_own() {
         }
         let mut reader = Reader::new(::config::Value::default(), Vec::new());
         assert!(delegate.apply(&mut reader, Some(host), false).is_none());
+        delegate.listen(&mut reader);
         assert_eq!(reader.optional("name", |text| Ok(text.to_owned())).as_deref(), Some(expected));
         assert_eq!(reader.list("tags", 9, |text| Ok(text.to_owned())), ["winrm"]);
         let listen = reader.optional("http_listen", |text| Ok(text.to_owned()));
