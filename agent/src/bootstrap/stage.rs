@@ -33,9 +33,10 @@ use super::handover::{memory, program};
 use super::outcome::{End, Outcome};
 use super::output::{Budget, CHUNK, Lines, MAX_OUTPUT, forms, log};
 use super::source::{Script, has};
-use super::words::{is_telling, search};
+use super::words::{Found, is_telling, search};
 use super::{family, shim};
 use crate::config::bootstrap::Early;
+use crate::config::foreign_name;
 use crate::failure::chain;
 use crate::telemetry::Endpoints;
 
@@ -74,14 +75,8 @@ pub(super) enum Ran {
 /// What this process could not do for itself; what the script does is no error.
 pub(super) fn run(order: Order<'_>) -> io::Result<Ran> {
     let found = search(&order.script.bytes);
-    let served: BTreeSet<String> = found
-        .variables
-        .iter()
-        .filter(|name| has(order.pod, name.as_ref()))
-        .filter(|name| !WELL_KNOWN.contains(&name.as_str()) && !name.starts_with("LICTOR_AGENT_"))
-        .cloned()
-        .collect();
-    let known = known_secrets(&order, &served);
+    let (used, served) = passwords(&found, order.pod);
+    let known = known_secrets(&order, &used);
     let masked = forms(known.iter().chain(&found.secrets).map(String::as_str));
     drop(found);
     let patterns = Arc::new(Patterns::new(masked.iter().map(String::as_str)));
@@ -127,9 +122,21 @@ pub(super) fn run(order: Order<'_>) -> io::Result<Ran> {
     })
 }
 
+/// Variables of the pod that the script uses where passwords stand, which are masked, and those of them that leave the
+/// environment: only where it is sure, because something else may need them.
+fn passwords(found: &Found, pod: &[(OsString, OsString)]) -> (BTreeSet<String>, BTreeSet<String>) {
+    let speaks =
+        |name: &str| WELL_KNOWN.contains(&name) || name.starts_with("LICTOR_AGENT_") || name.starts_with("KUBERNETES_");
+    let own = |name: &str| speaks(name) || foreign_name(name).is_some();
+    let used: BTreeSet<String> =
+        found.variables.iter().filter(|name| has(pod, name.as_ref()) && !own(name)).cloned().collect();
+    let served = used.iter().filter(|name| found.served.contains(*name) || is_telling(name)).cloned().collect();
+    (used, served)
+}
+
 /// What is known to be secret, beside what stands in the script: settings, what their files hold, and variables of the
 /// pod.
-fn known_secrets(order: &Order<'_>, served: &BTreeSet<String>) -> Zeroizing<Vec<String>> {
+fn known_secrets(order: &Order<'_>, used: &BTreeSet<String>) -> Zeroizing<Vec<String>> {
     let mut known = Zeroizing::new(Vec::new());
     for (_, value) in order.secrets {
         // Of a proxy's URL only the password; everything else is in each line about the proxy.
@@ -146,7 +153,7 @@ fn known_secrets(order: &Order<'_>, served: &BTreeSet<String>) -> Zeroizing<Vec<
     let mut room = MAX_SECRETS;
     for (name, value) in order.pod {
         let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
-        let meant = served.contains(name) || is_telling(name);
+        let meant = used.contains(name) || is_telling(name);
         if meant && value.len() <= room.min(MAX_SECRET) {
             room -= value.len();
             known.push(value.trim().to_owned());
@@ -475,3 +482,29 @@ const MAX_REPORT: u64 = 4 << 20;
 /// Of one secret, and of those of the environment together.
 const MAX_SECRET: usize = 4096;
 const MAX_SECRETS: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_password_leaves_the_pods_environment() {
+        let script = "echo \"$DELEGATE_NAME $MANAGER_HOST_AND_PORT $NO_PROXY $https_proxy $KUBERNETES_PORT $SITE\" | base64\n\
+                      echo \"$AD_SECRET\" | base64\necho \"$LOGIN\" | kinit alice\nkinit x <<< $DELEGATE_TAGS\n";
+        let names = [
+            "DELEGATE_NAME",
+            "DELEGATE_TAGS",
+            "MANAGER_HOST_AND_PORT",
+            "NO_PROXY",
+            "https_proxy",
+            "KUBERNETES_PORT",
+            "SITE",
+            "AD_SECRET",
+            "LOGIN",
+        ];
+        let pod: Vec<(OsString, OsString)> = names.iter().map(|name| (name.into(), "value".into())).collect();
+        let (used, served) = passwords(&search(script.as_bytes()), &pod);
+        assert_eq!(used.iter().map(String::as_str).collect::<Vec<_>>(), ["AD_SECRET", "LOGIN", "SITE"]);
+        assert_eq!(served.iter().map(String::as_str).collect::<Vec<_>>(), ["AD_SECRET", "LOGIN"]);
+    }
+}

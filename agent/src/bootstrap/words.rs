@@ -16,8 +16,10 @@ use zeroize::Zeroize as _;
 pub(super) struct Found {
     /// Texts that may be passwords.
     pub(super) secrets: BTreeSet<String>,
-    /// Variables whose values are used as such.
+    /// Variables that may stand where passwords stand.
     pub(super) variables: BTreeSet<String>,
+    /// Those of them that surely do: what gets them wants a password.
+    pub(super) served: BTreeSet<String>,
     bytes: usize,
 }
 
@@ -34,20 +36,16 @@ pub(super) fn search(script: &[u8]) -> Found {
     let text = zeroize::Zeroizing::new(String::from_utf8_lossy(script).into_owned());
     let pipelines = shell::pipelines(&text);
     let mut found = Found::default();
-    for pipeline in &pipelines {
-        for (index, command) in pipeline.iter().enumerate() {
-            found.command(command);
-            let into = pipeline.get(index + 1..).unwrap_or_default();
-            if !into.is_empty() && into.iter().any(|receiver| !is_harmless(receiver)) {
-                found.printed(command);
-            }
-        }
+    // What is sure comes first: there is a bound.
+    for reach in [Reach::Sure, Reach::Maybe] {
+        found.all(&pipelines, reach, MAX_SCRIPTS);
     }
     // Only now is it known which variables matter.
     for command in pipelines.iter().flatten() {
         for (name, value) in &command.assignments {
             if found.variables.contains(name) {
-                found.word(value);
+                let reach = if found.served.contains(name) { Reach::Sure } else { Reach::Maybe };
+                found.word(value, reach);
             }
         }
     }
@@ -55,6 +53,23 @@ pub(super) fn search(script: &[u8]) -> Found {
         found.url(text.get(url.0 + 3..).unwrap_or_default());
     }
     found
+}
+
+/// What becomes of a text that a program gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Reach {
+    /// It is only shown or changed.
+    Harmless,
+    /// Nobody knows.
+    Maybe,
+    /// It is taken for a password.
+    Sure,
+}
+
+/// Whether a URL in the text has a password.
+pub(super) fn holds_password(text: &str) -> bool {
+    let mut urls = text.match_indices("://").take(MAX_URLS);
+    urls.any(|(at, _)| url_password(text.get(at + 3..).unwrap_or_default()).is_some())
 }
 
 /// Whether a name speaks of secrets.
@@ -81,16 +96,55 @@ impl Found {
         }
     }
 
-    fn uses(&mut self, word: &Word) {
+    /// Every command, as far as texts in it reach this far.
+    fn all(&mut self, pipelines: &[Vec<Command>], reach: Reach, depth: usize) {
+        let commands = || pipelines.iter().flatten();
+        // What a program reads from a file that another wrote it was as good as piped.
+        let mut read = BTreeSet::new();
+        for command in commands().filter(|command| reaches(command) == reach) {
+            read.extend(command.from.iter().filter(|path| !path.is_empty()).cloned());
+        }
+        for pipeline in pipelines {
+            // Of everything behind a command the worst.
+            let mut into = Reach::Harmless;
+            for command in pipeline.iter().rev() {
+                if into == reach {
+                    self.printed(command, reach);
+                    if command.name() == Some("cat") {
+                        read.extend(command.arguments().iter().map(Word::text));
+                    }
+                }
+                let own = reaches(command);
+                into = if own > into { own } else { into };
+            }
+        }
+        for command in commands() {
+            if command.to.iter().any(|path| read.contains(path)) {
+                self.printed(command, reach);
+            }
+            self.command(command, reach, depth);
+        }
+    }
+
+    fn uses(&mut self, word: &Word, reach: Reach) {
+        for variable in &word.variables {
+            self.variable(variable, reach);
+        }
+    }
+
+    fn variable(&mut self, name: &str, reach: Reach) {
         if self.variables.len() < MAX_NAMES {
-            self.variables.extend(word.variables.iter().cloned());
+            self.variables.insert(name.to_owned());
+            if reach == Reach::Sure {
+                self.served.insert(name.to_owned());
+            }
         }
     }
 
     /// A word that is a secret, as it stands and with its escapes taken apart.
-    fn word(&mut self, word: &Word) {
-        self.uses(word);
-        for piece in &word.pieces {
+    fn word(&mut self, word: &Word, reach: Reach) {
+        self.uses(word, reach);
+        for piece in word.pieces.iter().chain(&word.raw) {
             self.text(piece);
         }
     }
@@ -119,29 +173,54 @@ impl Found {
     }
 
     /// What a command prints into a pipe.
-    fn printed(&mut self, command: &Command) {
+    fn printed(&mut self, command: &Command, reach: Reach) {
         let prints = command.name().is_some_and(|name| matches!(name, "echo" | "printf"));
         for word in command.arguments().iter().filter(|_| prints) {
             if word.variables.is_empty() && word.text().starts_with('-') && word.text().len() < 4 {
                 continue;
             }
-            self.word(word);
+            self.word(word, reach);
         }
         let passes = command.name().is_some_and(|name| matches!(name, "cat" | "tee"));
         for body in command.documents.iter().filter(|_| passes) {
-            self.text(body);
+            self.body(body, reach);
         }
     }
 
-    fn command(&mut self, command: &Command) {
-        for (name, value) in &command.assignments {
-            if is_telling(name) {
-                self.word(value);
+    /// The whole of a here-document.
+    fn body(&mut self, body: &str, reach: Reach) {
+        self.text(body);
+        for name in shell::variables(body) {
+            self.variable(name, reach);
+        }
+    }
+
+    fn command(&mut self, command: &Command, reach: Reach, depth: usize) {
+        if reaches(command) == reach {
+            for word in &command.strings {
+                self.word(word, reach);
+            }
+            for body in &command.documents {
+                if depth > 0 && command.name().is_some_and(|name| SHELLS.contains(&name)) {
+                    let inner = shell::pipelines(body);
+                    for reach in [Reach::Sure, Reach::Maybe] {
+                        self.all(&inner, reach, depth - 1);
+                    }
+                } else if !command.name().is_some_and(|name| LISTED.contains(&name)) {
+                    self.body(body, reach);
+                }
             }
         }
-        if !is_harmless(command) {
-            for word in &command.strings {
-                self.word(word);
+        if reach == Reach::Sure {
+            self.named(command);
+        }
+    }
+
+    /// What is told by a name, an option or a form.
+    fn named(&mut self, command: &Command) {
+        for (name, value) in &command.assignments {
+            if is_telling(name) {
+                self.word(value, Reach::Maybe);
             }
         }
         for body in &command.documents {
@@ -154,16 +233,16 @@ impl Found {
             let next = arguments.get(index + 1);
             if let Some((option, _)) = text.split_once('=').filter(|(option, _)| option.starts_with('-')) {
                 if is_telling(option.trim_start_matches('-')) {
-                    self.behind(word, option.len() + 1);
+                    self.behind(word, option.len() + 1, Reach::Sure);
                 }
             } else if text.starts_with('-') && is_telling(text.trim_start_matches('-')) {
                 if let Some(next) = next {
-                    self.word(next);
+                    self.word(next, Reach::Sure);
                 }
             } else if let Some((variable, _)) = text.split_once('=') {
                 // `export`, `env` and the like.
                 if is_telling(variable) {
-                    self.behind(word, variable.len() + 1);
+                    self.behind(word, variable.len() + 1, Reach::Maybe);
                 }
             }
             if let Some((header, _)) =
@@ -171,7 +250,7 @@ impl Found {
             {
                 let value = text.get(header.len() + 1..).unwrap_or_default().trim();
                 self.add(value.rsplit(' ').next().unwrap_or_default());
-                self.uses(word);
+                self.uses(word, Reach::Sure);
             }
             if let Some(value) = text.strip_prefix("pass:") {
                 self.add(value);
@@ -200,7 +279,7 @@ impl Found {
         if let Some(Some(secret)) = found {
             self.add(&secret);
             for word in [Some(word), next].into_iter().flatten() {
-                self.uses(word);
+                self.uses(word, Reach::Sure);
             }
         }
         // `user%password`, as Samba's programs take it.
@@ -209,15 +288,18 @@ impl Found {
             && let Some((_, secret)) = next.text().split_once('%')
         {
             self.add(secret);
-            self.uses(next);
+            self.uses(next, Reach::Sure);
         } else if let Some((_, secret)) = text.strip_prefix("-U").and_then(|rest| rest.split_once('%')) {
             self.add(secret);
         }
     }
 
-    fn behind(&mut self, word: &Word, start: usize) {
-        self.uses(word);
+    fn behind(&mut self, word: &Word, start: usize, reach: Reach) {
+        self.uses(word, reach);
         self.text(word.text().get(start..).unwrap_or_default());
+        for raw in &word.raw {
+            self.text(raw);
+        }
     }
 
     fn document(&mut self, command: &Command, body: &str) {
@@ -246,29 +328,36 @@ impl Found {
                         self.add(secret.split_whitespace().next().unwrap_or_default().trim_matches(['"', '\'']));
                     }
                 }
-                _ if CONSUMERS.contains(&name) => self.add(line),
                 _ => {}
             }
         }
     }
 
-    /// `user:password@host`.
     fn url(&mut self, rest: &str) {
-        let end = rest
-            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '?' | '#' | ')'))
-            .unwrap_or(rest.len());
-        let Some((user, _)) = rest.get(..end).and_then(|authority| authority.rsplit_once('@')) else { return };
-        if let Some((_, secret)) = user.split_once(':') {
+        if let Some(secret) = url_password(rest) {
             self.add(secret);
         }
     }
 }
 
-/// Programs that only show or change text.
-fn is_harmless(command: &Command) -> bool {
+/// The password of `user:password@host`, where a URL goes on.
+fn url_password(rest: &str) -> Option<&str> {
+    let end =
+        rest.find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '?' | '#' | ')')).unwrap_or(rest.len());
+    let (user, _) = rest.get(..end)?.rsplit_once('@')?;
+    user.split_once(':').map(|(_, secret)| secret)
+}
+
+/// What becomes of what a command gets on its standard input.
+fn reaches(command: &Command) -> Reach {
     // `sudo -S` reads a password before the program reads anything.
-    command.name().is_none_or(|name| HARMLESS.contains(&name))
-        && !command.arguments().iter().any(|word| word.text() == "-S")
+    let asks = command.arguments().iter().any(|word| matches!(word.text().as_str(), "-S" | "--stdin"));
+    match command.name() {
+        Some(name) if CONSUMERS.contains(&name) => Reach::Sure,
+        _ if asks => Reach::Sure,
+        Some(name) if !HARMLESS.contains(&name) => Reach::Maybe,
+        _ => Reach::Harmless,
+    }
 }
 
 const TELLING: &[&str] = &["passw", "passphrase", "secret", "token", "credential", "kennwort"];
@@ -295,8 +384,32 @@ const HARMLESS_ENDINGS: &[&str] = &[
     "age",
 ];
 const HARMLESS: &[&str] = &[
-    "tee", "grep", "egrep", "fgrep", "sed", "awk", "cat", "wc", "tr", "cut", "logger", "sort", "head", "tail",
-    "column", "fold", "uniq", "tac", "nl", "less", "more", "read", "while", "echo", "printf",
+    "tee",
+    "grep",
+    "egrep",
+    "fgrep",
+    "sed",
+    "awk",
+    "cat",
+    "wc",
+    "tr",
+    "cut",
+    "logger",
+    "sort",
+    "head",
+    "tail",
+    "column",
+    "fold",
+    "uniq",
+    "tac",
+    "nl",
+    "less",
+    "more",
+    "read",
+    "mapfile",
+    "readarray",
+    "echo",
+    "printf",
 ];
 /// Programs that read passwords from their input.
 const CONSUMERS: &[&str] = &[
@@ -320,9 +433,19 @@ const CONSUMERS: &[&str] = &[
     "podman",
     "htpasswd",
     "ldappasswd",
-    "klist",
     "winrs",
+    "chpasswd",
+    "expect",
+    "ktutil",
+    "kadmin",
+    "kadmin.local",
+    "vault",
 ];
+/// Those whose input is not passwords line by line.
+const LISTED: &[&str] = &["chpasswd", "expect", "ktutil", "kadmin", "kadmin.local"];
+/// Programs whose input is a script itself, and how deep such scripts are looked at.
+const SHELLS: &[&str] = &["sh", "bash", "dash", "ksh", "zsh"];
+const MAX_SCRIPTS: usize = 4;
 const KTUTIL: &[&str] = &[
     "addent",
     "add_entry",
@@ -406,6 +529,27 @@ mod tests {
             "echo 'Mark3r!x' \\\n  | kinit alice",
             "echo 'Mark3r!x' |\n  kinit alice",
             "echo 'Mark3r!x' 2>/dev/null | kinit alice >/dev/null 2>&1",
+            "timeout 30 kinit alice <<EOF\nMark3r!x\nEOF\n",
+            "sudo -u bob timeout -k 5 --foreground 30s nice -n 5 env A=b kinit alice <<EOF\nMark3r!x\nEOF\n",
+            "vault login - <<EOF\nMark3r!x\nEOF\n",
+            "some-tool <<EOF\nMark3r!x\nEOF\n",
+            "sudo bash <<'EOF'\necho 'Mark3r!x' | kinit alice\nEOF\n",
+            "kinit alice < <(echo 'Mark3r!x')",
+            "some-tool --in <(printf %s 'Mark3r!x')",
+            "echo 'Mark3r!x' | (kinit alice)",
+            "echo 'Mark3r!x' | (cd /tmp; kinit alice)",
+            "(sleep 1; echo 'Mark3r!x') | kinit alice",
+            "{ echo 'Mark3r!x'; sleep 1\n} 2>/dev/null | kinit alice",
+            "echo 'Mark3r!x' | { cd /tmp; kinit alice; }",
+            "echo 'Mark3r!x' | while read -r p; do\n kinit alice <<< \"$p\"\ndone",
+            "echo 'Mark3r!x' > /tmp/f; kinit alice < /tmp/f",
+            "printf '%s' 'Mark3r!x' >> \"$D/f\"\nchmod 600 \"$D/f\"\ncat \"$D/f\" | kinit alice",
+            "cat > /tmp/f <<EOF\nMark3r!x\nEOF\nkinit alice < /tmp/f",
+            "echo $'It\\'s'; echo 'Mark3r!x' | kinit alice; echo 'end'",
+            "echo $'\\x4dark\\63r\\u0021x' | kinit alice",
+            "(( y = 1 << 3 ))\necho 'Mark3r!x' | kinit alice",
+            "for ((i = 1 << 3; i; i--)); do :; done\necho 'Mark3r!x' | kinit alice",
+            "y=$((1 << 3))\necho 'Mark3r!x' | kinit alice",
         ] {
             let found = secrets(script);
             assert!(found.iter().any(|secret| secret == "Mark3r!x"), "{script}: {found:?}");
@@ -423,6 +567,13 @@ mod tests {
             "kinit -k -t /etc/x.keytab alice@CORP.EXAMPLE",
             "# echo 'comment' | kinit alice",
             "curl https://host/path@version",
+            "{ echo 'Setting up'; yum install -y x; } > /var/log/x",
+            "(echo 'Setting up'; kinit -k alice)",
+            "if true; then echo 'Setting up'; kinit -k alice; fi",
+            "echo 'some text' > /tmp/f; grep x < /tmp/f",
+            "while read -r line; do echo 'line of text'; done < <(echo 'some text')",
+            "bash <<EOF\necho 'Setting up'\nEOF\n",
+            "(( y = 1 << 3 )); echo 'Setting up'",
         ] {
             assert_eq!(secrets(script), Vec::<String>::new(), "{script}");
         }
@@ -432,12 +583,37 @@ mod tests {
     fn variables_of_the_pod_that_serve_as_passwords_are_named() {
         let found = search(b"echo \"$AD_LOGIN\" | kinit ${USER}\nkinit x <<< $OTHER");
         assert_eq!(found.variables.iter().map(String::as_str).collect::<Vec<_>>(), ["AD_LOGIN", "OTHER"]);
+        assert_eq!(found.served, found.variables);
+        let found = search(b"kinit x <<EOF\n$AD_LOGIN\nEOF\nP=$MORE\nkinit <<< \"$P\"\nkinit <<'EOF'\n\\$NOT\nEOF\n");
+        assert!(["AD_LOGIN", "MORE"].iter().all(|name| found.served.contains(*name)), "{:?}", found.served);
+    }
+
+    #[test]
+    fn a_variable_that_meets_an_unknown_program_is_no_password_for_that() {
+        for script in
+            ["echo \"for $NAME\" | base64", "some-tool <<< $NAME", "some-tool <<EOF\n$NAME\nEOF\n", "TOKEN=$NAME"]
+        {
+            let found = search(script.as_bytes());
+            assert!(found.variables.contains("NAME"), "{script}");
+            assert!(found.served.is_empty(), "{script}: {:?}", found.served);
+        }
+    }
+
+    #[test]
+    fn urls_with_passwords_are_known() {
+        assert!(holds_password("see https://a:b@host/ there"));
+        assert!(!holds_password("https://host/a:b@c https://a@host http://host:80"));
     }
 
     #[test]
     fn it_is_bounded() {
         let script: String = (0..100_000).map(|n| format!("PASSWORD=secret{n}\n")).collect();
         assert!(search(script.as_bytes()).bytes <= MAX_BYTES);
+        // In time, too: what is nested or long must not be looked at again and again.
+        for piece in ["cat|", "(", "((", "{ ", "<(", "cat <(a) ", "bash <<A\n", "$'", "{ a; } | ", "echo a >f; b <f\n"]
+        {
+            search(piece.repeat(20_000).as_bytes());
+        }
     }
 
     proptest::proptest! {

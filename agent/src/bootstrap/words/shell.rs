@@ -12,6 +12,9 @@ pub(super) struct Command {
     pub(super) strings: Vec<Word>,
     /// Bodies of here-documents.
     pub(super) documents: Vec<String>,
+    /// Files that it reads and writes by redirection.
+    pub(super) from: Vec<String>,
+    pub(super) to: Vec<String>,
 }
 
 /// One word, without its quotes.
@@ -21,6 +24,8 @@ pub(super) struct Word {
     pub(super) pieces: Vec<String>,
     /// Names of variables in it.
     pub(super) variables: Vec<String>,
+    /// Pieces with escapes, as they stand in the script.
+    pub(super) raw: Vec<String>,
     open: bool,
 }
 
@@ -50,8 +55,23 @@ impl Command {
     /// The program, without its directory.
     pub(super) fn name(&self) -> Option<&str> {
         let mut words = self.words.iter().filter_map(|word| word.pieces.first());
-        let name = words.find(|word| !PREFIXES.contains(&word.as_str()))?;
-        name.rsplit('/').next()
+        let mut name = bare(words.next()?);
+        while let Some((_, with_values)) = PREFIXES.iter().find(|(prefix, _)| *prefix == name) {
+            let mut next = words.next()?;
+            // Its own options, variables of `env`, the time of `timeout`.
+            loop {
+                match next.strip_prefix('-') {
+                    Some(option) if option.len() == 1 && with_values.contains(option) => {
+                        words.next()?;
+                    }
+                    None if !next.contains('=') && !next.starts_with(|first: char| first.is_ascii_digit()) => break,
+                    _ => {}
+                }
+                next = words.next()?;
+            }
+            name = bare(next);
+        }
+        Some(name)
     }
 
     /// What follows the program's name, and what stands before it.
@@ -96,6 +116,19 @@ impl Command {
     }
 }
 
+fn bare(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or_default()
+}
+
+/// Names of variables in a text that is not taken apart otherwise.
+pub(super) fn variables(text: &str) -> impl Iterator<Item = &str> {
+    text.split('$').skip(1).take(MAX_VARIABLES).filter_map(|rest| {
+        let rest = rest.strip_prefix('{').unwrap_or(rest);
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        rest.get(..end).filter(|name| is_name(name))
+    })
+}
+
 fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
@@ -107,6 +140,16 @@ pub(super) fn pipelines(script: &str) -> Vec<Vec<Command>> {
     let mut found = Vec::new();
     Scanner { text: script, at: 0, depth: 0, found: &mut found }.run();
     found
+}
+
+/// A group of commands that is open: `(`, `{`, `while` and such.
+struct Group {
+    /// What closes it.
+    closer: &'static str,
+    /// Where its pipelines begin among those that were found.
+    start: usize,
+    /// The pipeline that it stands in.
+    outer: Vec<Command>,
 }
 
 struct Scanner<'t, 'f> {
@@ -131,6 +174,9 @@ impl Scanner<'_, '_> {
         // Here-documents whose bodies begin with the next line: delimiter, tabs taken off, which command of the
         // pipeline.
         let mut due: Vec<(String, bool, usize)> = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
+        // Where the pipelines of the group begin that was closed just now: a pipe makes them part of its own.
+        let mut closed: Option<usize> = None;
         while self.at < self.text.len() {
             match self.peek(0) {
                 b' ' | b'\t' | b'\r' => self.at += 1,
@@ -150,17 +196,40 @@ impl Scanner<'_, '_> {
                     if !command.is_empty() || pipeline.is_empty() {
                         self.end(&mut pipeline, &mut command);
                     }
+                    closed = None;
                 }
                 b'|' if self.peek(1) != b'|' => {
                     self.at += if self.peek(1) == b'&' { 2 } else { 1 };
+                    if let Some(start) = closed.take() {
+                        pipeline.extend(self.found.drain(start.min(self.found.len())..).flatten());
+                    }
                     pipeline.push(std::mem::take(&mut command));
                 }
                 b'&' if self.peek(1) == b'>' => self.at += 1,
+                b'(' if self.peek(1) == b')' => {
+                    // Of a function.
+                    self.at += 2;
+                    self.end(&mut pipeline, &mut command);
+                    closed = None;
+                }
+                b'(' if self.peek(1) == b'(' && self.arithmetic() > 0 => self.at += self.arithmetic(),
+                b'(' if command.is_empty() && groups.len() < MAX_GROUPS => {
+                    self.at += 1;
+                    closed = None;
+                    let outer = std::mem::take(&mut pipeline);
+                    groups.push(Group { closer: ")", start: self.found.len(), outer });
+                }
+                b')' if groups.last().is_some_and(|group| group.closer == ")") => {
+                    self.at += 1;
+                    self.end(&mut pipeline, &mut command);
+                    closed = groups.pop().and_then(|group| self.close(group, &mut pipeline));
+                }
                 b'|' | b'&' | b';' | b'(' | b')' => {
                     self.at += 1;
                     if due.is_empty() {
                         self.end(&mut pipeline, &mut command);
                     }
+                    closed = None;
                 }
                 b'<' if self.rest().starts_with("<<<") => {
                     self.at += 3;
@@ -176,7 +245,19 @@ impl Scanner<'_, '_> {
                     let delimiter = self.word().text();
                     due.push((delimiter, tabs, pipeline.len()));
                 }
-                b'<' | b'>' => {
+                b'<' if self.peek(1) == b'(' && self.depth < MAX_DEPTH => {
+                    // As good as piped into the command so far.
+                    let end = closing(self.rest(), 2);
+                    let commands = self.rest().get(2..end).unwrap_or_default().to_owned();
+                    self.at += end + 1;
+                    let start = self.found.len();
+                    self.nested(&commands);
+                    for inner in self.found.iter_mut().skip(start) {
+                        let words = command.words.iter().take(MAX_REPEATED).cloned().collect();
+                        inner.push(Command { words, ..Command::default() });
+                    }
+                }
+                direction @ (b'<' | b'>') => {
                     self.at += 1;
                     while matches!(self.peek(0), b'>' | b'&' | b'|') {
                         self.at += 1;
@@ -184,7 +265,8 @@ impl Scanner<'_, '_> {
                     if self.peek(0) != b'(' {
                         self.blanks();
                         // Where to or from is no argument.
-                        self.word();
+                        let path = self.word().text();
+                        if direction == b'<' { command.from.push(path) } else { command.to.push(path) }
                     }
                 }
                 _ => {
@@ -192,6 +274,20 @@ impl Scanner<'_, '_> {
                     let word = self.word();
                     if self.at == before {
                         self.at += self.rest().chars().next().map_or(1, char::len_utf8);
+                    } else if command.is_empty()
+                        && let Some(closer) = closer_of(&word)
+                        && groups.len() < MAX_GROUPS
+                    {
+                        closed = None;
+                        let outer = std::mem::take(&mut pipeline);
+                        groups.push(Group { closer, start: self.found.len(), outer });
+                        // `for` and `case` have words of their own.
+                        command.take(word);
+                    } else if command.is_empty()
+                        && groups.last().is_some_and(|group| word.variables.is_empty() && group.closer == word.text())
+                    {
+                        self.end(&mut pipeline, &mut command);
+                        closed = groups.pop().and_then(|group| self.close(group, &mut pipeline));
                     } else if !(matches!(self.peek(0), b'<' | b'>') && word.text().bytes().all(|b| b.is_ascii_digit()))
                     {
                         command.take(word);
@@ -200,6 +296,29 @@ impl Scanner<'_, '_> {
             }
         }
         self.end(&mut pipeline, &mut command);
+        for group in groups {
+            pipeline = group.outer;
+            self.end(&mut pipeline, &mut command);
+        }
+    }
+
+    /// Closes a group. Inside a pipeline its commands become part of that; else where they begin is told.
+    fn close(&mut self, group: Group, pipeline: &mut Vec<Command>) -> Option<usize> {
+        let start = group.start.min(self.found.len());
+        *pipeline = group.outer;
+        if pipeline.is_empty() {
+            return Some(start);
+        }
+        pipeline.extend(self.found.drain(start..).flatten());
+        None
+    }
+
+    /// How long `((…))` is, when that stands here and is none of subshells.
+    fn arithmetic(&self) -> usize {
+        let rest = self.rest();
+        let near = rest.get(..rest.floor_char_boundary(MAX_ARITHMETIC)).unwrap_or_default();
+        let end = closing(near, 2);
+        if near.as_bytes().get(end + 1) == Some(&b')') { end + 2 } else { 0 }
     }
 
     fn end(&mut self, pipeline: &mut Vec<Command>, command: &mut Command) {
@@ -261,7 +380,7 @@ impl Scanner<'_, '_> {
                 }
                 b'$' if self.peek(1) == b'\'' => {
                     self.at += 2;
-                    self.until_quote(&mut word);
+                    self.escaped(&mut word);
                 }
                 b'$' | b'`' => self.expansion(&mut word),
                 _ => self.character(&mut word),
@@ -282,6 +401,30 @@ impl Scanner<'_, '_> {
         let text = self.text.get(self.at..self.at + length).unwrap_or_default();
         word.push(text);
         self.at += length + 1;
+    }
+
+    /// The inside of `$'…'`, whose escapes are bash's.
+    fn escaped(&mut self, word: &mut Word) {
+        let mut raw = self.rest().bytes().enumerate();
+        let mut end = self.rest().len();
+        while let Some((at, byte)) = raw.next() {
+            match byte {
+                b'\\' => {
+                    raw.next();
+                }
+                b'\'' => {
+                    end = at;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        let text = self.rest().get(..end).unwrap_or_default().to_owned();
+        self.at += end + 1;
+        word.push(&unescaped(&text));
+        if text.contains('\\') {
+            word.raw.push(text);
+        }
     }
 
     fn quoted(&mut self, word: &mut Word) {
@@ -355,6 +498,71 @@ impl Scanner<'_, '_> {
     }
 }
 
+/// What closes the group that this word opens.
+fn closer_of(word: &Word) -> Option<&'static str> {
+    let [only] = word.pieces.as_slice() else { return None };
+    match only.as_str() {
+        "{" => Some("}"),
+        "if" => Some("fi"),
+        "while" | "until" | "for" | "select" => Some("done"),
+        "case" => Some("esac"),
+        _ => None,
+    }
+}
+
+/// What bash makes of the inside of `$'…'`.
+fn unescaped(text: &str) -> String {
+    let mut out: Vec<u8> = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.extend_from_slice(rest.get(..at).unwrap_or_default().as_bytes());
+        rest = rest.get(at + 1..).unwrap_or_default();
+        let Some(kind) = rest.chars().next() else { break };
+        let after = rest.get(kind.len_utf8()..).unwrap_or_default();
+        let digits = |of: &str, radix: u32, most: usize| {
+            let length = of.chars().take(most).take_while(|digit| digit.is_digit(radix)).count();
+            (u32::from_str_radix(of.get(..length).unwrap_or_default(), radix).ok(), length)
+        };
+        let low = |number: u32| u8::try_from(number & 0xff).unwrap_or(0);
+        let from = std::mem::replace(&mut rest, after);
+        match kind {
+            'n' => out.push(b'\n'),
+            't' => out.push(b'\t'),
+            'r' => out.push(b'\r'),
+            'a' => out.push(7),
+            'b' => out.push(8),
+            'e' | 'E' => out.push(27),
+            'f' => out.push(12),
+            'v' => out.push(11),
+            '\\' | '\'' | '"' | '?' => out.push(u8::try_from(kind).unwrap_or(b'?')),
+            'x' | 'u' | 'U' => {
+                let most = [('x', 2), ('u', 4), ('U', 8)]
+                    .iter()
+                    .find(|(known, _)| *known == kind)
+                    .map_or(0, |(_, most)| *most);
+                let (number, length) = digits(after, 16, most);
+                rest = after.get(length..).unwrap_or_default();
+                match number {
+                    Some(number) if kind == 'x' => out.push(low(number)),
+                    Some(number) => {
+                        let character = char::from_u32(number).unwrap_or(char::REPLACEMENT_CHARACTER);
+                        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                    }
+                    None => out.extend_from_slice(format!("\\{kind}").as_bytes()),
+                }
+            }
+            '0'..='7' => {
+                let (number, length) = digits(from, 8, 3);
+                rest = from.get(length..).unwrap_or_default();
+                out.push(low(number.unwrap_or(0)));
+            }
+            other => out.extend_from_slice(format!("\\{other}").as_bytes()),
+        }
+    }
+    out.extend_from_slice(rest.as_bytes());
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// Where the parenthesis that is open at `start` is closed.
 fn closing(text: &str, start: usize) -> usize {
     let mut open = 1_usize;
@@ -382,10 +590,32 @@ fn closing(text: &str, start: usize) -> usize {
 
 /// Words after which a command begins.
 const RESERVED: &[&str] = &["if", "then", "elif", "else", "while", "until", "do", "!", "{", "}", "time", "fi", "done"];
-/// Programs that run the program behind them.
-const PREFIXES: &[&str] =
-    &["sudo", "env", "exec", "command", "builtin", "nohup", "setsid", "eval", "time", "-E", "-n", "-S"];
+/// Programs that run the program behind them, and which of their short options have a word for themselves.
+const PREFIXES: &[(&str, &str)] = &[
+    ("sudo", "ugUhpCDrtTR"),
+    ("doas", "uC"),
+    ("runuser", "ug"),
+    ("env", "uC"),
+    ("exec", "a"),
+    ("command", ""),
+    ("builtin", ""),
+    ("nohup", ""),
+    ("setsid", ""),
+    ("eval", ""),
+    ("time", "fo"),
+    ("timeout", "ks"),
+    ("nice", "n"),
+    ("ionice", "cnp"),
+    ("stdbuf", "ioe"),
+    ("unbuffer", ""),
+];
 const DECLARATIONS: &[&str] = &["export", "declare", "typeset", "local", "readonly", "env"];
 const MAX_DEPTH: usize = 8;
+/// Groups in groups.
+const MAX_GROUPS: usize = 64;
+/// Of `((…))`.
+const MAX_ARITHMETIC: usize = 256;
+/// Words of a command that stand for it elsewhere.
+const MAX_REPEATED: usize = 8;
 const MAX_PIPELINES: usize = 200_000;
 const MAX_VARIABLES: usize = 100;
