@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use lictor_winrm::mask::Patterns;
 
-use super::source::{has, is_secret, is_source};
-use super::words::is_telling;
+use super::source::{PROXIES, has, is_secret, is_source, without_user};
+use super::words::{holds_password, is_telling};
+use crate::config::{JOIN_TOKEN_VARIABLES, foreign_name};
 
 /// What the script left, as its traps wrote it: `NAME=value`, and `=name=value` about itself, each ended by a zero
 /// byte.
@@ -70,9 +71,9 @@ fn is_name(name: &[u8]) -> bool {
 pub(super) struct Sorted {
     /// The environment of what follows.
     pub(super) environment: Vec<(OsString, OsString)>,
-    /// Settings, which count where nothing else sets them.
+    /// Settings and join tokens, which count where nothing else sets them.
     pub(super) beneath: Vec<(String, String)>,
-    /// Secret settings that the pod does not have.
+    /// Other secret variables that the pod does not have.
     pub(super) secrets: Vec<(String, String)>,
     /// Names that the pod's own environment has otherwise.
     pub(super) kept: Vec<String>,
@@ -104,22 +105,43 @@ pub(super) fn sort(
         if own.is_some_and(|(_, known)| known == value) || served.contains(text) {
             continue;
         }
+        // The same by another name counts as the pod's, too.
+        let one = foreign_name(text);
+        let same = |known: &str| known == text || (one.is_some() && foreign_name(known) == one);
+        let in_pod = pod.iter().any(|(known, _)| known.to_str().is_some_and(same));
         if is_secret(text) {
-            if !pod_secrets.iter().any(|(known, _)| known == text)
-                && let Some(value) = value.to_str()
-            {
-                sorted.secrets.push((text.to_owned(), value.to_owned()));
+            let ours = text.starts_with("LICTOR_AGENT_") || JOIN_TOKEN_VARIABLES.contains(&text);
+            match value.to_str() {
+                // The loader knows what goes before it.
+                Some(value) if ours => sorted.beneath.push((text.to_owned(), value.to_owned())),
+                Some(value) if !pod_secrets.iter().any(|(known, _)| same(known)) => {
+                    sorted.secrets.push((text.to_owned(), value.to_owned()));
+                }
+                _ => {}
             }
             continue;
         }
         let shown = String::from_utf8_lossy(value.as_bytes());
+        if PROXIES.contains(&text)
+            && one.is_some()
+            && let Some(bare) = without_user(&shown).filter(|_| value.len() <= MAX_VALUE)
+        {
+            if in_pod {
+                sorted.kept.push(text.to_owned());
+            } else {
+                sorted.environment.push((name.clone(), bare.into()));
+                sorted.secrets.push((text.to_owned(), shown.into_owned()));
+            }
+            continue;
+        }
         let long = value.len() > MAX_VALUE || value.len() > room;
-        if long || text.starts_with("LD_") || is_telling(text) || patterns.masked(&shown) != shown {
+        let secret = is_telling(text) || holds_password(&shown) || patterns.masked(&shown) != shown;
+        if long || text.starts_with("LD_") || secret {
             sorted.withheld.push(text.to_owned());
             continue;
         }
         // Every container has a PATH, and a script that installs programs makes it longer.
-        if own.is_some() && text != "PATH" {
+        if in_pod && text != "PATH" {
             sorted.kept.push(text.to_owned());
             continue;
         }
@@ -181,10 +203,48 @@ mod tests {
             environment,
             pairs(&[("KRB5CCNAME", "/c"), ("KRB5_CONFIG", "/k"), ("PATH", "/opt:/bin"), ("TZ", "CET")])
         );
-        assert_eq!(sorted.beneath, [("LICTOR_AGENT_SLOTS".to_owned(), "4".to_owned())]);
-        assert_eq!(sorted.secrets, [("LICTOR_AGENT_JOIN_TOKEN".to_owned(), "t".to_owned())]);
+        let own = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(sorted.beneath, [own("LICTOR_AGENT_JOIN_TOKEN", "t"), own("LICTOR_AGENT_SLOTS", "4")]);
+        assert_eq!(sorted.secrets, []);
         assert_eq!(sorted.kept, ["TZ"]);
         assert_eq!(sorted.withheld, ["AD_PASSWORD", "LD_PRELOAD", "NOTE"]);
+    }
+
+    #[test]
+    fn no_url_with_a_password_comes_to_be_in_the_environment() {
+        let report = Report::parse(
+            b"HTTPS_PROXY=http://svc:Mark3r@proxy:3128/\0http_proxy=http://svc:Mark3r@proxy\0\
+              REPOSITORY=see https://svc:Mark3r@host/x and more\0PLAIN=https://host/a@b\0",
+        );
+        let sorted = sort(&report, &[], &[], &BTreeSet::new(), &Arc::new(Patterns::new([])));
+        let mut environment = sorted.environment;
+        environment.sort();
+        assert_eq!(
+            environment,
+            pairs(&[
+                ("HTTPS_PROXY", "http://proxy:3128/"),
+                ("PLAIN", "https://host/a@b"),
+                ("http_proxy", "http://proxy")
+            ])
+        );
+        let names: Vec<&str> = sorted.secrets.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["http_proxy", "HTTPS_PROXY"]);
+        assert!(sorted.secrets.iter().all(|(_, url)| url.contains("svc:Mark3r@")), "the agent itself gets it whole");
+        assert_eq!(sorted.withheld, ["REPOSITORY"]);
+    }
+
+    #[test]
+    fn the_pod_wins_under_another_name_too() {
+        let report = Report::parse(
+            b"https_proxy=http://other:1\0HTTPS_PROXY=http://a:b@other:1\0DELEGATE_NAME=other\0DELEGATE_TAGS=new\0\
+              PROXY_PASSWORD=other\0",
+        );
+        let pod = pairs(&[("HTTPS_PROXY", "http://proxy:1"), ("HARNESS_DELEGATE_NAME", "mine")]);
+        let secrets = [("PROXY_PASSWORD".to_owned(), "mine".to_owned())];
+        let sorted = sort(&report, &pod, &secrets, &BTreeSet::new(), &Arc::new(Patterns::new([])));
+        assert_eq!(sorted.kept, ["DELEGATE_NAME", "HTTPS_PROXY", "https_proxy"]);
+        assert_eq!(sorted.secrets, []);
+        assert_eq!(sorted.environment, [pod, pairs(&[("DELEGATE_TAGS", "new")])].concat());
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn read(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// The URL without user name and password, when it has any.
-fn without_user(url: &str) -> Option<String> {
+pub(super) fn without_user(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at_checked(end)?;
@@ -147,7 +147,7 @@ const FILES: [&str; 2] = ["INIT_SCRIPT_PATH", "HARNESS_INIT_SCRIPT_PATH"];
 const SECRETS: &[&str] =
     &["DELEGATE_TOKEN", "HARNESS_DELEGATE_TOKEN", "ACCOUNT_SECRET", "UPGRADER_TOKEN", "PROXY_PASSWORD"];
 /// Their URLs may hold a password.
-const PROXIES: &[&str] =
+pub(super) const PROXIES: &[&str] =
     &["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "LICTOR_AGENT_PROXY__URL"];
 /// Far more than anybody writes by hand; the kernel lets 128 KiB through in one variable.
 const MAX_BYTES: usize = 1 << 20;
