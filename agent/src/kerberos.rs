@@ -214,7 +214,7 @@ impl Kerberos {
             // What is not remembered is merely kept until its tickets end.
             return;
         }
-        let digest = identity.digest();
+        let digest = identity.login_digest();
         let (known, digests) = used.entry(credential.to_owned()).or_insert((version, Vec::new()));
         // A task that was assigned before the change may come behind one that was assigned after it.
         if version < *known {

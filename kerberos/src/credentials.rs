@@ -171,7 +171,7 @@ impl Kerberos {
             match &identity.source {
                 CredentialSource::Cache(name) => {
                     let (principal, realm) = (&identity.principal, identity.realm.as_deref());
-                    let opened = self.shared.caches.open(identity.digest(), name, principal, realm).await?;
+                    let opened = self.shared.caches.open(identity.login_digest(), name, principal, realm).await?;
                     Ok(vec![opened.principal().clone()])
                 }
                 _ => self.shared.dialogue.principals(identity, deadline).await,
@@ -200,10 +200,10 @@ impl Kerberos {
 
     /// Forgets an identity: its tickets, and that it was refused.
     pub fn forget(&self, identity: &Identity) {
-        self.forget_digest(identity.digest());
+        self.forget_digest(identity.login_digest());
     }
 
-    /// The same by [`Identity::digest`], for callers that keep nothing that proves an identity.
+    /// The same by [`Identity::login_digest`], for callers that keep nothing that proves an identity.
     pub fn forget_digest(&self, digest: [u8; 32]) {
         self.shared.granting.forget(|key| *key == digest);
         self.shared.services.forget(|key| key.digest == digest);
@@ -213,7 +213,7 @@ impl Kerberos {
 
     /// Forgets a service ticket that its host did not take.
     pub fn forget_service(&self, identity: &Identity, service: &Service) {
-        let digest = identity.digest();
+        let digest = identity.login_digest();
         let same = |other: &Service| other.service == service.service && other.host.eq_ignore_ascii_case(&service.host);
         self.shared
             .services
@@ -229,7 +229,7 @@ impl Kerberos {
 
     /// What stands behind the tickets of an identity.
     async fn session(&self, identity: &Identity, request: &Request) -> Result<Session, Error> {
-        let digest = identity.digest();
+        let digest = identity.login_digest();
         let delegated = request.delegate && self.shared.dialogue.delegate(digest);
         let own = match &identity.source {
             CredentialSource::Cache(name) => {
@@ -286,6 +286,7 @@ struct Session {
     shared: Arc<Shared>,
     flights: std::sync::Weak<Flights>,
     identity: Identity,
+    /// Of the login.
     digest: [u8; 32],
     with: With,
     /// The credential cache that it comes from.
@@ -328,7 +329,7 @@ impl Session {
             async move { shared.dialogue.ticket_granting(&identity, digest, held, &trace).await }
         };
         if self.identity.fresh {
-            return self.shared.dialogue.fresh(&self.identity, self.digest, trace).await;
+            return self.shared.dialogue.ticket_granting(&self.identity, self.digest, None, trace).await;
         }
         let granting = self.shared.granting.obtain(&self.flights, &self.digest, deadline, fetch).await?;
         trace.line(format_args!(

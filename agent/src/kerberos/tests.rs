@@ -130,11 +130,11 @@ async fn a_newer_version_makes_the_older_one_forgotten() {
     let known = || kerberos.0.used.lock().unwrap().get("web").cloned().unwrap();
     kerberos.used("web", 2, &identity("a"));
     kerberos.used("web", 2, &identity("a"));
-    assert_eq!(known(), (2, vec![identity("a").digest()]));
+    assert_eq!(known(), (2, vec![identity("a").login_digest()]));
     kerberos.used("web", 1, &identity("old"));
-    assert_eq!(known(), (2, vec![identity("a").digest()]));
+    assert_eq!(known(), (2, vec![identity("a").login_digest()]));
     kerberos.used("web", 3, &identity("b"));
-    assert_eq!(known(), (3, vec![identity("b").digest()]));
+    assert_eq!(known(), (3, vec![identity("b").login_digest()]));
 }
 
 #[tokio::test]

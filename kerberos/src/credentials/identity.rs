@@ -41,6 +41,17 @@ impl Identity {
     /// process, so that it does not help to guess the password.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
+        self.digest_of(self.fresh)
+    }
+
+    /// The same for identities that log in as the same user with the same proof, whether or not they keep their tickets: what a KDC says of
+    /// the one holds for the other.
+    #[must_use]
+    pub fn login_digest(&self) -> [u8; 32] {
+        self.digest_of(false)
+    }
+
+    fn digest_of(&self, fresh: bool) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(process_key());
         let mut part = |bytes: &[u8]| {
@@ -48,7 +59,7 @@ impl Identity {
             hash.update(bytes);
         };
         part(self.principal.as_bytes());
-        part(&[u8::from(self.realm.is_some()), u8::from(self.fresh)]);
+        part(&[u8::from(self.realm.is_some()), u8::from(fresh)]);
         part(self.realm.as_deref().unwrap_or_default().as_bytes());
         match &self.source {
             CredentialSource::Password(password) => {
@@ -147,6 +158,9 @@ mod tests {
         for (at, one) in all.iter().enumerate() {
             assert_eq!(one.digest(), one.clone().digest());
             assert!(all[..at].iter().all(|other| other.digest() != one.digest()), "{one:?}");
+            // The first two log in alike.
+            let alike = |other: &Identity| other.login_digest() == one.login_digest();
+            assert_eq!(all[..at].iter().any(alike), at == 1, "{one:?}");
         }
     }
 

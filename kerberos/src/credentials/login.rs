@@ -63,17 +63,18 @@ pub(super) struct Dialogue {
     pub(super) directory: Directory,
     turns: Semaphore,
     memory: Mutex<Memory>,
-    /// For identities that keep nothing: one login at a time, so that many do not all try what the KDC just refused.
+    /// By login: one at a time, so that those who keep nothing, and those who keep a ticket beside them, do not all try what the KDC
+    /// just refused.
     gates: Mutex<HashMap<[u8; 32], Arc<tokio::sync::Mutex<()>>>>,
 }
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// By identity: what was refused, and until when that is believed.
+    /// By login: what was refused, and until when that is believed.
     refused: HashMap<[u8; 32], Refused>,
     /// By content of a keytab: the version whose key was accepted last.
     accepted: HashMap<[u8; 32], u32>,
-    /// Identities that somebody wants to delegate: their ticket-granting tickets are asked for as forwardable.
+    /// Logins of identities that somebody wants to delegate: their ticket-granting tickets are asked for as forwardable.
     delegated: HashSet<[u8; 32]>,
 }
 
@@ -96,7 +97,7 @@ impl Dialogue {
         Self { config, directory, turns: Semaphore::new(AT_ONCE), memory: Mutex::default(), gates: Mutex::default() }
     }
 
-    /// A ticket-granting ticket: `held` renewed if that can be done, else by logging in.
+    /// A ticket-granting ticket: `held` renewed if that can be done, else by logging in. `digest` is that of the login.
     pub(super) async fn ticket_granting(
         &self,
         identity: &Identity,
@@ -104,6 +105,15 @@ impl Dialogue {
         held: Option<Arc<Credentials>>,
         trace: &Trace,
     ) -> Outcome {
+        let gate = {
+            let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+            // Only those that somebody holds are of use.
+            gates.retain(|_, gate| Arc::strong_count(gate) > 1);
+            gates.entry(digest).or_default().clone()
+        };
+        let Ok(_alone) = timeout_at(Instant::now() + FLIGHT, gate.lock()).await else {
+            return Err(catalogue::waited_too_long());
+        };
         let deadline = Instant::now() + FLIGHT;
         let Ok(Ok(_turn)) = timeout_at(deadline, self.turns.acquire()).await else {
             return Err(catalogue::waited_too_long());
@@ -143,20 +153,6 @@ impl Dialogue {
                 other => return other,
             }
         }
-    }
-
-    /// A new ticket-granting ticket for one user of an identity that keeps nothing.
-    pub(super) async fn fresh(&self, identity: &Identity, digest: [u8; 32], trace: &Trace) -> Outcome {
-        let gate = {
-            let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-            // Only those that somebody holds are of use.
-            gates.retain(|_, gate| Arc::strong_count(gate) > 1);
-            gates.entry(digest).or_default().clone()
-        };
-        let Ok(_alone) = timeout_at(Instant::now() + FLIGHT, gate.lock()).await else {
-            return Err(catalogue::waited_too_long());
-        };
-        self.ticket_granting(identity, digest, None, trace).await
     }
 
     /// Nothing when it is better to log in anew.

@@ -33,6 +33,12 @@ async fn a_refused_password_is_tried_once() {
         kerberos.forget(&alice);
         kerberos.service_ticket(&alice, &service(&kdc, "web1"), request()).await.unwrap_err();
         assert_eq!(kdc.logged(&["AS_REQ", "PREAUTH_FAILED"]), before + 2, "fresh: {fresh}");
+        // It is as wrong for who keeps tickets as for who does not.
+        let other = Identity { fresh: !fresh, ..alice };
+        let error = kerberos.check(&other, request()).await.unwrap_err();
+        assert_eq!(error.code(), "kerberos.password_rejected");
+        assert_eq!(kdc.logged(&["AS_REQ", "PREAUTH_FAILED"]), before + 2, "fresh: {fresh}");
+        kerberos.forget(&other);
         let right = Identity { fresh, ..password("alice", "Secret-1") };
         kerberos.service_ticket(&right, &service(&kdc, "web1"), request()).await.unwrap();
     }
@@ -52,6 +58,33 @@ async fn fresh_identities_log_in_every_time() {
     }
     assert_eq!(users.join_all().await.len(), 5);
     assert_eq!((kdc.as_exchanges(), kdc.tgs_exchanges()), (5, 5));
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_tried_once_by_those_who_keep_tickets_and_those_who_do_not() {
+    let kdc = Kdc::start("CORP.EXAMPLE").unwrap();
+    kdc.add_password("alice", "Secret-1", &[]).unwrap();
+    let kerberos = manager(&kdc);
+    let checks = [false, true].map(|fresh| {
+        let (kerberos, alice) = (kerberos.clone(), Identity { fresh, ..password("alice", "Secret-2") });
+        async move { kerberos.check(&alice, request()).await.unwrap_err() }
+    });
+    let [first, second] = checks;
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((first.code(), second.code()), ("kerberos.password_rejected", "kerberos.password_rejected"));
+    assert_eq!(kdc.logged(&["AS_REQ", "PREAUTH_FAILED"]), 1, "{}", kdc.log());
+}
+
+#[tokio::test]
+async fn forgetting_who_keeps_nothing_forgets_what_was_kept_beside_it() {
+    let kdc = Kdc::start("CORP.EXAMPLE").unwrap();
+    kdc.add_password("alice", "Secret-1", &[]).unwrap();
+    let (kerberos, kept) = (manager(&kdc), password("alice", "Secret-1"));
+    let fresh = Identity { fresh: true, ..kept.clone() };
+    kerberos.check(&kept, request()).await.unwrap();
+    kerberos.forget_digest(fresh.login_digest());
+    kerberos.check(&kept, request()).await.unwrap();
+    assert_eq!(kdc.as_exchanges(), 2, "{}", kdc.log());
 }
 
 #[tokio::test]
