@@ -66,7 +66,8 @@ pub async fn examine_in(
 
 async fn take(subject: &Subject, pool: Option<&Pool>, deadline: Instant, mut steps: Steps<'_>) -> Report {
     let refused = kerberos::look(subject, true, deadline, &mut steps).await;
-    let kept_back = refused.then_some("the KDC refused the credential; it is not tried again");
+    let kept_back =
+        refused.then_some("a KDC refused the credential, or may have yet to judge it; it is not tried again");
     let connection = host::look(subject, pool, kept_back, deadline, &mut steps).await;
     Report { steps: steps.finish(), connection }
 }

@@ -13,11 +13,11 @@ mod tls;
 
 use std::net::SocketAddr;
 
-use lictor_winrm::Target;
 use lictor_winrm::connection;
 use lictor_winrm::pool::{ConnectionInfo, Pool};
 use lictor_winrm::probe::survey::Certificate;
 use lictor_winrm::target::Scheme;
+use lictor_winrm::{Error, ErrorKind, Stage, Target};
 use tokio::time::Instant;
 
 use crate::check::Check;
@@ -76,7 +76,13 @@ pub(crate) async fn look(
 
 /// Looks the name up, unless that was done, and connects.
 async fn reach(target: &Target, deadline: Instant, steps: &mut Steps<'_>) -> Option<SocketAddr> {
-    let addresses = match connection::resolve(&target.endpoint, by(target, deadline)).await {
+    let resolved = connection::resolve(&target.endpoint, by(target, deadline)).await;
+    if Instant::now() >= deadline {
+        // What became of the name was told before. A failure all the same: a host that was not reached cannot be used.
+        steps.failed(Check::Connect, "", Finding::from(&Error::new(Stage::Connect, ErrorKind::DeadlinePassed)));
+        return None;
+    }
+    let addresses = match resolved {
         Ok(addresses) => addresses,
         Err(error) => {
             if !steps.has(Check::Resolve, Outcome::Failed) {

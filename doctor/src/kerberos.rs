@@ -14,6 +14,8 @@ use std::sync::Arc;
 use krb5::{Credentials, Principal};
 use lictor_kerberos::config::Configuration;
 use lictor_kerberos::{Error, ErrorKind, Identity, Kerberos};
+use lictor_winrm::Target;
+use lictor_winrm::target::AuthKind;
 use tokio::time::{Duration, Instant};
 
 use self::account::Account;
@@ -33,6 +35,7 @@ const NOBODY: &str = "lictor-doctor";
 /// Returns whether the credential was refused, or may have been used up: then nobody may try it again. Without `prove` nobody logs in.
 pub(crate) async fn look(subject: &Subject, prove: bool, deadline: Instant, steps: &mut Steps<'_>) -> bool {
     let target = subject.target.as_ref();
+    steps.falls_back(target.is_some_and(falls_back));
     let Some(kerberos) = &subject.kerberos else {
         names::look(target, None, deadline, steps).await;
         return false;
@@ -66,6 +69,20 @@ pub(crate) async fn look(subject: &Subject, prove: bool, deadline: Instant, step
         }
     }
     matches!(login, Login::Failed { refused: true })
+}
+
+/// Whether a session would go on by NTLM without a ticket, as `lictor-winrm` does.
+fn falls_back(target: &Target) -> bool {
+    target.auth == AuthKind::Negotiate && target.credential.secret().is_some()
+}
+
+/// A failure on the way to a ticket.
+fn told(check: Check, detail: impl Into<String>, error: &Error, steps: &mut Steps<'_>) {
+    if error.kind() == ErrorKind::Unavailable {
+        steps.without_ticket(check, detail, Finding::from(error));
+    } else {
+        steps.failed(check, detail, Finding::from(error));
+    }
 }
 
 /// How far a login came.
@@ -106,7 +123,7 @@ async fn examine_login(
         return match names {
             // What the step before did not say.
             Some(Err(error)) if !is_about_names(&error) => {
-                steps.failed(Check::Login, "", Finding::from(&error));
+                told(Check::Login, "", &error, steps);
                 Login::Failed { refused: false }
             }
             Some(_) => {
@@ -141,7 +158,7 @@ async fn examine_login(
             if is_about_names(&error) {
                 steps.skipped(Check::Login, "nobody knows who is to log in");
             } else {
-                steps.failed(Check::Login, "", Finding::from(&error));
+                told(Check::Login, "", &error, steps);
             }
             return Login::Failed { refused: false };
         }
@@ -177,7 +194,7 @@ fn examine_realm(
     if let Some(Err(error)) = names
         && is_about_names(error)
     {
-        steps.failed(Check::Realm, "", Finding::from(error));
+        told(Check::Realm, "", error, steps);
         return configuration.default_realm().filter(|realm| configuration.defines(realm)).map(str::to_owned);
     }
     let principal = match names {
@@ -210,7 +227,7 @@ fn examine_realm(
         let known: Vec<&str> = configuration.realms_with_kdcs().take(10).collect();
         let seen =
             if known.is_empty() { String::new() } else { format!("Realms with KDCs here: {}.", known.join(", ")) };
-        steps.failed(Check::Realm, "", entry.found(message, &seen));
+        steps.without_ticket(Check::Realm, "", entry.found(message, &seen));
         return None;
     }
     if written.eq_ignore_ascii_case(&realm) && (written != realm || has_lower) {

@@ -23,6 +23,7 @@ const REVERSE: Duration = Duration::from_secs(4);
 /// Addresses whose names are asked for, and that are shown.
 const MOST_REVERSED: usize = 4;
 const MOST_ADDRESSES: usize = 16;
+const NO_TIME: &str = "no time was left";
 /// AI_CANONNAME of POSIX's getaddrinfo; the same number in glibc, musl and the BSDs.
 const AI_CANONNAME: i32 = 2;
 /// SOCK_STREAM, so that each address comes once.
@@ -65,12 +66,20 @@ pub(crate) async fn look(
     let ruled = rules.filter(|_| spn_host.is_none());
     let found = forward(&host, deadline.min(Instant::now() + FORWARD)).await;
     judge_name(&host, found.as_ref().ok(), configuration.is_some(), spn_host, steps);
+    if found == Err(Lost::Late) && Instant::now() >= deadline {
+        // The examination is late, and not the name server.
+        steps.unknown(Check::Resolve, NO_TIME);
+        return steps.unknown(Check::Reverse, NO_TIME);
+    }
     judge_addresses(&host, &found, ruled, steps);
     let Ok(found) = found else {
         return steps.skipped(Check::Reverse, "the name has no address");
     };
     if configuration.is_none() {
         return steps.skipped(Check::Reverse, "only Kerberos asks for it");
+    }
+    if Instant::now() >= deadline {
+        return steps.unknown(Check::Reverse, NO_TIME);
     }
     let names = reverse(&found.addresses, deadline.min(Instant::now() + REVERSE)).await;
     judge_names(&host, &names, ruled, steps);
@@ -148,7 +157,7 @@ fn judge_name(host: &str, found: Option<&Found>, kerberos: bool, spn_host: Optio
     if host.parse::<IpAddr>().is_ok() {
         if kerberos {
             let message = format!("Kerberos needs the name of the host, and {host} is an address");
-            return steps.failed(Check::HostName, "", catalogue::HOST_IS_ADDRESS.found(message, ""));
+            return steps.without_ticket(Check::HostName, "", catalogue::HOST_IS_ADDRESS.found(message, ""));
         }
         return steps.passed(Check::HostName, format!("{host}, an address"));
     }

@@ -42,11 +42,47 @@ pub(crate) struct Steps<'a> {
     taken: Vec<Step>,
     tell: &'a mut (dyn FnMut(&Step) + Send),
     since: Instant,
+    proof: Proof,
+    ntlm: bool,
+}
+
+/// What the KDC was shown of what proves the user.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Proof {
+    /// Nothing that it took.
+    #[default]
+    None,
+    /// It took the proof during this examination.
+    Taken,
+    /// It took it, or another one, at this time: a ticket is held from then.
+    Before(String),
 }
 
 impl<'a> Steps<'a> {
     pub(crate) fn new(tell: &'a mut (dyn FnMut(&Step) + Send)) -> Self {
-        Self { taken: Vec::new(), tell, since: Instant::now() }
+        Self { taken: Vec::new(), tell, since: Instant::now(), proof: Proof::None, ntlm: false }
+    }
+
+    /// Says that the logon goes by NTLM when there is no ticket to be had.
+    pub(crate) fn falls_back(&mut self, ntlm: bool) {
+        self.ntlm = ntlm;
+    }
+
+    /// There is no ticket to be had, and nobody refused one. That is a failure unless the logon goes by NTLM then.
+    pub(crate) fn without_ticket(&mut self, check: Check, detail: impl Into<String>, mut finding: Finding) {
+        if !self.ntlm {
+            return self.failed(check, detail, finding);
+        }
+        finding.cause.push_str(" Without a ticket `negotiate` with a password logs on by NTLM.");
+        self.warn(check, detail, Some(finding));
+    }
+
+    pub(crate) fn proved(&mut self, proof: Proof) {
+        self.proof = proof;
+    }
+
+    pub(crate) fn proof(&self) -> &Proof {
+        &self.proof
     }
 
     pub(crate) fn passed(&mut self, check: Check, detail: impl Into<String>) {

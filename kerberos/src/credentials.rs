@@ -161,6 +161,13 @@ impl Kerberos {
         timeout_at(request.deadline, work).await.unwrap_or_else(|_| Err(catalogue::waited_too_long()))
     }
 
+    /// The ticket-granting ticket that is kept of an identity, good or not. Asks no KDC and reads no file: a credential cache's is
+    /// not among them.
+    #[must_use]
+    pub fn held(&self, identity: &Identity) -> Option<Arc<Credentials>> {
+        self.shared.granting.held(&identity.login_digest())
+    }
+
     /// The principals that an identity would log in as, in the order in which they are tried: the later ones when the KDC does not
     /// know the earlier ones. Asks no KDC.
     ///

@@ -12,9 +12,8 @@ use lictor_winrm::{Error, ErrorKind, Target};
 use super::Seen;
 use super::http::{MOST_SKEW, skew};
 use crate::catalogue::{Entry, host as catalogue};
-use crate::check::Check;
 use crate::finding::Suspect;
-use crate::step::{Outcome, Steps};
+use crate::step::{Proof, Steps};
 
 /// The most likely first; none where the failure says what it is.
 pub(super) fn of(error: &Error, target: &Target, seen: &Seen, steps: &Steps<'_>) -> Vec<Suspect> {
@@ -22,12 +21,16 @@ pub(super) fn of(error: &Error, target: &Target, seen: &Seen, steps: &Steps<'_>)
     let user = Shape::of(target.credential.username(), target.endpoint.host());
     match error.kind() {
         ErrorKind::AuthRejected { mechanism, .. } => {
-            let proven = steps.has(Check::Login, Outcome::Passed);
-            ranked.of_logon(mechanism, &user, proven);
+            ranked.of_logon(mechanism, &user, steps.proof());
             ranked.of_the_way(target, seen);
         }
         ErrorKind::TicketRefused { refusal: Refusal::Unsaid | Refusal::Other { .. }, .. } => {
-            ranked.add(60, catalogue::SUSPECT_RIGHTS, "The KDC gave the ticket, so the password is right.");
+            let rights = match steps.proof() {
+                Proof::Taken => "The KDC gave the ticket, so the password is right.".to_owned(),
+                Proof::Before(time) => format!("The user was proved at {time}, and not again."),
+                Proof::None => String::new(),
+            };
+            ranked.add(60, catalogue::SUSPECT_RIGHTS, &rights);
             ranked.add(45, catalogue::SUSPECT_SPN_ACCOUNT, "");
             ranked.of_the_way(target, seen);
         }
@@ -46,10 +49,17 @@ impl Ranked {
     }
 
     /// What lies in the account, the password and the rules about them.
-    fn of_logon(&mut self, mechanism: &str, user: &Shape<'_>, proven: bool) {
+    fn of_logon(&mut self, mechanism: &str, user: &Shape<'_>, proof: &Proof) {
+        let proven = *proof == Proof::Taken;
         if !proven {
-            self.add(50, catalogue::SUSPECT_PASSWORD, "");
-            self.add(25, catalogue::SUSPECT_LOCKED, "");
+            let since = match proof {
+                Proof::Before(time) => {
+                    format!("A ticket of {time} is held, and nothing was proved since then: it may have changed.")
+                }
+                Proof::None | Proof::Taken => String::new(),
+            };
+            self.add(50, catalogue::SUSPECT_PASSWORD, &since);
+            self.add(25, catalogue::SUSPECT_LOCKED, &since);
         }
         match user {
             Shape::Bare => {
@@ -146,6 +156,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::check::Check;
 
     #[test]
     fn what_was_seen_on_the_way_comes_before_what_is_frequent() {
@@ -167,7 +178,7 @@ mod tests {
             let mut tell = |_: &crate::step::Step| {};
             let mut steps = Steps::new(&mut tell);
             if proven {
-                steps.passed(Check::Login, "");
+                steps.proved(Proof::Taken);
             }
             of(&rejected, &target, seen, &steps).into_iter().map(|suspect| suspect.code).collect::<Vec<_>>()
         };
@@ -177,6 +188,18 @@ mod tests {
         let proven = ask(&nothing, true);
         assert_eq!(proven[..2], ["auth.suspect_rights", "auth.suspect_ntlm_blocked"]);
         assert!(!proven.contains(&"auth.suspect_password") && !proven.contains(&"auth.suspect_locked"));
+        // A ticket of earlier proves nothing of the password as it is now.
+        let mut tell = |_: &crate::step::Step| {};
+        let mut steps = Steps::new(&mut tell);
+        steps.passed(Check::Login, "");
+        steps.proved(Proof::Before("2026-03-15T16:26:53Z".to_owned()));
+        let held = of(&rejected, &target, &nothing, &steps);
+        assert_eq!(held.iter().map(|suspect| suspect.code).collect::<Vec<_>>(), ask(&nothing, false));
+        for code in ["auth.suspect_password", "auth.suspect_locked"] {
+            let suspect = held.iter().find(|suspect| suspect.code == code).unwrap();
+            assert!(suspect.cause.contains("A ticket of 2026-03-15T16:26:53Z is held"), "{suspect:?}");
+        }
+        assert!(!format!("{held:?}").contains("so it is right"), "{held:?}");
         let seen = Seen { ahead: Some(-900), other_server: Some("200, nginx".to_owned()), ..Seen::default() };
         assert_eq!(ask(&seen, false)[..3], ["auth.suspect_clock", "auth.suspect_proxy", "auth.suspect_password"]);
         assert_eq!(ask(&Seen { ahead: Some(200), ..Seen::default() }, false), ask(&nothing, false));

@@ -74,7 +74,7 @@ pub(super) async fn look(
         Ok(kdcs) => kdcs,
         Err(failure) => {
             let error = enquire::unanswered(&failure, principal);
-            steps.failed(Check::KdcNames, "", Finding::from(&error));
+            super::told(Check::KdcNames, "", &error, steps);
             for check in [Check::KdcUdp, Check::KdcTcp, Check::Clock] {
                 steps.skipped(check, "no KDC is known");
             }
@@ -152,7 +152,7 @@ async fn names(kdcs: &[Kdc], from_dns: bool, deadline: Instant, steps: &mut Step
     };
     let finding = catalogue::KDC_UNRESOLVED.found(message, &format!("{}.", nameless.join("; ")));
     if places.is_empty() {
-        steps.failed(Check::KdcNames, detail, finding);
+        steps.without_ticket(Check::KdcNames, detail, finding);
     } else {
         steps.warn(Check::KdcNames, detail, Some(finding));
     }
@@ -276,10 +276,11 @@ fn rest(check: Check, asked: &[Asked], detail: String, principal: &Principal, st
     if dead.iter().any(|one| strange(&one.tcp) || one.udp.as_ref().is_some_and(strange)) {
         let said: Vec<String> = attempts.iter().map(ToString::to_string).collect();
         let message = format!("nothing that is asked for {} is a KDC", principal.realm);
-        return steps.failed(check, detail, catalogue::NOT_A_KDC.found(message, &format!("{}.", said.join("; "))));
+        let finding = catalogue::NOT_A_KDC.found(message, &format!("{}.", said.join("; ")));
+        return steps.without_ticket(check, detail, finding);
     }
     let failure = Failure::Unreachable { realm: principal.realm.clone(), attempts };
-    steps.failed(check, detail, Finding::from(&enquire::unanswered(&failure, principal)));
+    super::told(check, detail, &enquire::unanswered(&failure, principal), steps);
 }
 
 fn heard(one: &Asked, reply: &io::Result<Reply>) -> String {

@@ -14,7 +14,7 @@ use super::{FILES, Login};
 use crate::catalogue;
 use crate::check::Check;
 use crate::finding::Finding;
-use crate::step::Steps;
+use crate::step::{Proof, Steps};
 
 /// Several key versions of a keytab, each with a patient KDC, fit into it.
 const LOGIN: Duration = Duration::from_secs(25);
@@ -42,10 +42,19 @@ pub(super) async fn look(
         return Login::Failed { refused: false };
     }
     let request = Request { delegate, deadline: deadline.min(Instant::now() + LOGIN), trace: Trace::off() };
+    let held = manager.held(identity);
     match manager.check(identity, request).await {
         Ok(ticket) => {
             let now = unix_now();
-            let detail = format!("{source}{}", describe(&ticket));
+            // A renewed one says when the user was proved, too. Both times are by the KDC's clock.
+            let kept = held.is_some_and(|held| held.authtime == ticket.authtime);
+            let since = if kept { format!("held since the login at {}: ", at(ticket.authtime)) } else { String::new() };
+            let detail = format!("{source}{since}{}", describe(&ticket));
+            steps.proved(if kept || needs_no_kdc(identity) {
+                Proof::Before(at(ticket.authtime))
+            } else {
+                Proof::Taken
+            });
             let undelegable = Kerberos::may_delegate(identity, &ticket).err().filter(|_| delegate);
             if let Some(error) = undelegable {
                 steps.warn(Check::Login, detail, Some(Finding::from(&error)));
@@ -58,8 +67,13 @@ pub(super) async fn look(
             Login::Done(ticket)
         }
         Err(error) => {
-            steps.failed(Check::Login, source.trim_end_matches("; "), Finding::from(&error));
-            Login::Failed { refused: may_have_counted(&error) }
+            let (detail, refused) = (source.trim_end_matches("; "), may_have_counted(&error));
+            if refused {
+                steps.failed(Check::Login, detail, Finding::from(&error));
+            } else {
+                super::told(Check::Login, detail, &error, steps);
+            }
+            Login::Failed { refused }
         }
     }
 }
@@ -78,7 +92,9 @@ fn may_have_counted(error: &Error) -> bool {
         "kerberos.principal_unknown",
         "kerberos.wrong_realm",
     ];
-    error.kind() != ErrorKind::Unavailable && !before.contains(&error.code())
+    // Whoever gives up waiting does not end the login: its answer may be on the way.
+    let unknown = error.code() == "kerberos.deadline";
+    unknown || error.kind() != ErrorKind::Unavailable && !before.contains(&error.code())
 }
 
 /// `klist` in one line.
@@ -173,7 +189,34 @@ async fn source(identity: &Identity, deadline: Instant) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use lictor_kerberos::config::{Declared, Realm, Source, Watch};
+
     use super::*;
+
+    async fn error(kdc: &str, limit: Duration) -> Error {
+        let realm = Realm { kdc: vec![kdc.to_owned()], ..Realm::default() };
+        let realms = [("CORP.EXAMPLE".to_owned(), realm)].into();
+        let declared = Declared { realms, dns_lookup_kdc: Some(false), ..Declared::default() };
+        let manager = Kerberos::new(Arc::new(Watch::start(Source::Declared(declared), None).unwrap()));
+        let source = CredentialSource::Password("Secret-1".to_owned().into());
+        let alice = Identity { principal: "alice@CORP.EXAMPLE".to_owned(), realm: None, source, fresh: false };
+        let request = Request { delegate: false, deadline: Instant::now() + limit, trace: Trace::off() };
+        manager.check(&alice, request).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_login_that_nobody_waits_for_any_more_may_still_be_judged() {
+        // It takes connections and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let late = error(&format!("tcp/{}", silent.local_addr().unwrap()), Duration::from_millis(50)).await;
+        assert_eq!((late.code(), late.kind()), ("kerberos.deadline", ErrorKind::Unavailable));
+        assert!(may_have_counted(&late));
+        let dead = error("tcp/127.0.0.1:1", Duration::from_secs(60)).await;
+        assert_eq!(dead.code(), "kerberos.kdc_unreachable");
+        assert!(!may_have_counted(&dead));
+    }
 
     #[test]
     fn flags_are_those_of_klist() {

@@ -13,7 +13,6 @@ use tokio::time::{Duration, Instant};
 use super::login::{at, enctype};
 use crate::catalogue;
 use crate::check::Check;
-use crate::finding::Finding;
 use crate::step::Steps;
 
 /// What a connection asks for, in this order, unless the target names one.
@@ -80,7 +79,7 @@ pub(super) async fn look(
                     refused => refused,
                 };
                 if let Err(error) = delegated {
-                    return steps.failed(Check::Service, detail, Finding::from(&error));
+                    return super::told(Check::Service, detail, &error, steps);
                 }
             }
             if ticket.ticket_enctype == RC4 {
@@ -100,10 +99,14 @@ pub(super) async fn look(
                 if asking.ticket(&own, false).await.is_ok() {
                     let message = format!("[domain_realm] maps {host} to {realm}, and {} knows it", user.realm);
                     let finding = catalogue::HOST_REALM.found(message, &format!("Asked for it in {realm}: {error}."));
-                    return steps.failed(Check::Service, detail, finding);
+                    return if error.kind() == ErrorKind::Unavailable {
+                        steps.without_ticket(Check::Service, detail, finding);
+                    } else {
+                        steps.failed(Check::Service, detail, finding);
+                    };
                 }
             }
-            steps.failed(Check::Service, detail, Finding::from(&error));
+            super::told(Check::Service, detail, &error, steps);
         }
         (None, None) => steps.unknown(Check::Service, "nothing was asked for"),
     }

@@ -191,6 +191,11 @@ impl<K: Eq + Hash + Clone + Send + 'static> Shelf<K> {
         }
     }
 
+    /// The ticket that is there, good or not.
+    pub(super) fn held(&self, key: &K) -> Option<Arc<Credentials>> {
+        self.lock().get(key)?.held.as_ref().map(|held| held.ticket.clone())
+    }
+
     /// Forgets all keys of which `which` is true. Flights go on for those who wait for them, and nothing is kept of them.
     pub(super) fn forget(&self, which: impl Fn(&K) -> bool) {
         self.lock().retain(|key, _| !which(key));

@@ -5,8 +5,9 @@ use std::net::{TcpListener, UdpSocket};
 
 use lictor_doctor::{Check, Outcome};
 use lictor_tests::{Kdc, KdcOptions};
+use lictor_winrm::target::AuthKind;
 
-use super::{file, found, look, outcome, password, step, subject, target, with_kdcs};
+use super::{file, found, look, outcome, password, step, subject, target, with_kdcs, written};
 
 fn dead_port() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
@@ -139,4 +140,46 @@ async fn what_there_is_no_time_for_is_not_begun() {
         assert!([Outcome::Skipped, Outcome::Unknown].contains(&outcome(&report, check)), "{:#?}", report.steps);
     }
     assert_eq!(kdc.logged(&["AS_REQ"]), 0, "{}", kdc.log());
+    // Nobody blames the name server, and nobody takes the host for one that can be used.
+    for check in [Check::Resolve, Check::Reverse] {
+        assert_eq!(
+            (outcome(&report, check), step(&report, check).detail.as_str()),
+            (Outcome::Unknown, "no time was left")
+        );
+    }
+    found(&report, Check::Connect, Outcome::Failed, "timeout.deadline");
+}
+
+#[tokio::test]
+async fn ntlm_goes_on_where_there_is_no_ticket() {
+    let kdc = Kdc::start("CORP.EXAMPLE").unwrap();
+    kdc.add_password("alice", "Secret-1", &[]).unwrap();
+    let dead = with_kdcs(&kdc, "dead.conf", &["127.0.0.1:1".to_owned()]);
+    let unresolved = with_kdcs(&kdc, "unresolved.conf", &["dc1.invalid".to_owned()]);
+    let other =
+        written(&kdc, "other-realm.conf", "[libdefaults]\n dns_lookup_kdc = false\n default_realm = OTHER.EXAMPLE\n");
+    for auth in [AuthKind::Negotiate, AuthKind::Kerberos] {
+        let wanted = if auth == AuthKind::Negotiate { Outcome::Warning } else { Outcome::Failed };
+        for (source, host, check, code) in [
+            (file(kdc.krb5_conf()), "127.0.0.1", Check::HostName, "kerberos.host_is_address"),
+            (dead.clone(), "localhost", Check::KdcTcp, "kerberos.kdc_unreachable"),
+            (unresolved.clone(), "localhost", Check::KdcNames, "dns.kdc_unresolved"),
+            (other.clone(), "localhost", Check::Realm, "kerberos.realm_undefined"),
+        ] {
+            let mut target = target(host);
+            target.auth = auth;
+            let report = look(&subject(source, Some(password("alice", "Secret-1")), Some(target))).await;
+            found(&report, check, wanted, code);
+            let cause = &step(&report, check).finding.as_ref().unwrap().cause;
+            assert_eq!(cause.contains("logs on by NTLM"), auth == AuthKind::Negotiate, "{cause}");
+            // The first thing that fails is then the host, which is not there.
+            let first = report.failure().unwrap().check;
+            assert_eq!(first == Check::Connect, auth == AuthKind::Negotiate, "{:#?}", report.steps);
+        }
+        // A refusal is one for NTLM as well.
+        let mut target = target("localhost");
+        target.auth = auth;
+        let report = look(&subject(file(kdc.krb5_conf()), Some(password("alice", "Wrong-1")), Some(target))).await;
+        found(&report, Check::Login, Outcome::Failed, "kerberos.password_rejected");
+    }
 }

@@ -76,6 +76,22 @@ async fn tickets_are_told_of_as_by_klist() {
     }
 }
 
+#[tokio::test]
+async fn a_ticket_that_was_held_is_no_login() {
+    let kdc = Kdc::start("CORP.EXAMPLE").unwrap();
+    kdc.add_password("alice", "Secret-1", &[]).unwrap();
+    let examined = subject(file(kdc.krb5_conf()), Some(password("alice", "Secret-1")), None);
+    let report = look(&examined).await;
+    assert!(!step(&report, Check::Login).detail.contains("held"), "{:#?}", report.steps);
+    // The same manager, as in an agent: the password that is asked with is not the account's any more.
+    kdc.change_password("alice", "Secret-2").unwrap();
+    let report = look(&examined).await;
+    found(&report, Check::Login, Outcome::Passed, "");
+    let detail = &step(&report, Check::Login).detail;
+    assert!(detail.starts_with("held since the login at "), "{detail}");
+    assert_eq!(kdc.as_exchanges(), 1, "{}", kdc.log());
+}
+
 /// The times in a text as klist writes them.
 fn klist_times(text: &str) -> Vec<String> {
     let words = text.split([' ', ',']).filter(|word| word.len() == 20 && word.ends_with('Z'));
