@@ -201,7 +201,8 @@ fn listening_addresses(evidence: &Evidence<'_>) -> Result<Finding, String> {
     let listeners: Vec<&Listener> =
         evidence.listeners.clone()?.iter().filter(|listener| listener.enabled != Some(false)).collect();
     let by_policy = listeners.iter().any(|listener| is_policy(listener.source.as_deref()));
-    let mut addresses = listeners.iter().flat_map(|listener| &listener.listening_on);
+    // What it is made for counts, whether it listens at this moment or not.
+    let mut addresses = listeners.iter().flat_map(|listener| listener.listening_on.iter().chain(&listener.address));
     if let Some(loopback) = addresses.find(|address| is_loopback(address)) {
         return Ok(Finding { by_policy, ..Finding::fail(format!("listens at the loopback, {loopback}")) });
     }
@@ -232,9 +233,13 @@ fn listening_addresses(evidence: &Evidence<'_>) -> Result<Finding, String> {
     })
 }
 
-/// An address may carry the number of its network card.
+/// An address may carry the number of its network card, and that of a listener what it is.
 fn is_loopback(address: &str) -> bool {
     let address = address.split('%').next().unwrap_or_default().trim();
+    let address = match address.split_at_checked(3) {
+        Some((kind, address)) if kind.eq_ignore_ascii_case("IP:") => address.trim(),
+        _ => address,
+    };
     address.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
 }
 
@@ -358,7 +363,10 @@ fn firewall_scope(evidence: &Evidence<'_>) -> Result<Finding, String> {
         let found = listed(wide.iter().map(|rule| format!("{} ({})", rule.name, rule.profile)));
         return Ok(Finding::fail(format!("open to every address: {found}")));
     }
-    let sure = !firewall.profiles.is_empty() && firewall.profiles.iter().all(|profile| profile.enabled == Some(true));
+    let closed = |profile: &super::answer::Profile| {
+        profile.enabled == Some(true) && profile.inbound.eq_ignore_ascii_case("Block")
+    };
+    let sure = !firewall.profiles.is_empty() && firewall.profiles.iter().all(closed);
     if !sure || firewall.rules.iter().any(|rule| rule.remote.is_empty()) || firewall.rules.len() >= MOST_RULES {
         return Ok(Finding::unknown("the host does not tell all of it"));
     }

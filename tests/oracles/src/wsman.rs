@@ -70,7 +70,7 @@ fn bounded(response: &Response, length: usize) {
                 shell.name.iter().for_each(|name| text(name));
             }
             assert!(listed.more.as_ref().is_none_or(|more| more.len() <= length), "a context longer than the message");
-            assert!(listed.listeners.len() + listed.mappings.len() <= length, "more items than bytes");
+            assert!(listed.listeners.len() + listed.mappings.len() + listed.unread <= length, "more items than bytes");
         }
         // What holds of configurations is said by an oracle of their own.
         Response::Configured(_) => {}

@@ -24,13 +24,13 @@ impl Session {
     /// Where the service listens.
     pub(crate) async fn listeners(&mut self, deadline: Instant) -> Result<Vec<Listener>, Error> {
         let listed = self.pages(Listing::Listeners, deadline).await?;
-        Ok(listed.into_iter().flat_map(|page| page.listeners).collect())
+        Ok(listed.into_iter().flat_map(Listed::into_listeners).collect())
     }
 
     /// Which client certificates stand for which accounts.
     pub(crate) async fn certificate_mappings(&mut self, deadline: Instant) -> Result<Vec<CertificateMapping>, Error> {
         let listed = self.pages(Listing::CertificateMappings, deadline).await?;
-        Ok(listed.into_iter().flat_map(|page| page.mappings).collect())
+        Ok(listed.into_iter().flat_map(Listed::into_mappings).collect())
     }
 
     /// A listing page by page. Half of one must not be taken for the whole, so that one without end is an error.
@@ -46,7 +46,7 @@ impl Session {
             };
             let more = listed.more.take();
             pages.push(listed);
-            let items: usize = pages.iter().map(|page| page.listeners.len() + page.mappings.len()).sum();
+            let items: usize = pages.iter().map(|page| page.listeners.len() + page.mappings.len() + page.unread).sum();
             if items > MAX_ITEMS || (more.is_some() && pages.len() == MAX_PAGES) {
                 drop(self.disconnect());
                 let detail = "a listing without end".to_owned();

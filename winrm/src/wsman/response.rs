@@ -80,8 +80,26 @@ pub struct Listed {
     pub listeners: Vec<Listener>,
     /// Mappings of client certificates of this answer.
     pub mappings: Vec<CertificateMapping>,
+    /// Items of a kind that nobody here knows. They are there all the same.
+    pub unread: usize,
     /// To ask for more with; nothing when this was all.
     pub more: Option<String>,
+}
+
+impl Listed {
+    /// Every listener. Of an item that could not be read nothing is known but that it is there.
+    #[must_use]
+    pub fn into_listeners(self) -> Vec<Listener> {
+        let unread = std::iter::repeat_with(Listener::default).take(self.unread);
+        self.listeners.into_iter().chain(unread).collect()
+    }
+
+    /// Every mapping, as [`Listed::into_listeners`] has listeners.
+    #[must_use]
+    pub fn into_mappings(self) -> Vec<CertificateMapping> {
+        let unread = std::iter::repeat_with(CertificateMapping::default).take(self.unread);
+        self.mappings.into_iter().chain(unread).collect()
+    }
 }
 
 /// A shell in a listing.
@@ -223,7 +241,7 @@ fn read_listed(reader: &mut Reader<'_>, parent: &Element<'_>) -> Result<Listed, 
                     (Ns::Shell, "Shell") => listed.shells.extend(read_listed_shell(reader, &item)?),
                     (Ns::Config, "Listener") => listed.listeners.push(Listener::read(reader, &item)?),
                     (Ns::Config, "CertMapping") => listed.mappings.push(CertificateMapping::read(reader, &item)?),
-                    _ => {}
+                    _ => listed.unread += 1,
                 }
             }
         } else if child.is(Ns::Enumeration, "EnumerationContext") {

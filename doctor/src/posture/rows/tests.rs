@@ -130,6 +130,12 @@ fn each_defect_is_found() {
         ("listening_addresses", |host| host.listeners[0].listening_on.push("::1".to_owned())),
         ("listening_addresses", |host| host.listeners[0].listening_on.push("127.8.0.1".to_owned())),
         ("listening_addresses", |host| {
+            (host.listeners[0].address, host.listeners[0].listening_on) = (Some("IP:127.0.0.1".to_owned()), Vec::new());
+        }),
+        ("listening_addresses", |host| {
+            (host.listeners[0].address, host.listeners[0].listening_on) = (Some("ip:::1".to_owned()), Vec::new());
+        }),
+        ("listening_addresses", |host| {
             host.listeners[0].address = Some("*".to_owned());
             host.config.service.ipv4_filter = told("*".to_owned());
         }),
@@ -213,6 +219,23 @@ fn each_item_of_the_script_stands_for_itself() {
     let failed = changed(|host| host.script = Script::Failed("the script did not end in time".to_owned()));
     assert_eq!(failed.row("log_security"), (Verdict::Unknown, "the script did not end in time".to_owned()));
     assert_eq!(failed.verdict("basic"), Verdict::Pass);
+}
+
+/// A profile passes for what it says, and not for what it leaves out.
+#[test]
+fn a_profile_that_does_not_say_what_it_does_is_unknown() {
+    for inbound in ["\"NotConfigured\"", "\"\"", "\"blocked\"", "null", "7", "{}"] {
+        let host = changed(|host| host.script = script(&GOOD.replacen("\"Block\"", inbound, 1)));
+        assert_eq!(host.verdict("firewall_scope"), Verdict::Unknown, "{inbound}");
+    }
+    let host = changed(|host| host.script = script(&GOOD.replacen(",\"inbound\":\"Block\"", "", 1)));
+    assert_eq!(host.verdict("firewall_scope"), Verdict::Unknown);
+}
+
+#[test]
+fn a_mapping_that_could_not_be_read_is_unknown() {
+    let host = changed(|host| host.mappings.push(CertificateMapping::default()));
+    assert_eq!(host.verdict("certificate_mappings"), Verdict::Unknown);
 }
 
 #[test]

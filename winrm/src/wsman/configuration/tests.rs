@@ -125,6 +125,21 @@ fn the_password_of_a_mapping_is_not_read() {
     assert!(!format!("{listed:?}").contains("do not keep"));
 }
 
+/// Else a host with mappings in a form of its own would seem to have none.
+#[test]
+fn items_that_cannot_be_read_are_not_taken_for_none() {
+    let items = format!(
+        "<cfg:CertMapping xmlns:cfg='{0}'><cfg:Subject>a@corp.example</cfg:Subject></cfg:CertMapping>\
+         <CertMapping><Subject>*</Subject></CertMapping><cfg:Mapping xmlns:cfg='{0}'/>",
+        uri::CONFIG
+    );
+    let listed = listed(&items);
+    assert_eq!((listed.mappings.len(), listed.unread), (1, 2));
+    let mappings = listed.clone().into_mappings();
+    assert_eq!(mappings.iter().filter(|mapping| mapping.subject.is_none()).count(), 2, "{mappings:?}");
+    assert_eq!(listed.into_listeners(), [Listener::default(), Listener::default()]);
+}
+
 #[test]
 fn values_are_bounded_and_on_one_line() {
     let long = "A".repeat(MAX_VALUE + 1);
