@@ -112,24 +112,77 @@ impl Source {
         Ok(Self { text })
     }
 
-    /// Whether there is a test of that name, in a file that names the code.
+    /// Whether there is a test of that name, and the code stands in it or in what it uses of its file: helpers and tables, and
+    /// theirs. Comments prove nothing.
     pub(crate) fn provokes(&self, test: &str, code: &str) -> Result<()> {
-        let mut attribute = false;
-        let mut found = false;
-        for line in self.text.lines().map(str::trim_start) {
-            attribute |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
-            if let Some(name) = function(line) {
-                found |= attribute && name == test;
-                attribute = false;
+        let items = items(&self.text);
+        let first = items.iter().position(|item| item.is_test && item.name == test);
+        let first = first.with_context(|| format!("there is no test {test}"))?;
+        let mut used = vec![first];
+        let mut at = 0;
+        while let Some(body) = used.get(at).and_then(|index| items.get(*index)).map(|item| item.body.as_str()) {
+            // Numbers of faults are written as numbers there.
+            let number = code.strip_prefix("fault.").filter(|number| number.parse::<u32>().is_ok());
+            if body.contains(&format!("\"{code}\"")) || number.is_some_and(|number| has_number(body, number)) {
+                return Ok(());
             }
+            let helper = |(index, item): &(usize, &Item)| {
+                !item.is_test && !used.contains(index) && words(body).any(|word| word == item.name)
+            };
+            let more: Vec<usize> = items.iter().enumerate().filter(helper).map(|(index, _)| index).collect();
+            used.extend(more);
+            at += 1;
         }
-        ensure!(found, "there is no test {test}");
-        // Numbers of faults are written as numbers there.
-        let number = code.strip_prefix("fault.").is_some_and(|number| self.text.replace('_', "").contains(number));
-        let named = number || self.text.contains(&format!("\"{code}\""));
-        ensure!(named, "the file of {test} does not name it");
-        Ok(())
+        bail!("{test} does not name it, nor does what it uses of its file")
     }
+}
+
+/// A function or a constant.
+struct Item {
+    name: String,
+    is_test: bool,
+    /// Its lines without those that are comments.
+    body: String,
+}
+
+/// Functions and constants of a file, as rustfmt lays them out: each lasts until the next line that is not further in.
+fn items(text: &str) -> Vec<Item> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let mut items = Vec::new();
+    let mut is_test = false;
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        is_test |= code.starts_with("#[test]") || code.starts_with("#[tokio::test");
+        let Some(name) = function(code).or_else(|| constant(code)) else { continue };
+        let rest = lines.get(at + 1..).unwrap_or_default().iter();
+        let inside = rest.take_while(|next| {
+            // The end of a signature that is broken into lines is no end.
+            next.trim().is_empty() || indent(next) > indent(line) || next.trim_start().starts_with(')')
+        });
+        let body = std::iter::once(line).chain(inside).copied().collect::<Vec<_>>().join("\n");
+        items.push(Item { name: name.to_owned(), is_test: std::mem::take(&mut is_test), body });
+    }
+    items
+}
+
+/// The name of the constant that begins on this line.
+fn constant(line: &str) -> Option<&str> {
+    let visible = line.starts_with("pub").then(|| line.split_once(' ').map(|(_, rest)| rest)).flatten();
+    let line = visible.unwrap_or(line);
+    let rest = line.strip_prefix("const ").or_else(|| line.strip_prefix("static "))?;
+    rest.split_once(':').map(|(name, _)| name)
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+}
+
+/// Whether the number stands there as a whole, grouped or not.
+fn has_number(text: &str, number: &str) -> bool {
+    words(text).any(|word| {
+        word.starts_with(|c: char| c.is_ascii_digit()) && word.bytes().filter(|byte| *byte != b'_').eq(number.bytes())
+    })
 }
 
 /// Literals that look like codes where failures are made, with their files.
@@ -198,4 +251,59 @@ fn is_code(literal: &str, words: &[&str]) -> bool {
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[test]
+fn a_code_beside_a_test_is_no_evidence() {
+    let text = r#"
+const NUMBERS: &[u32] = &[
+    1_326,
+    5,
+];
+const WAIT: u64 = 15;
+
+fn helper(
+    at: u64,
+) -> &'static str {
+    "tls.helper"
+}
+
+#[test]
+fn one() {
+    // "tls.comment"
+    assert_eq!(code(WAIT), "tls.one");
+    table();
+}
+
+fn table() {
+    for number in NUMBERS {}
+}
+
+#[tokio::test]
+async fn two() {
+    helper(170);
+    one_more("tls.two");
+}
+"#;
+    let source = Source { text: text.to_owned() };
+    let provoked = |test: &str, code: &str| source.provokes(test, code).is_ok();
+    for (test, code) in
+        [("one", "tls.one"), ("one", "fault.5"), ("one", "fault.1326"), ("two", "tls.two"), ("two", "tls.helper")]
+    {
+        assert!(provoked(test, code), "{test} names {code}");
+    }
+    for (test, code) in [
+        ("one", "tls.two"),
+        ("one", "tls.comment"),
+        ("one", "tls.helper"),
+        ("one", "fault.15000"),
+        ("one", "fault.26"),
+        ("two", "fault.5"),
+        ("two", "fault.70"),
+        ("two", "tls.one"),
+        ("table", "fault.5"),
+        ("three", "tls.two"),
+    ] {
+        assert!(!provoked(test, code), "{test} does not name {code}");
+    }
 }
