@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use lictor_import::ansible::plan::{Credential, Plan};
-use lictor_import::ansible::target::{Auth, Encryption, Outcome, Password, Problem, Remark, Target};
+use lictor_import::ansible::target::{Encryption, Outcome, Password, Problem, Remark, Target};
 use serde::Serialize;
 
 use crate::console;
@@ -72,13 +72,12 @@ impl Report {
         match written {
             None => self.commands.extend(self.plan.credentials.iter().map(put)),
             Some(directory) if !self.plan.credentials.is_empty() => {
-                let wants = |credential: &&Credential| !credential.kinit_manual;
-                let passwords = self.plan.credentials.iter().filter(wants).count();
+                let passwords = self.plan.credentials.iter().any(Credential::wants_password);
                 let mut import = format!(
                     "lictor credential import {}",
                     quoted(&directory.join("credentials.yaml").to_string_lossy())
                 );
-                if passwords > 0 {
+                if passwords {
                     import.push_str(" --password-dir DIR");
                 }
                 self.commands.push(import);
@@ -154,6 +153,7 @@ fn word(what: lictor_import::ansible::target::What) -> String {
     match what {
         What::Vault => "a vault",
         What::Template => "a template",
+        What::VaultFile => "perhaps in a vault",
         What::Wrong => "no value of it",
     }
     .to_owned()
@@ -203,16 +203,13 @@ fn row(target: &Target) -> Vec<String> {
 }
 
 fn credential_row(credential: &Credential) -> Vec<String> {
-    let secret = if credential.kinit_manual {
-        "a ticket in a cache on the agent".to_owned()
-    } else {
-        match &credential.password {
-            Password::Missing => "a password, which the inventory does not have".to_owned(),
-            Password::Plain { place, .. } => format!("a password; in the open at {place}"),
-            Password::Vault { place } => format!("a password; in a vault at {place}"),
-            Password::Template { place, .. } => format!("a password; a template at {place}"),
-            Password::VaultFiles { files } => format!("a password; perhaps in the vault {}", files.join(", ")),
-        }
+    let secret = match &credential.password {
+        _ if !credential.wants_password() => "a ticket in a cache on the agent".to_owned(),
+        Password::Missing => "a password, which the inventory does not have".to_owned(),
+        Password::Plain { place, .. } => format!("a password; in the open at {place}"),
+        Password::Vault { place } => format!("a password; in a vault at {place}"),
+        Password::Template { place, .. } => format!("a password; a template at {place}"),
+        Password::VaultFiles { files } => format!("a password; perhaps in the vault {}", files.join(", ")),
     };
     vec![
         credential.name.clone(),
@@ -241,10 +238,7 @@ fn about_password(password: &Password) -> Option<String> {
         }
         Password::VaultFiles { files } => {
             let view: Vec<String> = files.iter().map(|file| format!("ansible-vault view {}", quoted(file))).collect();
-            Some(format!(
-                "is not set in the open; it may be in a vault, which is not opened: {}. Other variables in there are not known here",
-                view.join("; ")
-            ))
+            Some(format!("is not set in the open; it may be in a vault, which is not opened: {}", view.join("; ")))
         }
     }
 }
@@ -279,9 +273,9 @@ fn put(credential: &Credential) -> String {
     if connection.delegate {
         words.push("--delegate".to_owned());
     }
-    words.push(match credential.kinit_manual && credential.auth == Auth::Kerberos {
-        true => "--ccache-on-agent".to_owned(),
-        false => "--password-file FILE".to_owned(),
+    words.push(match credential.wants_password() {
+        true => "--password-file FILE".to_owned(),
+        false => "--ccache-on-agent".to_owned(),
     });
     words.join(" ")
 }

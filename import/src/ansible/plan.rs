@@ -240,6 +240,12 @@ impl Connection {
 }
 
 impl Credential {
+    /// Whether a password is to be given for it. Only where Kerberos is the one way a ticket of somebody else will do: NTLM, which
+    /// [`Auth::Negotiate`] falls back to, is nothing without a password.
+    pub fn wants_password(&self) -> bool {
+        !(self.kinit_manual && self.auth == Auth::Kerberos)
+    }
+
     /// The document that `lictor credential import` takes. The password is a name in it, never the password.
     pub fn document(&self) -> String {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
@@ -275,7 +281,7 @@ impl Credential {
             if let Some(realm) = self.realm.as_deref().or(upn) {
                 auth.push(format!("realm: {}", quoted(realm)));
             }
-            if self.kinit_manual {
+            if !self.wants_password() {
                 auth.push("tgtGenerationMethod: None".to_owned());
             } else {
                 auth.push("tgtGenerationMethod: Password".to_owned());

@@ -181,6 +181,8 @@ pub enum What {
     Vault,
     /// It is a template.
     Template,
+    /// It is not set in the open, and may be in a file that is a vault as a whole.
+    VaultFile,
     /// It is none of the values that the variable can have.
     Wrong,
 }
@@ -196,6 +198,11 @@ impl What {
             Self::Template => {
                 "templates are not evaluated here: write the value itself, or give the whole inventory with values in place"
             }
+            Self::VaultFile => {
+                "files that are vaults are not opened, and it may be set in there: set it in the open, in a file beside it, also where it is \
+                 what Ansible assumes; or give the whole inventory as Ansible sees it: ansible-inventory -i INVENTORY --list \
+                 --ask-vault-pass (its output holds every secret)"
+            }
             Self::Wrong => "give one of the values that the variable can have: docs/ansible.md",
         }
     }
@@ -205,6 +212,7 @@ impl What {
 const HOST: &[&str] = &["ansible_winrm_host", "ansible_host", "ansible_ssh_host"];
 const PORT: &[&str] = &["ansible_winrm_port", "ansible_port", "ansible_ssh_port"];
 const USER: &[&str] = &["ansible_winrm_user", "ansible_user", "ansible_ssh_user"];
+const TRANSPORT: &[&str] = &["ansible_winrm_transport"];
 /// Names of the password.
 pub const PASSWORD: &[&str] = &["ansible_winrm_password", "ansible_winrm_pass", "ansible_password", "ansible_ssh_pass"];
 
@@ -252,6 +260,7 @@ impl Reader<'_> {
         if user.is_none() {
             self.remark("ansible_user", "not set: give it with --user, as ansible -u does");
         }
+        self.vaults(user.is_some());
         let password = self.password();
         let auth = self.auth(scheme, user.as_deref());
         let is_kerberos = matches!(auth, Auth::Kerberos | Auth::Negotiate);
@@ -375,6 +384,30 @@ impl Reader<'_> {
 
     fn remark(&mut self, variable: &str, text: impl Into<String>) {
         self.remarks.push(Remark { variable: variable.to_owned(), text: text.into() });
+    }
+
+    /// What files that are vaults as a whole may hold. The way to a host is never guessed: a wrong one sends the password where it
+    /// does not belong.
+    fn vaults(&mut self, has_user: bool) {
+        if self.effective.vaults.is_empty() {
+            return;
+        }
+        let files = self.effective.vaults.iter().copied().collect::<Vec<_>>().join(", ");
+        let needed = [("ansible_port", PORT), ("ansible_winrm_transport", TRANSPORT)];
+        let user = (!has_user).then_some(("ansible_user", USER));
+        for (variable, names) in needed.into_iter().chain(user) {
+            if self.pick(names).is_none() {
+                let (variable, place) = (variable.to_owned(), files.clone());
+                self.problems.push(Problem { variable, place, what: What::VaultFile });
+            }
+        }
+        self.remark(
+            "(vaults)",
+            format!(
+                "not opened, and whatever is set in there and counts for Ansible is not known here: {files}. ansible-inventory --list \
+                 --ask-vault-pass tells Lictor all of it"
+            ),
+        );
     }
 
     fn password(&mut self) -> Password {

@@ -239,20 +239,47 @@ fn vaults_and_templates_are_not_guessed() {
     assert_eq!(problem("ansible_port='{{ port }}'").1, What::Template);
     assert_eq!(problem("ansible_connection='{{ c }}'").0, "ansible_connection");
     assert!(matches!(one("ansible_password='{{ p }}'").password, Password::Template { .. }));
-    // A whole file that is a vault may hold it.
-    let resolved = ini("[web]\nh.corp.example ansible_connection=winrm\n");
+}
+
+/// A host in a group with a file that is a vault as a whole.
+fn beside_a_vault(variables: &str, user: Option<&str>) -> Outcome {
+    let resolved = ini(&format!("[web]\nh.corp.example ansible_connection=winrm {variables}\n"));
     let mut place = Place::default();
     let mut vars = Vars::default();
     vars.add(&file("group_vars/web/vault.yml"), "$ANSIBLE_VAULT;1.1;AES256\n6162\n").unwrap();
     place.groups.insert("web".into(), vars);
     let places = Places { sources: vec![place], playbook: None };
-    match outcomes(&resolved, &places).remove(0) {
-        Outcome::Target(target) => {
-            assert!(
-                matches!(&target.password, Password::VaultFiles { files } if files == &["group_vars/web/vault.yml"])
-            );
-        }
-        other => panic!("{other:?}"),
+    let host = resolved.hosts().next().unwrap();
+    target(host, &resolved.effective(host, &places), user)
+}
+
+#[test]
+fn what_may_be_in_a_vault_is_neither_guessed_nor_hidden() {
+    const ALL: &str = "ansible_port=5986 ansible_winrm_transport=ntlm ansible_user=svc";
+    for (variables, user) in [
+        (ALL.to_owned(), None),
+        (format!("{ALL} ansible_password=x"), None),
+        (ALL.replace("ansible_user=svc", ""), Some("svc")),
+        (ALL.replace("ansible_port", "ansible_winrm_port"), None),
+    ] {
+        let Outcome::Target(target) = beside_a_vault(&variables, user) else { panic!("{variables}") };
+        let in_vault =
+            matches!(&target.password, Password::VaultFiles { files } if files == &["group_vars/web/vault.yml"]);
+        assert_eq!(in_vault, !variables.contains("ansible_password"), "{variables}");
+        let named = target.remarks.iter().any(|remark| remark.text.contains("group_vars/web/vault.yml"));
+        assert!(named, "{variables}: {:?}", target.remarks);
+    }
+    for (missing, variable) in [
+        ("ansible_port=5986", "ansible_port"),
+        ("ansible_winrm_transport=ntlm", "ansible_winrm_transport"),
+        ("ansible_user=svc", "ansible_user"),
+    ] {
+        // Also where the password is known.
+        let variables = format!("{} ansible_password=x", ALL.replace(missing, ""));
+        let Outcome::Unreadable(problems) = beside_a_vault(&variables, None) else { panic!("{variables}") };
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert_eq!((problem.variable.as_str(), problem.what), (variable, What::VaultFile));
+        assert_eq!(problem.place, "group_vars/web/vault.yml");
     }
 }
 
@@ -306,5 +333,18 @@ fn a_document_of_a_plan_is_read_again() {
         assert_eq!((&planned.name, &planned.user, planned.port), (&read.name, &read.username, read.port));
         assert_eq!(read.own.send_cbt, Some(false));
         assert_eq!(read.own.message_encryption.as_deref(), Some("always"));
+    }
+}
+
+/// Else the report says that no password is needed, and the document names one.
+#[test]
+fn a_ticket_of_somebody_else_serves_kerberos_alone() {
+    for (transport, wants) in [("kerberos", false), ("kerberos,ntlm", true), ("ntlm", true)] {
+        let variables =
+            format!("ansible_user=s@R.EXAMPLE ansible_winrm_transport={transport} ansible_winrm_kinit_mode=manual");
+        let plan = Plan::new(&[one(&variables)]);
+        let [credential] = &plan.credentials[..] else { panic!("{plan:?}") };
+        assert_eq!(credential.wants_password(), wants, "{transport}");
+        assert_eq!(credential.document().contains("password: "), wants, "{transport}");
     }
 }
