@@ -31,7 +31,8 @@ pub(crate) fn run(args: &ExplainArgs, output: Output) -> Result<Exit, Failure> {
     if found.is_empty() {
         return Err(Failure::usage(
             "no code and no text that is known is like this",
-            "Give a code such as tls.expired, or the words that were printed; `lictor explain` alone lists all codes.",
+            "Give a code such as tls.expired, or the words that were printed; `lictor explain` alone lists all codes. Those of the command \
+             line itself (usage.*, local.*, run.timeout, keytab.*) are not among them: they say all there is to know where they are told.",
         ));
     }
     match output {
