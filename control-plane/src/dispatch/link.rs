@@ -429,6 +429,8 @@ impl Ledger {
 
     fn end(&mut self, agent_id: &str, session: SessionId, reference: TaskRef, result: TaskResult, now: Now) {
         let ack = server_event::Event::EndAck(EndAck { task: Some(reference.clone()) });
+        // What makes a result smaller takes the rungs that say so.
+        let rejects_credential = failure::rejects_credential(&result);
         let mut result = bounded(result);
         if !self.touch(agent_id, &reference, now) {
             self.outcome.evidence.push(Evidence {
@@ -445,12 +447,13 @@ impl Ledger {
             if let Some(task) = self.tasks.get(&task_id) {
                 let stored = task.output_bytes.saturating_sub(task.output_base);
                 result.output_truncated |= stored < result.output_bytes.max(task.received);
-                if failure::rejects_credential(&result) {
+                if rejects_credential {
                     let (name, version) = (task.credential.clone(), task.credential_version);
                     self.credential_rejected(&name, version, now);
                 }
             }
-            if self.is_tried_again(&task_id, &result) {
+            // A wrong password is tried once, never in a loop.
+            if !rejects_credential && self.is_tried_again(&task_id, &result) {
                 self.try_again_later(&task_id, result, now);
             } else {
                 self.finish(&task_id, result, Vec::new(), true, now);

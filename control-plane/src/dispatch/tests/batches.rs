@@ -1,6 +1,6 @@
 //! Batches: how many run, when they stop, what is tried again.
 
-use lictor_proto::v1::BatchProgress;
+use lictor_proto::v1::{BatchProgress, Rung, RungOutcome};
 
 use super::*;
 
@@ -54,6 +54,24 @@ fn rejected(id: &str, epoch: u64) -> agent_event::Event {
     let failure = Failure { code: "auth.rejected".into(), ..Failure::default() };
     let result = failure::result(TaskState::Failed, Some(failure));
     agent_event::Event::End(TaskEnd { task: Some(reference(id, epoch)), result: Some(result) })
+}
+
+/// What is cut away of a result that is too large may be what says so.
+#[test]
+fn a_refusal_that_stands_in_a_rung_of_a_huge_result_counts() {
+    let mut world = World::new(&["a"]);
+    let session = world.connect("a", "i", Vec::new(), 100);
+    world.submit_batch("x", 1, 0, None, 3);
+    let failure = |code: &str, message: String| Failure { code: code.into(), message, ..Failure::default() };
+    let mut result = failure::result(TaskState::Failed, Some(failure("tls.certificate", String::new())));
+    result.rungs.push(Rung {
+        outcome: RungOutcome::Failed.into(),
+        failure: Some(failure("auth.rejected", "x".repeat(300 << 10))),
+        ..Rung::default()
+    });
+    let ended = TaskEnd { task: Some(reference("x0", 1)), result: Some(result) };
+    world.say("a", session, agent_event::Event::End(ended)).unwrap();
+    assert_eq!(world.outcome("x0"), TaskState::Failed, "it is not tried again");
 }
 
 #[test]
