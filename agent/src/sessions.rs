@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lictor_doctor::posture::{self, Posture};
 use lictor_doctor::{KerberosSubject, Report as Examined, Step, Subject, examine_in};
 use lictor_kerberos::trace::Trace;
 use lictor_kerberos::{CredentialSource, Identity};
@@ -19,7 +20,7 @@ use lictor_proto::v1::{
 };
 use lictor_winrm::Error as WinrmError;
 use lictor_winrm::auth::kerberos::TicketSource;
-use lictor_winrm::pool::{Lease, Pool, Trial};
+use lictor_winrm::pool::{Lease, Pool};
 use lictor_winrm::probe::{Report, Rung};
 use lictor_winrm::target::{
     self, Credential, Endpoint, EndpointError, KerberosOptions, ShellProperties, Target, Timeouts, TlsPolicy,
@@ -383,10 +384,19 @@ impl Sessions {
         self.pool.probe(&target, deadline, rung).await
     }
 
-    /// Waits until the credential of `target` may be tried by somebody else than the pool. It is a failure when it is known to be
-    /// wrong.
-    pub(crate) async fn trial(&self, target: &Target, deadline: Instant) -> Result<Trial<'_>, WinrmError> {
-        self.pool.trial(target, deadline).await
+    /// It is a failure when the credential of `target` is known to be wrong.
+    pub(crate) fn check(&self, target: &Target) -> Result<(), WinrmError> {
+        self.pool.check(target)
+    }
+
+    /// Looks how well the host is hardened.
+    pub(crate) async fn posture(
+        &self,
+        target: &Target,
+        options: posture::Options,
+        deadline: Instant,
+    ) -> Result<Posture, WinrmError> {
+        posture::inspect(&self.pool, target, options, deadline).await
     }
 
     /// What there is to examine for a task: its host, and Kerberos when the target has tickets. A login is made once for
@@ -397,7 +407,7 @@ impl Sessions {
             manager: Some(tickets.kerberos.clone()),
             identity: Some(tickets.identity.clone()),
         });
-        Subject { target: Some(access.target), kerberos }
+        Subject { target: Some(access.target), kerberos, usual_ports: false }
     }
 
     /// Examines, with a shell that the next process finds should this one be killed.

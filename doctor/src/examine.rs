@@ -16,6 +16,8 @@ pub struct Subject {
     pub target: Option<Target>,
     /// Kerberos, when it comes into it.
     pub kerberos: Option<KerberosSubject>,
+    /// Whether the usual ports of WinRM are connected to beside the target's: what a policy may forbid.
+    pub usual_ports: bool,
 }
 
 /// Kerberos as an examination needs it.

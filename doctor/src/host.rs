@@ -47,7 +47,7 @@ pub(crate) async fn look(
 ) -> Option<ConnectionInfo> {
     let target = subject.target.as_ref()?;
     let mut seen = Seen::default();
-    let Some(address) = reach(target, deadline, steps).await else {
+    let Some(address) = reach(target, subject.usual_ports, deadline, steps).await else {
         skip_from(Check::Tls, "the host was not reached", steps);
         return None;
     };
@@ -75,7 +75,7 @@ pub(crate) async fn look(
 }
 
 /// Looks the name up, unless that was done, and connects.
-async fn reach(target: &Target, deadline: Instant, steps: &mut Steps<'_>) -> Option<SocketAddr> {
+async fn reach(target: &Target, hints: bool, deadline: Instant, steps: &mut Steps<'_>) -> Option<SocketAddr> {
     let resolved = connection::resolve(&target.endpoint, by(target, deadline)).await;
     if Instant::now() >= deadline {
         // What became of the name was told before. A failure all the same: a host that was not reached cannot be used.
@@ -96,7 +96,7 @@ async fn reach(target: &Target, deadline: Instant, steps: &mut Steps<'_>) -> Opt
         let listed: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
         steps.passed(Check::Resolve, listed.join(", "));
     }
-    ports::connect(target, &addresses, by(target, deadline), steps).await
+    ports::connect(target, hints, &addresses, by(target, deadline), steps).await
 }
 
 /// Until when one look may take.

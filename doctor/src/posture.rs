@@ -18,8 +18,9 @@ pub mod sddl;
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use lictor_winrm::Target;
 use lictor_winrm::connection::ConnectionDetails;
-use lictor_winrm::{Target, configuration};
+use lictor_winrm::pool::Pool;
 use tokio::time::Instant;
 
 use self::rows::Evidence;
@@ -100,14 +101,20 @@ impl fmt::Display for Verdict {
 }
 
 /// Looks at a host until `deadline`. The credential is tried once for the configuration, and when the host took it, again
-/// for the script. The shell of the script is deleted afterwards; when this future is dropped half-way, it stays until its
-/// idle timeout, a quarter of an hour.
+/// for the script, both as `pool` has it: not when it is known to be wrong. The pool deletes the shell of the script in the
+/// background, also when this future is dropped half-way: close the pool to wait for that.
 ///
 /// # Errors
-/// [`Error`](lictor_winrm::Error) when the host could not be talked to. What it refuses to tell is unknown in its row.
-pub async fn inspect(target: &Target, options: Options, deadline: Instant) -> Result<Posture, lictor_winrm::Error> {
-    let told = configuration::read(target, deadline).await?;
-    let script = if options.script { script::run(target, deadline).await } else { Script::LeftOut };
+/// [`Error`](lictor_winrm::Error) when the host could not be talked to, or does not take the credential. What it refuses to tell
+/// is unknown in its row.
+pub async fn inspect(
+    pool: &Pool,
+    target: &Target,
+    options: Options,
+    deadline: Instant,
+) -> Result<Posture, lictor_winrm::Error> {
+    let told = pool.configuration(target, deadline).await?;
+    let script = if options.script { script::run(pool, target, deadline).await? } else { Script::LeftOut };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let evidence = Evidence {
         endpoint: &target.endpoint,

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lictor_doctor::posture::{Options, Posture, Verdict, inspect};
+use lictor_winrm::pool::{Pool, PoolSettings};
 use lictor_winrm::target::{
     AuthKind, Credential, Endpoint, KerberosOptions, MessageEncryption, Scheme, Secret, ShellProperties, Target,
     Timeouts, TlsPolicy,
@@ -46,7 +47,9 @@ fn target(host: &Handle, ca: Option<&[u8]>) -> Target {
 }
 
 async fn look(target: &Target, script: bool) -> Posture {
-    let posture = inspect(target, Options { script }, Instant::now() + Duration::from_secs(60)).await;
+    let pool = Pool::new(PoolSettings::default());
+    let posture = inspect(&pool, target, Options { script }, Instant::now() + Duration::from_secs(60)).await;
+    assert_eq!(pool.close(Instant::now() + Duration::from_secs(30)).await, 0, "a shell is left");
     posture.expect("the host can be talked to")
 }
 
@@ -252,8 +255,14 @@ async fn a_wrong_password_is_tried_once_and_is_an_error() {
     let host = host(winsim::Options::default()).await;
     let credential = Credential::password(USER, Secret::new("wrong".to_owned()));
     let target = Target { credential, ..target(&host, None) };
-    let error =
-        inspect(&target, Options::default(), Instant::now() + Duration::from_secs(30)).await.expect_err("refused");
+    let error = inspect(
+        &Pool::new(PoolSettings::default()),
+        &target,
+        Options::default(),
+        Instant::now() + Duration::from_secs(30),
+    )
+    .await
+    .expect_err("refused");
     assert!(error.credential_rejected(), "{}", error.report());
     assert_eq!(host.statistics().authentication.failed_logons.values().sum::<u64>(), 1);
     host.stop().await;
@@ -263,7 +272,13 @@ async fn a_wrong_password_is_tried_once_and_is_an_error() {
 async fn an_outage_is_an_error() {
     let host = host(winsim::Options::default()).await;
     host.order(Order::Unavailable(1000)).await;
-    let outcome = inspect(&target(&host, None), Options::default(), Instant::now() + Duration::from_secs(30)).await;
+    let outcome = inspect(
+        &Pool::new(PoolSettings::default()),
+        &target(&host, None),
+        Options::default(),
+        Instant::now() + Duration::from_secs(30),
+    )
+    .await;
     assert!(outcome.is_err());
     host.stop().await;
 }
@@ -284,8 +299,13 @@ async fn listeners_are_read_page_by_page_to_their_end() {
     let posture = look(&target(&host, None), false).await;
     assert!(found(&posture, "listening_addresses").contains("::1"), "{}", found(&posture, "listening_addresses"));
     host.order(listeners(50)).await;
-    let outcome =
-        inspect(&target(&host, None), Options { script: false }, Instant::now() + Duration::from_secs(30)).await;
+    let outcome = inspect(
+        &Pool::new(PoolSettings::default()),
+        &target(&host, None),
+        Options { script: false },
+        Instant::now() + Duration::from_secs(30),
+    )
+    .await;
     assert!(outcome.expect_err("no end").report().to_string().contains("without end"));
     host.stop().await;
 }

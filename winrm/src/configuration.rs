@@ -1,7 +1,7 @@
 //! Reads a host's WinRM configuration over one connection of its own, without opening a shell.
 //!
-//! Hosts tell it to administrators only: each part says for itself why it is not there. Changes nothing, and tries the
-//! credential once. Called by those who judge how safe a host is.
+//! Hosts tell it to administrators only: each part says for itself why it is not there. Changes nothing. Called by the pool,
+//! which connects, for those who judge how safe a host is.
 
 use std::sync::Arc;
 
@@ -26,18 +26,21 @@ pub struct Configuration {
     pub connection: ConnectionDetails,
 }
 
-/// Connects and reads the configuration until `deadline`.
-///
-/// # Errors
-/// [`Error`] of the stage that failed, when the host could not be talked to. What the host refuses to tell is none.
-pub async fn read(target: &Target, deadline: Instant) -> Result<Configuration, Error> {
-    let connection = Connection::open(target, deadline).await?;
+/// Reads the configuration over `connection` until `deadline`. `judged` learns what came of the first request.
+pub(crate) async fn read(
+    connection: Connection,
+    target: &Target,
+    deadline: Instant,
+    judged: impl FnOnce(&Result<Config, Error>),
+) -> Result<Configuration, Error> {
     let details = connection.info().clone();
     // No shell is made, so that no name is needed.
     let mut session = Session::new(target.clone(), Arc::from(""));
     session.connect(connection);
+    let config = session.configuration(deadline).await;
+    judged(&config);
     Ok(Configuration {
-        config: told(session.configuration(deadline).await)?,
+        config: told(config)?,
         listeners: told(session.listeners(deadline).await)?,
         mappings: told(session.certificate_mappings(deadline).await)?,
         connection: details,

@@ -22,18 +22,20 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::configuration::{self, Configuration};
 use crate::connection::ConnectionDetails;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::failure::{self, Next};
 use crate::fault::Operation;
-use crate::probe::{Ran, Report, Rung, probe_named, probe_running_named};
+use crate::probe::{Owner, Ran, Report, Rung, probe_running_of};
 use crate::session::Session;
 use crate::shell::Invocation;
 use crate::target::Target;
 use background::Inner;
 use key::{Key, User};
 use places::{Grant, Pooled};
-use verdicts::Attempt;
+
+pub(crate) use verdicts::{Attempt, Verdicts, settle};
 
 pub use lease::{Lease, Ledger, Patience};
 pub use running::{Running, Stopped};
@@ -85,23 +87,6 @@ impl Default for PoolSettings {
 #[derive(Debug, Clone)]
 pub struct Pool(Arc<Inner>);
 
-/// Permission to try a credential beside the pool's sessions, see [`Pool::trial`]. Dropped without a word, it lets the next one
-/// try.
-#[derive(Debug)]
-pub struct Trial<'a>(Attempt<'a>);
-
-impl Trial<'_> {
-    /// The credential is right.
-    pub fn accepted(self) {
-        self.0.accepted();
-    }
-
-    /// The host or the domain did not take it.
-    pub fn rejected(self) {
-        self.0.rejected();
-    }
-}
-
 impl Pool {
     /// An empty pool. Leasing from it needs a Tokio runtime.
     #[must_use]
@@ -139,19 +124,13 @@ impl Pool {
     /// Climbs the connection ladder, see [`probe`](crate::probe::probe()), beside the pool's sessions. Its shell bears the
     /// owner's name: what a killed process leaves behind is found and deleted like the rest.
     pub async fn probe(&self, target: &Target, deadline: Instant, on_rung: impl FnMut(&Rung)) -> Report {
-        probe_named(target, self.0.names.prefix(), deadline, on_rung).await
+        let owner = Owner { naming: self.0.names.prefix(), verdicts: None };
+        probe_running_of(target, owner, &[], Duration::ZERO, deadline, on_rung).await.0
     }
 
-    /// Waits until the credential of `target` may be tried beside the pool's sessions: an account's first use is one attempt,
-    /// whoever makes it. Say what came of it, so that others need not find out.
-    ///
-    /// # Errors
-    /// When the credential is known to be wrong, or at `deadline`.
-    pub async fn trial(&self, target: &Target, deadline: Instant) -> Result<Trial<'_>, Error> {
-        self.0.verdicts.enter(target, deadline).await.map(Trial)
-    }
-
-    /// The same, and runs further commands in its shell, see [`probe_running`](crate::probe::probe_running()).
+    /// The same, and runs further commands in its shell, see [`probe_running`](crate::probe::probe_running()). The credential is
+    /// tried as one of the pool's: not when it is known to be wrong, an account's first use is one attempt, whoever makes it,
+    /// and others learn at once what came of it.
     pub async fn probe_running(
         &self,
         target: &Target,
@@ -160,7 +139,26 @@ impl Pool {
         deadline: Instant,
         on_rung: impl FnMut(&Rung),
     ) -> (Report, Vec<Result<Ran, Error>>) {
-        probe_running_named(target, self.0.names.prefix(), further, each, deadline, on_rung).await
+        let owner = Owner { naming: self.0.names.prefix(), verdicts: Some(&self.0.verdicts) };
+        probe_running_of(target, owner, further, each, deadline, on_rung).await
+    }
+
+    /// Reads the configuration of a host, over a connection beside the pool's sessions. The credential is tried as one of the
+    /// pool's.
+    ///
+    /// # Errors
+    /// [`Error`] of the stage that failed, when the host could not be talked to. What the host refuses to tell is none.
+    pub async fn configuration(&self, target: &Target, deadline: Instant) -> Result<Configuration, Error> {
+        let (connection, attempt) = self.0.connect(target, deadline).await?;
+        configuration::read(connection, target, deadline, |first| settle(attempt, first)).await
+    }
+
+    /// Whether the credential of `target` may be tried.
+    ///
+    /// # Errors
+    /// When it is known to be wrong.
+    pub fn check(&self, target: &Target) -> Result<(), Error> {
+        self.0.verdicts.check(target)
     }
 
     /// Figures for metrics.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::connection::{self, Candidate, Connection, TlsInfo};
 use crate::error::{Error, ErrorKind, Stage};
-use crate::pool::ConnectionInfo;
+use crate::pool::{Attempt, ConnectionInfo, Verdicts, settle};
 use crate::session::{Session, fault_error, soap_error};
 use crate::shell::{Event, Execution, Invocation, OutputStream, Trouble, Turn};
 use crate::target::{AuthKind, Target};
@@ -96,7 +96,7 @@ impl Report {
 /// this future is dropped half-way, the shell is deleted in the background. Dropped while the shell is being created, it
 /// leaves it to the host, which deletes it a quarter of an hour later.
 pub async fn probe(target: &Target, deadline: Instant, on_rung: impl FnMut(&Rung)) -> Report {
-    probe_named(target, NAMING.into(), deadline, on_rung).await
+    probe_running_of(target, Owner::nobody(), &[], Duration::ZERO, deadline, on_rung).await.0
 }
 
 /// The same, and runs `further` commands in the ladder's shell before it is closed, one after the other. Each may take
@@ -108,31 +108,37 @@ pub async fn probe_running(
     deadline: Instant,
     on_rung: impl FnMut(&Rung),
 ) -> (Report, Vec<Result<Ran, Error>>) {
-    probe_running_named(target, NAMING.into(), further, each, deadline, on_rung).await
+    probe_running_of(target, Owner::nobody(), further, each, deadline, on_rung).await
 }
 
-/// The same, with a shell whose name begins with `naming`.
-pub(crate) async fn probe_running_named(
+/// On whose behalf the ladder is climbed.
+#[derive(Debug)]
+pub(crate) struct Owner<'a> {
+    /// What the name of its shell begins with.
+    pub(crate) naming: Arc<str>,
+    /// Where what is known of credentials is asked for, and told. They are held up from the logon to the host's word on it,
+    /// and not by a host that is silent before, nor by what is run afterwards.
+    pub(crate) verdicts: Option<&'a Verdicts>,
+}
+
+impl Owner<'_> {
+    fn nobody() -> Self {
+        Self { naming: NAMING.into(), verdicts: None }
+    }
+}
+
+/// The same on behalf of `owner`.
+pub(crate) async fn probe_running_of(
     target: &Target,
-    naming: Arc<str>,
+    owner: Owner<'_>,
     further: &[Invocation],
     each: Duration,
     deadline: Instant,
     on_rung: impl FnMut(&Rung),
 ) -> (Report, Vec<Result<Ran, Error>>) {
     let mut further = Further { invocations: further, each, ran: Vec::new() };
-    let report = go(target, naming, &mut further, deadline, on_rung).await;
+    let report = go(target, owner, &mut further, deadline, on_rung).await;
     (report, further.ran)
-}
-
-/// The same, with a shell whose name begins with `naming`.
-pub(crate) async fn probe_named(
-    target: &Target,
-    naming: Arc<str>,
-    deadline: Instant,
-    on_rung: impl FnMut(&Rung),
-) -> Report {
-    probe_running_named(target, naming, &[], Duration::ZERO, deadline, on_rung).await.0
 }
 
 /// Commands that are run besides, and what became of them.
@@ -144,14 +150,14 @@ struct Further<'a> {
 
 async fn go(
     target: &Target,
-    naming: Arc<str>,
+    owner: Owner<'_>,
     further: &mut Further<'_>,
     deadline: Instant,
     on_rung: impl FnMut(&Rung),
 ) -> Report {
     let mut ladder = Ladder { rungs: Vec::with_capacity(STAGES.len()), on_rung, since: Instant::now() };
     let mut connection = None;
-    let mut failure = climb(target, naming, further, deadline, &mut ladder, &mut connection).await.err();
+    let mut failure = climb(target, owner, further, deadline, &mut ladder, &mut connection).await.err();
     // The rung that does not hold is the one after the last that does, whatever stage its failure names: a host may reject
     // a credential late.
     while let Some(&stage) = STAGES.get(ladder.rungs.len()) {
@@ -199,7 +205,7 @@ impl<F: FnMut(&Rung)> Ladder<F> {
 /// Adds the rungs that hold; the failure belongs to the one after them.
 async fn climb<F: FnMut(&Rung)>(
     target: &Target,
-    naming: Arc<str>,
+    owner: Owner<'_>,
     further: &mut Further<'_>,
     deadline: Instant,
     ladder: &mut Ladder<F>,
@@ -207,7 +213,7 @@ async fn climb<F: FnMut(&Rung)>(
 ) -> Result<(), Error> {
     let candidate = reach(target, deadline, ladder).await?;
     let candidate = identified(candidate, target, deadline, ladder).await?;
-    let connection = candidate.authenticate(target, deadline).await.map_err(|error| error.at(Stage::Authenticate))?;
+    let (connection, attempt) = log_in(candidate, target, owner.verdicts, deadline).await?;
     let details = connection.info().clone();
     *found = Some(ConnectionInfo::new(&details, false));
     let how = if details.sealed { "messages are sealed" } else { "messages are not sealed" };
@@ -239,10 +245,12 @@ async fn climb<F: FnMut(&Rung)>(
     let mut target = target.clone();
     target.shell.idle_timeout = target.shell.idle_timeout.min(SHELL_IDLE);
     let command_id = Uuid::new_v4();
-    let mut opened = Opened { session: Some(Session::new(target, naming)), command_id };
+    let mut opened = Opened { session: Some(Session::new(target, owner.naming)), command_id };
     let Some(session) = &mut opened.session else { return Ok(()) };
     session.connect(connection);
-    match session.create(deadline).await {
+    let created = session.create(deadline).await;
+    settle(attempt, &created);
+    match created {
         // A fault comes from behind the authentication; of other failures nobody knows.
         Err(error) if judged_late && error.fault().is_none() => return Err(error.at(Stage::Authenticate)),
         created => {
@@ -395,6 +403,22 @@ async fn identified<F: FnMut(&Rung)>(
         return Ok(candidate);
     }
     Candidate::reach(target, deadline).await.map_err(|error| error.at(Stage::Authenticate))
+}
+
+/// Returns the attempt when it takes the first request to know what the host thinks of the credential.
+async fn log_in<'a>(
+    candidate: Candidate,
+    target: &Target,
+    verdicts: Option<&'a Verdicts>,
+    deadline: Instant,
+) -> Result<(Connection, Option<Attempt<'a>>), Error> {
+    let attempt = match verdicts {
+        Some(verdicts) => Some(verdicts.enter(target, deadline).await?),
+        None => None,
+    };
+    let authenticated = candidate.authenticate(target, deadline).await;
+    let attempt = attempt.and_then(|attempt| attempt.logon(target.auth, &authenticated));
+    Ok((authenticated.map_err(|error| error.at(Stage::Authenticate))?, attempt))
 }
 
 /// Runs one command to its end.

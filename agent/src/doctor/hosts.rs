@@ -30,7 +30,7 @@ pub(super) async fn look(
     };
     let Some(user) = &args.user else {
         let credential = Credential::password(String::new(), Secret::new(String::new()));
-        let subject = Subject { target: Some(target(endpoint, credential, args)), kerberos: None };
+        let subject = Subject { target: Some(target(endpoint, credential, args)), kerberos: None, usual_ports: false };
         examine_unproved(&subject, deadline(), |step| book.step(step)).await;
         return;
     };
@@ -42,7 +42,7 @@ pub(super) async fn look(
     let target = target(endpoint, Credential::tickets(user.clone(), source, None), args);
     let manager = Some(found.manager.clone());
     let kerberos = KerberosSubject { source: settings.source(), manager, identity: Some(identity) };
-    let subject = Subject { target: Some(target), kerberos: Some(kerberos) };
+    let subject = Subject { target: Some(target), kerberos: Some(kerberos), usual_ports: false };
     examine(&subject, deadline(), |step| book.step(step)).await;
 }
 

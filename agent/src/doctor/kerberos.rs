@@ -62,7 +62,7 @@ pub(super) async fn look(settings: &Kerberos, book: &mut Book) -> Option<Found> 
     if let Some(watch) = &watch {
         let manager = Some(Manager::new(Arc::clone(watch)));
         let kerberos = KerberosSubject { source: source.clone(), manager, identity: None };
-        let subject = Subject { target: None, kerberos: Some(kerberos) };
+        let subject = Subject { target: None, kerberos: Some(kerberos), usual_ports: false };
         // A file that came with the system may know only realms that nobody here wants.
         let report = examine(&subject, deadline(), |step| if used { book.step(step) } else { book.doubt(step) }).await;
         let came_to_kdcs = report.steps.iter().any(|step| matches!(step.check, Check::KdcUdp | Check::KdcTcp));

@@ -5,17 +5,14 @@
 
 use std::time::Duration;
 
-use lictor_doctor::{Check, Finding, Outcome, Report as Examined, Step, Subject, examine_unproved, posture};
+use lictor_doctor::{Finding, Outcome, Step, examine_unproved, posture};
 use lictor_proto::v1::{Failure, PostureRow, PostureVerdict, Rung, RungOutcome, Suspect, TaskState};
-use lictor_winrm::Error as WinrmError;
-use lictor_winrm::pool::Trial;
 use tokio::time::{Instant, timeout_at};
 
 use super::Event;
 use super::execute::{Report, Run, SLACK, stop, unstarted_stop, wire_duration};
 use crate::failure::{self, StopCause, Verdict};
 use crate::policy::Turn;
-use crate::sessions::Sessions;
 
 impl Run<'_> {
     /// Examines the host. What was found until the deadline, or until it was stopped, stays in the report.
@@ -24,28 +21,34 @@ impl Run<'_> {
         let _turn = self.turn().await?;
         let (begun, deadline, sessions) = (Instant::now(), self.deadline(), &self.worker.sessions);
         let until = deadline.min(begun + LONGEST);
+        // Then nobody logs in: neither to the host nor to a KDC.
+        let known_wrong = sessions.check(&access.target).err();
         let subject = sessions.subject(access);
         let mut rungs = Vec::new();
-        let examined = tokio::select! {
-            biased;
-            // It cleans up after itself when it is dropped, and a drained agent gives the task back.
-            cause = stop(&mut self.orders) => Err(cause),
-            examined = timeout_at(until + SLACK, carefully(sessions, &subject, until, &mut rungs)) => {
-                examined.map_err(|_| StopCause::Deadline)
+        let examine = async {
+            let tell = |step: &Step| rungs.push(rung(step));
+            match known_wrong {
+                None => sessions.examine(&subject, until, tell).await,
+                Some(_) => examine_unproved(&subject, until, tell).await,
             }
         };
+        let examined = tokio::select! {
+            biased;
+            // It cleans up after itself when it is dropped.
+            cause = stop(&mut self.orders) => Err(cause),
+            examined = timeout_at(until + SLACK, examine) => examined.map_err(|_| StopCause::Deadline),
+        };
         report.run = Some(begun.elapsed());
-        let failed = rungs.iter().find(|rung| rung.outcome() == RungOutcome::Failed).cloned();
-        report.rungs = rungs;
         let late = Instant::now() >= deadline;
-        match examined {
-            Err(cause) => return Err(failure::stopped_before_start(&cause)),
-            Ok((examined, not_tried)) => {
-                report.connection = examined.connection;
-                if let Some(error) = not_tried {
-                    return Err(failure::ladder(&error, late));
-                }
-            }
+        let failed = rungs.iter().find(|rung| rung.outcome() == RungOutcome::Failed).cloned();
+        let cut_short = examined.as_ref().err().map(|cause| interrupted(cause, &rungs, late));
+        report.rungs = rungs;
+        if let Some(verdict) = cut_short {
+            return Err(verdict);
+        }
+        report.connection = examined.ok().and_then(|examined| examined.connection);
+        if let Some(error) = known_wrong {
+            return Err(failure::ladder(&error, late));
         }
         match failed {
             None => Ok(TaskState::Succeeded),
@@ -59,20 +62,10 @@ impl Run<'_> {
         let _turn = self.turn().await?;
         let (begun, deadline, sessions) = (Instant::now(), self.deadline(), &self.worker.sessions);
         let until = deadline.min(begun + LONGEST);
-        let look = async {
-            let trial = sessions.trial(&target, until).await?;
-            let found = posture::inspect(&target, posture::Options { script }, until).await;
-            match &found {
-                Ok(_) => trial.accepted(),
-                Err(error) if failure::rejects_credential(error.code()) => trial.rejected(),
-                Err(_) => {}
-            }
-            found
-        };
         let looked = tokio::select! {
             biased;
             cause = stop(&mut self.orders) => return Err(failure::stopped_before_start(&cause)),
-            looked = timeout_at(until + SLACK, look) => looked,
+            looked = timeout_at(until + SLACK, sessions.posture(&target, posture::Options { script }, until)) => looked,
         };
         report.run = Some(begun.elapsed());
         match looked {
@@ -99,42 +92,16 @@ impl Run<'_> {
     }
 }
 
-/// Examines without logging in when the credential is known to be wrong, which is the second part of the answer.
-async fn carefully(
-    sessions: &Sessions,
-    subject: &Subject,
-    until: Instant,
-    rungs: &mut Vec<Rung>,
-) -> (Examined, Option<WinrmError>) {
-    let trial = match &subject.target {
-        Some(target) => sessions.trial(target, until).await.map(Some),
-        None => Ok(None),
-    };
-    let tell = |step: &Step| rungs.push(rung(step));
-    match trial {
-        Ok(trial) => {
-            let examined = sessions.examine(subject, until, tell).await;
-            if let Some(trial) = trial {
-                judge(trial, &examined);
-            }
-            (examined, None)
-        }
-        Err(error) => (examine_unproved(subject, until, tell).await, Some(error)),
-    }
-}
-
-/// Tells the pool what the host and the domain think of the credential, so that nobody tries a wrong one again.
-fn judge(trial: Trial<'_>, examined: &Examined) {
-    let rejected = |step: &Step| {
-        let code = step.finding.as_ref().map(|finding| finding.code.as_ref());
-        step.outcome == Outcome::Failed && code.is_some_and(failure::rejects_credential)
-    };
-    let taken =
-        |step: &Step| step.check == Check::Authenticate && matches!(step.outcome, Outcome::Passed | Outcome::Warning);
-    if examined.steps.iter().any(rejected) {
-        trial.rejected();
-    } else if examined.steps.iter().any(taken) {
-        trial.accepted();
+/// How an examination ends that was stopped half-way. A drained agent gives the task back, unless the credential has been
+/// refused: what it gives back tells nobody so, and the next agent would send it again.
+fn interrupted(cause: &StopCause, rungs: &[Rung], late: bool) -> Verdict {
+    let rejected = rungs.iter().find(|rung| {
+        let code = rung.failure.as_ref().map(|failure| failure.code.as_str());
+        rung.outcome() == RungOutcome::Failed && code.is_some_and(failure::rejects_credential)
+    });
+    match (cause, rejected) {
+        (StopCause::Drained, Some(rung)) => failure::examined(rung.clone(), late),
+        _ => failure::stopped_before_start(cause),
     }
 }
 
@@ -205,6 +172,8 @@ const MAX_ROWS: usize = 100;
 mod tests {
     use std::borrow::Cow;
 
+    use lictor_doctor::Check;
+
     use super::*;
 
     #[test]
@@ -242,5 +211,28 @@ mod tests {
             let texts = [&rung.detail, &failure.message, &failure.suspects.first().unwrap().cause];
             assert!(texts.iter().all(|text| (1..=MAX_TEXT).contains(&text.len())));
         }
+    }
+
+    #[test]
+    fn a_refusal_that_is_known_is_not_given_back() {
+        let rung = |outcome: RungOutcome, code: &str| Rung {
+            stage: "authenticate".into(),
+            outcome: outcome.into(),
+            failure: Some(Failure { code: code.into(), ..Failure::default() }),
+            ..Rung::default()
+        };
+        let refused = [rung(RungOutcome::Warning, "x.y"), rung(RungOutcome::Failed, "auth.rejected")];
+        let Verdict::End(state, failure) = interrupted(&StopCause::Drained, &refused, false) else {
+            panic!("it is given back")
+        };
+        assert_eq!((state, failure.code.as_str()), (TaskState::Failed, "auth.rejected"));
+        for rungs in
+            [&[rung(RungOutcome::Failed, "tls.failed")][..], &[rung(RungOutcome::Warning, "auth.rejected")], &[]]
+        {
+            assert!(matches!(interrupted(&StopCause::Drained, rungs, false), Verdict::HandBack(..)));
+        }
+        // The rungs go with the result.
+        let ended = interrupted(&StopCause::Deadline, &refused, true);
+        assert!(matches!(ended, Verdict::End(TaskState::TimedOut, _)));
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn explain(target: Target, who: &Who, timeout: Duration, output
     if output == Output::Text {
         console::print_line(&format!("Examining {} as {}", target.endpoint, clean(&who.name)))?;
     }
-    let subject = Subject { target: Some(target), kerberos: who.kerberos.clone() };
+    let subject = Subject { target: Some(target), kerberos: who.kerberos.clone(), usual_ports: true };
     let mut broken = None;
     let tell = |step: &Step| {
         if output == Output::Text

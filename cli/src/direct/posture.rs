@@ -5,6 +5,7 @@ use std::time::Duration;
 use lictor_doctor::posture::{self, Options, Row, Verdict};
 use lictor_winrm::Target;
 use lictor_winrm::connection::ConnectionDetails;
+use lictor_winrm::pool::{Pool, PoolSettings};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -28,13 +29,18 @@ pub(super) async fn look(
     if output == Output::Text {
         console::print_line(&format!("Looking at {} as {}", target.endpoint, clean(&who.name)))?;
     }
+    let pool = Pool::new(PoolSettings { max_sessions: 1, ..PoolSettings::default() });
     let looked = tokio::select! {
-        looked = posture::inspect(target, options, started + timeout) => looked,
+        looked = posture::inspect(&pool, target, options, started + timeout) => looked.map_err(|error| Failure::from(&error)),
         () = interrupted.cancelled() => {
-            return Err(Failure::own(Exit::CANCELLED, "local", "local.interrupted", "the look was interrupted".to_owned(), String::new(), String::new()));
+            Err(Failure::own(Exit::CANCELLED, "local", "local.interrupted", "the look was interrupted".to_owned(), String::new(), String::new()))
         }
     };
-    let found = looked.map_err(|error| Failure::from(&error))?;
+    let left = pool.close(Instant::now() + CLEANUP).await;
+    if left > 0 {
+        tracing::warn!(left, "Failed to delete the shell of a posture check");
+    }
+    let found = looked?;
     let count = |verdict| found.count(verdict);
     let counts = Counts { pass: count(Verdict::Pass), fail: count(Verdict::Fail), unknown: count(Verdict::Unknown) };
     let exit = if counts.fail == 0 { Exit::SUCCESS } else { Exit::POSTURE };
@@ -53,6 +59,9 @@ pub(super) async fn look(
     }
     Ok(exit)
 }
+
+/// How long the script's shell may take to be deleted, beyond the time for the look too.
+const CLEANUP: Duration = Duration::from_secs(15);
 
 /// One line for each row, and below those that fail what to do.
 fn table(rows: &[Row]) -> String {

@@ -1,4 +1,4 @@
-//! The port that was asked for, and beside it the usual ones of WinRM.
+//! The port that was asked for, and beside it the usual ones of WinRM, where that is allowed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -18,6 +18,7 @@ const HINT: Duration = Duration::from_secs(3);
 
 pub(super) async fn connect(
     target: &Target,
+    hints: bool,
     addresses: &[SocketAddr],
     deadline: Instant,
     steps: &mut Steps<'_>,
@@ -25,7 +26,7 @@ pub(super) async fn connect(
     let dialled = connection::dial(&target.endpoint, addresses, deadline).await;
     let peer = dialled.as_ref().ok().map(connection::Socket::peer);
     let ip = peer.or(addresses.first().copied()).map(|address| address.ip())?;
-    let others = others(ip, target.endpoint.port()).await;
+    let others = if hints { others(ip, target.endpoint.port()).await } else { Vec::new() };
     match dialled {
         Ok(socket) => {
             let mut detail = socket.peer().to_string();
@@ -44,7 +45,7 @@ pub(super) async fn connect(
         }
         Err(error) => {
             let mut finding = Finding::from(&error);
-            finding.suspects = suspects(error.kind(), &others);
+            finding.suspects = suspects(error.kind(), hints, &others);
             let told: Vec<String> = others
                 .iter()
                 .map(|(port, listening)| match listening {
@@ -71,7 +72,7 @@ async fn others(ip: IpAddr, port: u16) -> Vec<(u16, Listening)> {
     http.into_iter().chain(https).collect()
 }
 
-fn suspects(kind: &ErrorKind, others: &[(u16, Listening)]) -> Vec<Suspect> {
+fn suspects(kind: &ErrorKind, hints: bool, others: &[(u16, Listening)]) -> Vec<Suspect> {
     let listens = |port| others.contains(&(port, Listening::Yes));
     let mut found = Vec::new();
     if listens(5985) {
@@ -82,7 +83,8 @@ fn suspects(kind: &ErrorKind, others: &[(u16, Listening)]) -> Vec<Suspect> {
     }
     if found.is_empty() {
         match kind {
-            ErrorKind::ConnectRefused { .. } => found.push(catalogue::NOT_ENABLED.suspected()),
+            // It says that none of the usual ones listens.
+            ErrorKind::ConnectRefused { .. } if hints => found.push(catalogue::NOT_ENABLED.suspected()),
             ErrorKind::ConnectTimeout { .. } => found.push(catalogue::FIREWALL.suspected()),
             _ => {}
         }

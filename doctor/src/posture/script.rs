@@ -1,6 +1,7 @@
 //! Runs the script on the host, in a shell of its own, and brings its answer.
 //!
-//! Whatever stands against that is a text for the rows that need it, never an error of the whole. It only reads; a test has
+//! Whatever stands against that is a text for the rows that need it, never an error of the whole, unless the host does not take
+//! the credential any more. It only reads; a test has
 //! a grammar of PowerShell read it. Nothing of it has been run on a real Windows host.
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lictor_winrm::mask::Patterns;
 use lictor_winrm::output::{Refinement, Refiner};
-use lictor_winrm::pool::{Pool, PoolSettings, Running};
+use lictor_winrm::pool::{Pool, Running};
 use lictor_winrm::powershell;
 use lictor_winrm::shell::{Event, OutputStream};
 use lictor_winrm::{Error, Target};
@@ -22,10 +23,6 @@ use super::answer::{self, Answer, MAX_OUTPUT};
 pub(super) const SCRIPT: &str = include_str!("script.ps1");
 /// IdleTimeOut of its shell: if it cannot be deleted, the host does so soon. The least that Windows 2008 R2 takes.
 const SHELL_IDLE: Duration = Duration::from_secs(15 * 60);
-/// How long the shell may take to be deleted, beyond the deadline too.
-const CLEANUP: Duration = Duration::from_secs(15);
-/// How long the script may take to stop.
-const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Bytes of standard error that are kept.
 const MAX_TROUBLE: usize = 400;
 
@@ -40,46 +37,38 @@ pub(super) enum Script {
     Answered(Box<Answer>),
 }
 
-/// Runs it until `deadline`.
-pub(super) async fn run(target: &Target, deadline: Instant) -> Script {
+/// Runs it until `deadline`, in a session of `pool`. Whoever drops this half-way leaves the shell to the pool, which deletes it.
+///
+/// # Errors
+/// When the credential is not taken any more: that is no matter of the rows.
+pub(super) async fn run(pool: &Pool, target: &Target, deadline: Instant) -> Result<Script, Error> {
     let mut target = target.clone();
     target.shell.idle_timeout = target.shell.idle_timeout.min(SHELL_IDLE);
-    let pool = Pool::new(PoolSettings { max_sessions: 1, ..PoolSettings::default() });
-    let answer = run_in(&pool, &target, deadline).await;
-    let left = pool.close(Instant::now() + CLEANUP).await;
-    if left > 0 {
-        tracing::warn!(left, "Failed to delete the shell of a posture check");
-    }
-    match answer {
-        Ok(answer) => Script::Answered(Box::new(answer)),
-        Err(why) => Script::Failed(why),
+    match timeout_at(deadline, run_in(pool, &target, deadline)).await {
+        Ok(Ok(answer)) => Ok(answer.map_or_else(Script::Failed, |answer| Script::Answered(Box::new(answer)))),
+        Ok(Err(error)) if error.credential_rejected() => Err(error),
+        Ok(Err(error)) => Ok(Script::Failed(format!("the script could not be run: {}", error.report()))),
+        Err(_) => Ok(Script::Failed("the script did not end in time".to_owned())),
     }
 }
 
-async fn run_in(pool: &Pool, target: &Target, deadline: Instant) -> Result<Answer, String> {
-    let failed = |error: Error| format!("the script could not be run: {}", error.report());
-    let too_long = || "the script did not end in time".to_owned();
+async fn run_in(pool: &Pool, target: &Target, deadline: Instant) -> Result<Result<Answer, String>, Error> {
     let port = target.endpoint.port().to_string();
     let options = powershell::Options { no_profile: true, outputs: None };
-    let invocation = powershell::powershell_script(SCRIPT, &[port], &options)
-        .map_err(|error| format!("the script could not be run: {error}"))?;
-    let mut lease = pool.lease(target, deadline).await.map_err(failed)?;
-    let started = timeout_at(deadline, lease.start(&invocation, Uuid::new_v4())).await;
-    let mut running = started.map_err(|_| too_long())?.map_err(failed)?;
-    let mut output = Output::new();
-    let exit_code = match timeout_at(deadline, follow(&mut running, &mut output)).await {
-        Ok(Ok(exit_code)) => exit_code,
-        Ok(Err(error)) => return Err(failed(error)),
-        Err(_) => {
-            let _ = running.stop(STOP_GRACE).await;
-            return Err(too_long());
-        }
+    let invocation = match powershell::powershell_script(SCRIPT, &[port], &options) {
+        Ok(invocation) => invocation,
+        Err(error) => return Ok(Err(format!("the script could not be run: {error}"))),
     };
+    let mut lease = pool.lease(target, deadline).await?;
+    let mut output = Output::new();
+    let exit_code = follow(&mut lease.start(&invocation, Uuid::new_v4()).await?, &mut output).await?;
+    // Nobody else wants a shell of these settings.
+    lease.end();
     let (stdout, trouble) = output.finish();
-    answer::parse(&stdout).map_err(|why| match trouble {
+    Ok(answer::parse(&stdout).map_err(|why| match trouble {
         Some(trouble) => format!("{why} (exit code {exit_code}): {trouble}"),
         None => format!("{why} (exit code {exit_code})"),
-    })
+    }))
 }
 
 async fn follow(running: &mut Running<'_>, output: &mut Output) -> Result<i32, Error> {

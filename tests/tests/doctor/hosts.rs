@@ -50,7 +50,7 @@ pub(crate) async fn host(options: Options) -> Handle {
 }
 
 pub(crate) async fn look(target: &Target) -> Report {
-    let subject = Subject { target: Some(target.clone()), kerberos: None };
+    let subject = Subject { target: Some(target.clone()), kerberos: None, usual_ports: true };
     let mut told = 0;
     let report = examine(&subject, Instant::now() + Duration::from_secs(90), |_| told += 1).await;
     assert_eq!(told, report.steps.len());

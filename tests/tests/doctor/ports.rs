@@ -1,7 +1,10 @@
 //! The port, and the usual ones beside it. Each test has a loopback address of its own, where those ports are free.
 
-use lictor_doctor::{Check, Outcome};
+use std::time::Duration;
+
+use lictor_doctor::{Check, Outcome, Subject, examine};
 use lictor_winrm::target::Scheme;
+use tokio::time::Instant;
 use winsim::Options;
 
 use crate::hosts::{Does, Peer, detail, found, host, look, options, suspects, target};
@@ -34,6 +37,20 @@ async fn a_refused_port_is_told_with_what_listens_beside_it() {
             report.steps.iter().filter(|step| step.check > Check::Connect).all(|step| step.outcome == Outcome::Skipped)
         );
     }
+}
+
+/// A policy may allow the target's port alone.
+#[tokio::test]
+async fn no_other_port_is_connected_to_where_that_is_not_allowed() {
+    let other = tokio::net::TcpListener::bind("127.71.1.6:5985").await.unwrap();
+    let target = target(Scheme::Https, "127.71.1.6:5986".parse().unwrap());
+    let subject = Subject { target: Some(target), kerberos: None, usual_ports: false };
+    let report = examine(&subject, Instant::now() + Duration::from_secs(90), |_| {}).await;
+    assert_eq!(found(&report, Check::Connect), (Outcome::Failed, "connect.refused"));
+    // What nobody looked at is not guessed at.
+    assert_eq!((detail(&report, Check::Connect), suspects(&report, Check::Connect)), ("", Vec::new()));
+    let connected = tokio::time::timeout(Duration::ZERO, other.accept()).await;
+    assert!(connected.is_err(), "{connected:?}");
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ async fn inside() -> Result<()> {
     }
     // The doctor looks whether the usual ports answer, before it suspects a firewall.
     shell(&format!("nft add rule inet lictor in tcp dport '{{ {port}, 5985, 5986 }}' drop"))?;
-    let subject = Subject { target: Some(there.clone()), kerberos: None };
+    let subject = Subject { target: Some(there.clone()), kerberos: None, usual_ports: true };
     let report = examine(&subject, Instant::now() + PATIENCE, |_| {}).await;
     let finding = report.failure().and_then(|step| step.finding.as_ref()).context("a finding")?;
     let suspects: Vec<&str> = finding.suspects.iter().map(|suspect| suspect.code).collect();

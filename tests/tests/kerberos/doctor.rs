@@ -51,7 +51,7 @@ fn file(path: PathBuf) -> Source {
 /// With a manager of its own, as each invocation of a program has one.
 fn subject(source: Source, identity: Option<Identity>, target: Option<Target>) -> Subject {
     let manager = Some(manager(&source));
-    Subject { target, kerberos: Some(KerberosSubject { source, manager, identity }) }
+    Subject { target, kerberos: Some(KerberosSubject { source, manager, identity }), usual_ports: true }
 }
 
 fn password(principal: &str, password: &str) -> Identity {

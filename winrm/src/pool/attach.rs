@@ -10,11 +10,11 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::background::settle;
 use super::key::Key;
 use super::lease::{ASK_PATIENCE, Lease, Patience, Waiting, trouble_error};
 use super::places::{Grant, Pooled};
 use super::running::Running;
+use super::verdicts::settle;
 use super::{Pool, Queue};
 use crate::error::{Error, ErrorKind, Stage};
 use crate::fault::{Meaning, Operation};

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::key::User;
 use super::orphans::Names;
 use super::places::{Places, Pooled};
-use super::verdicts::{Attempt, Verdicts};
+use super::verdicts::{Attempt, Verdicts, settle};
 use super::{PoolSettings, lock};
 use crate::connection::{Candidate, Connection};
 use crate::error::{Error, ErrorKind, Stage};
@@ -95,24 +95,8 @@ impl Inner {
         if authenticated.as_ref().is_err_and(Error::wants_newer_ticket) {
             authenticated = Candidate::reach(target, deadline).await?.authenticate(target, deadline).await;
         }
-        match authenticated {
-            Ok(connection) if target.auth == AuthKind::Basic => Ok((connection, Some(attempt))),
-            Ok(connection) => {
-                attempt.accepted();
-                Ok((connection, None))
-            }
-            Err(error) => {
-                // What a KDC refused is remembered by the source of tickets, which knows when the keytab was replaced or the account
-                // unlocked: here it would stand for ever.
-                if error.credential_rejected() && !matches!(error.kind(), ErrorKind::Ticket(_)) {
-                    attempt.rejected();
-                } else if matches!(error.kind(), ErrorKind::TicketRefused { .. } | ErrorKind::TicketTooLarge { .. }) {
-                    // The KDC took the credential; what this host has against the user holds up nobody elsewhere.
-                    attempt.accepted();
-                }
-                Err(error)
-            }
-        }
+        let attempt = attempt.logon(target.auth, &authenticated);
+        authenticated.map(|connection| (connection, attempt))
     }
 
     /// Gives `session` what it lacks: a connection by `deadline`, a shell even after it, because Create may have been
@@ -374,19 +358,6 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Sessions hold the book through their slots, and the book holds idle sessions.
         drop(self.places.clear());
-    }
-}
-
-/// Passes on what the host said about a credential that was judged with the first request.
-pub(super) fn settle<T>(attempt: Option<Attempt<'_>>, result: &Result<T, Error>) {
-    if let Some(attempt) = attempt {
-        match result {
-            Ok(_) => attempt.accepted(),
-            Err(error) if error.credential_rejected() => attempt.rejected(),
-            // A fault comes from behind the authentication.
-            Err(error) if error.fault().is_some() => attempt.accepted(),
-            Err(_) => {}
-        }
     }
 }
 

@@ -349,6 +349,15 @@ impl Lease {
     }
 }
 
+impl Lease {
+    /// Gives the session up instead of back: its shell is deleted in the background.
+    pub fn end(mut self) {
+        if let Some(pooled) = self.pooled.take() {
+            self.inner.dispose(pooled, self.in_doubt, &self.runtime);
+        }
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.counted {

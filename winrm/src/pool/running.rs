@@ -12,8 +12,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::Exchanges;
-use super::background::settle;
 use super::lease::{Lease, trouble_error};
+use super::verdicts::settle;
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::failure::{self, Next, Pauses};

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 mod attach;
 mod limits;
+mod looks;
 mod running;
 
 use super::*;

@@ -22,7 +22,7 @@ use crate::target::{AuthKind, Credential, Target};
 
 /// Remembers verdicts. Holds digests, no credentials.
 #[derive(Debug)]
-pub(super) struct Verdicts {
+pub(crate) struct Verdicts {
     /// So that digests say nothing outside of this process.
     salt: [u8; 16],
     state: Mutex<State>,
@@ -55,7 +55,7 @@ const FRESH: Duration = Duration::from_secs(60);
 
 /// Permission to try a credential. Dropped without a verdict, it lets the next one try.
 #[derive(Debug)]
-pub(super) struct Attempt<'a> {
+pub(crate) struct Attempt<'a> {
     verdicts: &'a Verdicts,
     realm: Digest,
     host: Digest,
@@ -99,7 +99,7 @@ impl Verdicts {
     }
 
     /// Waits until the credential may be tried.
-    pub(super) async fn enter(&self, target: &Target, deadline: Instant) -> Result<Attempt<'_>, Error> {
+    pub(crate) async fn enter(&self, target: &Target, deadline: Instant) -> Result<Attempt<'_>, Error> {
         let (realm, host) = self.memory_of(target);
         if target.auth == AuthKind::Kerberos {
             // No host ever sees the password. The source of tickets proves it to the KDC, once for all who wait, and a KDC that is
@@ -185,7 +185,28 @@ impl<'a> Proof<'a> {
     }
 }
 
-impl Attempt<'_> {
+impl<'a> Attempt<'a> {
+    /// What came of a logon. The attempt is returned as long as nobody knows what the host thinks of the credential: Basic is
+    /// judged with the first request, see [`settle`].
+    pub(crate) fn logon<T>(self, auth: AuthKind, result: &Result<T, Error>) -> Option<Attempt<'a>> {
+        match result {
+            Ok(_) if auth == AuthKind::Basic => return Some(self),
+            Ok(_) => self.accepted(),
+            // What a KDC refused is remembered by the source of tickets, which knows when the keytab was replaced or the account
+            // unlocked: here it would stand for ever.
+            Err(error) if matches!(error.kind(), ErrorKind::Ticket(_)) => {}
+            Err(error) if error.credential_rejected() => self.rejected(),
+            // The KDC took the credential; what this host has against the user holds up nobody elsewhere.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::TicketRefused { .. } | ErrorKind::TicketTooLarge { .. }) =>
+            {
+                self.accepted();
+            }
+            Err(_) => {}
+        }
+        None
+    }
+
     /// The credential is right.
     pub(super) fn accepted(mut self) {
         let mut state = lock(&self.verdicts.state);
@@ -207,6 +228,19 @@ impl Attempt<'_> {
         }
         self.verdicts.rejections.fetch_add(1, Ordering::Release);
         self.leads = None;
+    }
+}
+
+/// Passes on what the host said about a credential that was judged with the first request.
+pub(crate) fn settle<T>(attempt: Option<Attempt<'_>>, result: &Result<T, Error>) {
+    if let Some(attempt) = attempt {
+        match result {
+            Ok(_) => attempt.accepted(),
+            Err(error) if error.credential_rejected() => attempt.rejected(),
+            // A fault comes from behind the authentication.
+            Err(error) if error.fault().is_some() => attempt.accepted(),
+            Err(_) => {}
+        }
     }
 }
 

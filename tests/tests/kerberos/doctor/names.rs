@@ -75,6 +75,7 @@ async fn names_that_lead_elsewhere() {
 
     // Without a krb5.conf the realm has to be written with the user, and DNS to be asked.
     let system = Subject {
+        usual_ports: true,
         target: None,
         kerberos: Some(KerberosSubject { source: Source::System, manager: None, identity: None }),
     };

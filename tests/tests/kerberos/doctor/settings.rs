@@ -13,6 +13,7 @@ async fn settings_that_cannot_be_used() {
     std::fs::write(&path, "[libdefaults]\n default_realm = CORP.EXAMPLE\n permitted_enctypes = rc4-hmac\n[realms\n")
         .unwrap();
     let broken = lictor_doctor::Subject {
+        usual_ports: true,
         target: None,
         kerberos: Some(lictor_doctor::KerberosSubject {
             source: file(path.clone()),

@@ -14,7 +14,7 @@ async fn examine(realm: &Realm, identity: &Identity, host: Option<&str>) -> Repo
         identity: Some(identity.clone()),
     };
     let target = host.map(|host| target_named(realm.samba.host(host)));
-    look(&Subject { target, kerberos: Some(kerberos) }).await
+    look(&Subject { target, kerberos: Some(kerberos), usual_ports: true }).await
 }
 
 pub(super) async fn examined_hosts(realm: &Realm) {
