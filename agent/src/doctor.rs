@@ -15,12 +15,12 @@ mod state;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::cli::DoctorArgs;
 use crate::config::{Config, Loaded, Mistakes};
 use crate::failure::{ExitCode, chain};
-use crate::policy;
+use crate::policy::{self, Policy};
 
 use advice::Advice;
 pub(crate) use advice::catalogue;
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: &DoctorArgs, loaded: Result<Loaded, Mistakes>) -> 
 async fn examine(args: &DoctorArgs, loaded: &Loaded, book: &mut Book) {
     let config = &loaded.config;
     book.area("configuration");
-    settings(args.config.as_ref(), config, book);
+    let policy = settings(args.config.as_ref(), config, book).await;
     book.area("state");
     let identity = state::look(loaded, book).await;
     book.area("control plane");
@@ -66,21 +66,41 @@ async fn examine(args: &DoctorArgs, loaded: &Loaded, book: &mut Book) {
     limits::look(Some(config), book);
     for host in &args.hosts {
         book.area(&format!("host {host}"));
-        hosts::look(host, args, &config.kerberos, kerberos.as_ref(), book).await;
+        hosts::look(host, args, policy.as_ref(), kerberos.as_ref(), book).await;
     }
 }
 
-fn settings(file: Option<&PathBuf>, config: &Config, book: &mut Book) {
+/// Returns the policy, when there is none to hold to or it can be used.
+async fn settings(file: Option<&PathBuf>, config: &Config, book: &mut Book) -> Option<Policy> {
     let from = file.map_or_else(|| "the environment alone".to_owned(), |file| file.display().to_string());
     book.passed("settings", format!("agent {}, from {from}", config.name));
-    match &config.policy_file {
-        None => book.skipped("policy", "there is none: the agent serves whatever the control plane asks for"),
-        Some(path) => match policy::load(path) {
-            Ok(_) => book.passed("policy", path.display().to_string()),
-            Err(error) => book.failed("policy", "", advice::POLICY.about(chain(&error))),
-        },
+    let Some(path) = config.policy_file.clone() else {
+        book.skipped("policy", "there is none: the agent serves whatever the control plane asks for");
+        return Some(Policy::default());
+    };
+    let shown = path.display().to_string();
+    match on_disk(move || policy::load(&path)).await {
+        Ok(Ok(policy)) => {
+            book.passed("policy", shown);
+            return Some(policy);
+        }
+        Ok(Err(error)) => book.failed("policy", "", advice::POLICY.about(chain(&error))),
+        Err(why) => book.unknown("policy", format!("{shown}: {why}")),
+    }
+    None
+}
+
+/// Reads what may lie on a file system that does not answer, or says why nothing came of it. What is left of it then holds up
+/// nobody.
+async fn on_disk<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    match timeout(FILES, tokio::task::spawn_blocking(read)).await {
+        Ok(read) => read.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", FILES.as_secs())),
     }
 }
+
+/// For one look at the disk.
+const FILES: Duration = Duration::from_secs(5);
 
 /// For one examination of a host, or of Kerberos.
 const EXAMINATION: Duration = Duration::from_secs(120);

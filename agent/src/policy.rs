@@ -208,11 +208,22 @@ impl Policy {
     /// what a name resolves to is known no sooner than when the connection is opened.
     pub(crate) fn check(&self, job: Job, approach: &Approach<'_>) -> Result<Networks, Refusal> {
         self.job(job)?;
+        self.identities(approach)?;
+        self.way(approach)
+    }
+
+    /// Decides as whom.
+    pub(crate) fn identities(&self, approach: &Approach<'_>) -> Result<(), Refusal> {
         self.identity(approach.username)?;
         // In another realm it is another user.
-        if let Some(realm) = approach.realm {
-            self.identity(&format!("{}@{realm}", account(approach.username)))?;
+        match approach.realm {
+            Some(realm) => self.identity(&format!("{}@{realm}", account(approach.username))),
+            None => Ok(()),
         }
+    }
+
+    /// Decides which host, and how. Allowed, it may be connected to at the returned addresses only.
+    pub(crate) fn way(&self, approach: &Approach<'_>) -> Result<Networks, Refusal> {
         self.connection(approach)?;
         self.host(approach.endpoint.host())
     }

@@ -1,7 +1,7 @@
 //! Hosts, examined as a task would meet them: without logging in, or as a user whose key or ticket the agent holds. Nobody is asked
 //! for a password.
 
-use lictor_doctor::{KerberosSubject, Subject, examine, examine_unproved};
+use lictor_doctor::{Finding, KerberosSubject, Subject, examine, examine_unproved};
 use lictor_kerberos::{CredentialSource, Identity};
 use lictor_winrm::target::{
     AuthKind, Credential, Endpoint, KerberosOptions, MessageEncryption, Scheme, Secret, ShellProperties, Target,
@@ -12,14 +12,14 @@ use super::kerberos::Found;
 use super::report::Book;
 use super::{advice, deadline};
 use crate::cli::DoctorArgs;
-use crate::config::Kerberos;
-use crate::failure::chain;
+use crate::failure::{self, chain};
+use crate::policy::{Approach, Policy, Refusal};
 use crate::sessions::ticket_source;
 
 pub(super) async fn look(
     host: &str,
     args: &DoctorArgs,
-    settings: &Kerberos,
+    policy: Option<&Policy>,
     kerberos: Option<&Found>,
     book: &mut Book,
 ) {
@@ -27,6 +27,13 @@ pub(super) async fn look(
     let endpoint = match Endpoint::new(scheme, host, args.port, None) {
         Ok(endpoint) => endpoint,
         Err(error) => return book.failed("host_name", "", advice::TARGET.about(chain(&error))),
+    };
+    let Some(policy) = policy else {
+        return book.skipped("policy", "what the policy allows is not known");
+    };
+    let endpoint = match permitted(policy, endpoint, args) {
+        Ok(endpoint) => endpoint,
+        Err(refusal) => return book.failed("policy", "", finding(&refusal)),
     };
     let Some(user) = &args.user else {
         let credential = Credential::password(String::new(), Secret::new(String::new()));
@@ -41,9 +48,40 @@ pub(super) async fn look(
     let source = ticket_source(found.manager.clone(), identity.clone());
     let target = target(endpoint, Credential::tickets(user.clone(), source, None), args);
     let manager = Some(found.manager.clone());
-    let kerberos = KerberosSubject { source: settings.source(), manager, identity: Some(identity) };
+    let kerberos = KerberosSubject { source: found.source.clone(), manager, identity: Some(identity) };
     let subject = Subject { target: Some(target), kerberos: Some(kerberos), usual_ports: false };
     examine(&subject, deadline(), |step| book.step(step)).await;
+}
+
+/// The host, limited to the addresses that the policy allows. Its rules on kinds of tasks are for those of the control plane.
+fn permitted(policy: &Policy, endpoint: Endpoint, args: &DoctorArgs) -> Result<Endpoint, Refusal> {
+    let target = target(endpoint, Credential::password(String::new(), Secret::new(String::new())), args);
+    let approach = Approach {
+        endpoint: &target.endpoint,
+        username: args.user.as_deref().unwrap_or_default(),
+        realm: None,
+        auth: target.auth,
+        delegate: target.kerberos.delegate,
+        tls: &target.tls,
+        message_encryption: target.message_encryption,
+    };
+    if args.user.is_some() {
+        policy.identities(&approach)?;
+    }
+    let networks = policy.way(&approach)?;
+    Ok(target.endpoint.within(networks))
+}
+
+fn finding(refusal: &Refusal) -> Finding {
+    let (_, failure) = failure::policy(refusal);
+    Finding {
+        code: failure.code.into(),
+        message: failure.message,
+        cause: failure.cause,
+        remedy: failure.remedy,
+        legacy_text: None,
+        suspects: Vec::new(),
+    }
 }
 
 /// By a key of the user, else by a ticket.

@@ -18,7 +18,7 @@ use lictor_kerberos::trace::Trace;
 use tokio::time::Instant;
 
 use super::report::Book;
-use super::{advice, deadline, span};
+use super::{advice, deadline, on_disk, span};
 use crate::config::Kerberos;
 use crate::failure::chain;
 use crate::kerberos::{default_cache, keytab_files};
@@ -26,6 +26,7 @@ use crate::kerberos::{default_cache, keytab_files};
 /// What the examination of hosts can go on with.
 #[derive(Debug)]
 pub(super) struct Found {
+    pub(super) source: Source,
     pub(super) manager: Manager,
     pub(super) configuration: Arc<Configuration>,
     /// Keytabs that can be read.
@@ -42,7 +43,7 @@ pub(super) async fn look(settings: &Kerberos, book: &mut Book) -> Option<Found> 
         book.skipped("krb5_conf", "there is no krb5.conf and no realm in the settings: tasks cannot use Kerberos");
         return None;
     }
-    let watch = tokio::task::spawn_blocking({
+    let watch = on_disk({
         let source = source.clone();
         move || Watch::start(source, None)
     });
@@ -52,8 +53,8 @@ pub(super) async fn look(settings: &Kerberos, book: &mut Book) -> Option<Found> 
             told(&error, book);
             None
         }
-        Err(error) => {
-            book.unknown("krb5_conf", error.to_string());
+        Err(why) => {
+            book.unknown("krb5_conf", why);
             None
         }
     };
@@ -78,7 +79,7 @@ pub(super) async fn look(settings: &Kerberos, book: &mut Book) -> Option<Found> 
     }
     let watch = watch?;
     let configuration = watch.fresh().await;
-    Some(Found { manager: Manager::new(watch), configuration, keytabs, caches })
+    Some(Found { source, manager: Manager::new(watch), configuration, keytabs, caches })
 }
 
 fn system_has_one() -> bool {
@@ -114,7 +115,7 @@ async fn other_realms(watch: &Arc<Watch>, realms: &BTreeSet<String>, book: &mut 
 
 /// The files that can be read.
 async fn keytabs(listed: Vec<PathBuf>, book: &mut Book) -> Vec<(PathBuf, Keytab)> {
-    let read = tokio::task::spawn_blocking(move || {
+    let read = on_disk(move || {
         let files = keytab_files(&listed);
         files
             .into_iter()
@@ -128,7 +129,11 @@ async fn keytabs(listed: Vec<PathBuf>, book: &mut Book) -> Vec<(PathBuf, Keytab)
             .collect::<Vec<_>>()
     });
     let mut usable = Vec::new();
-    for read in read.await.unwrap_or_default() {
+    let read = read.await.unwrap_or_else(|why| {
+        book.unknown("keytab", why);
+        Vec::new()
+    });
+    for read in read {
         let (mode, path, keytab) = match read {
             Ok(read) => read,
             Err(why) => {
@@ -178,7 +183,7 @@ async fn caches(settings: &Kerberos, book: &mut Book) -> Vec<(String, String)> {
     }
     let mut good = Vec::new();
     for name in names {
-        let read = tokio::task::spawn_blocking({
+        let read = on_disk({
             let name = name.clone();
             move || ccache::contents(&name)
         });
@@ -192,8 +197,8 @@ async fn caches(settings: &Kerberos, book: &mut Book) -> Vec<(String, String)> {
                 book.failed("cache", "", Finding::from(&error));
                 continue;
             }
-            Err(error) => {
-                book.unknown("cache", error.to_string());
+            Err(why) => {
+                book.unknown("cache", format!("{name}: {why}"));
                 continue;
             }
         };

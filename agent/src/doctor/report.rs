@@ -65,6 +65,17 @@ impl Book {
         Self { output, area: String::new(), entries: Vec::new(), since: Instant::now(), broken: None }
     }
 
+    /// For what is found where this one cannot be; it tells nothing by itself.
+    pub(super) fn aside(&self) -> Self {
+        Self { area: self.area.clone(), ..Self::new(Output::Json) }
+    }
+
+    /// Adds and tells what was written aside.
+    pub(super) fn adopt(&mut self, aside: Self) {
+        self.since = aside.since;
+        aside.entries.into_iter().for_each(|entry| self.tell(entry));
+    }
+
     /// What follows belongs together.
     pub(super) fn area(&mut self, name: &str) {
         name.clone_into(&mut self.area);
@@ -122,6 +133,10 @@ impl Book {
             detail,
             finding: finding.map(Told::from),
         };
+        self.tell(entry);
+    }
+
+    fn tell(&mut self, entry: Entry) {
         if self.output == Output::Text {
             self.print(&line(&entry));
         }

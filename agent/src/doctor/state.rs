@@ -7,20 +7,34 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{Access, access, statvfs};
 
 use super::report::Book;
-use super::{advice, size, span};
+use super::{advice, on_disk, size, span};
 use crate::config::Loaded;
 use crate::enrol::{EnrolError, Identity, Store, TokenSource};
 use crate::failure::chain;
 
 /// Returns the identity, when there is a usable one.
 pub(super) async fn look(loaded: &Loaded, book: &mut Book) -> Option<Identity> {
-    let directory = &loaded.config.state_dir;
-    if !self::directory(directory, book) {
-        return None;
-    }
-    journal(directory, book);
+    let path = loaded.config.state_dir.clone();
     let tokens = TokenSource { value: loaded.join_token.clone(), file: loaded.config.join_token_file.clone() };
-    identity(directory, &tokens, SystemTime::now(), book)
+    let mut aside = book.aside();
+    let looked = on_disk(move || {
+        let mut found = None;
+        if directory(&path, &mut aside) {
+            journal(&path, &mut aside);
+            found = identity(&path, &tokens, SystemTime::now(), &mut aside);
+        }
+        (found, aside)
+    });
+    match looked.await {
+        Ok((found, aside)) => {
+            book.adopt(aside);
+            found
+        }
+        Err(why) => {
+            book.unknown("directory", format!("{}: {why}", loaded.config.state_dir.display()));
+            None
+        }
+    }
 }
 
 /// False: there is no point in looking into it.

@@ -86,6 +86,48 @@ fn a_journal_that_was_set_aside_is_named() {
     assert_eq!(look().found(), [("journal", "warning", "agent.journal_damaged")]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_does_not_answer_holds_nobody_up() {
+    let (answer, wait) = std::sync::mpsc::channel::<()>();
+    let looked = super::on_disk(move || wait.recv().is_ok());
+    // Time that stands still goes on by itself only while nothing blocks.
+    let (looked, ()) = tokio::join!(looked, tokio::time::advance(super::FILES * 2));
+    assert!(looked.unwrap_err().contains("no answer"));
+    drop(answer);
+    assert_eq!(super::on_disk(|| 7).await, Ok(7));
+}
+
+#[tokio::test]
+async fn a_host_that_the_policy_does_not_allow_is_not_looked_at() {
+    use clap::Parser as _;
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: crate::cli::DoctorArgs,
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("policy.toml");
+    let rules = "[connection]\nports = [15986]\n[hosts]\nallow = [\"127.0.0.0/8\"]\n[identities]\nallow = [\"svc-a@CORP.EXAMPLE\"]\n";
+    std::fs::write(&file, rules).unwrap();
+    let policy = crate::policy::load(&file).unwrap();
+    let look = async |policy, host: &str, rest: &[&str]| {
+        let Line { args } = Line::parse_from([&["doctor", "--host", host][..], rest].concat());
+        let mut book = Book::new(Output::Json);
+        super::hosts::look(host, &args, policy, None, &mut book).await;
+        book
+    };
+    let refused = |book: &Book, code: &str| assert_eq!(book.found(), [("policy", "failed", code)]);
+    refused(&look(Some(&policy), "127.71.2.1", &[]).await, "policy.port");
+    refused(&look(Some(&policy), "192.0.2.1", &["--port", "15986"]).await, "policy.host");
+    refused(
+        &look(Some(&policy), "127.71.2.1", &["--port", "15986", "--user", "b@CORP.EXAMPLE"]).await,
+        "policy.identity",
+    );
+    assert_eq!(look(None, "127.71.2.1", &[]).await.found(), [("policy", "skipped", "")]);
+    let looked = look(Some(&policy), "127.71.2.1", &["--port", "15986"]).await;
+    assert!(looked.found().contains(&("connect", "failed", "connect.refused")), "{looked:?}");
+}
+
 #[test]
 fn the_holder_of_the_journal_is_read_from_the_kernels_list() {
     let locks = "1: POSIX  ADVISORY  READ 812 08:01:41 128 128\n2: FLOCK  ADVISORY  WRITE 4711 fd:00:1234 0 EOF\n\
