@@ -251,6 +251,26 @@ async fn a_script_without_a_good_answer_leaves_its_rows_unknown() {
 }
 
 #[tokio::test]
+async fn a_script_that_does_not_end_in_time_leaves_the_other_rows() {
+    let host = host(winsim::Options::default()).await;
+    let delays = BTreeMap::from([("Command".to_owned(), winsim::Delay(Duration::from_secs(3600)))]);
+    host.order(Order::Slow(winsim::Slow { delays, trickle: None })).await;
+    let pool = Pool::new(PoolSettings::default());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // Whoever asks waits little longer than until then.
+    let patient = deadline + Duration::from_secs(2);
+    let target = target(&host, None);
+    let looked = tokio::time::timeout_at(patient, inspect(&pool, &target, Options::default(), deadline));
+    let posture = looked.await.expect("it ends in time").expect("what was told before stays");
+    assert_eq!(verdicts(&posture)["basic"], Verdict::Pass);
+    assert!(found(&posture, "log_winrm").contains("did not end in time"), "{}", found(&posture, "log_winrm"));
+    // The shell is the pool's to delete.
+    assert_eq!(pool.close(Instant::now() + Duration::from_secs(30)).await, 0);
+    clean(&host);
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_tried_once_and_is_an_error() {
     let host = host(winsim::Options::default()).await;
     let credential = Credential::password(USER, Secret::new("wrong".to_owned()));
