@@ -98,9 +98,11 @@ impl State {
         let lines = statement.lines;
         let program = statement.commands.iter().find_map(|command| command.words.first()?.bare()).unwrap_or_default();
         if let Some(problem) = statement.broken {
+            self.touched(statement);
             return self.stays(lines, program, problem);
         }
         if statement.compound {
+            self.touched(statement);
             if program.is_empty() {
                 return;
             }
@@ -108,6 +110,7 @@ impl State {
         }
         let Some((last, before)) = statement.commands.split_last() else { return };
         if statement.fallback && !self.is_quiet(last) {
+            self.touched(statement);
             return self.stays(lines, program, "it only runs when what stands before it fails");
         }
         let mut input = Input::Nothing;
@@ -115,7 +118,36 @@ impl State {
             input = self.output_of(command, input);
         }
         if let Err(why) = self.command(lines, last, input, before) {
+            self.touched(statement);
             self.stays(lines, program, why);
+        }
+    }
+
+    /// What a statement that is not understood makes of the files that it names is not known from here on.
+    fn touched(&mut self, statement: &Statement) {
+        let mut named: BTreeSet<String> = BTreeSet::new();
+        for command in &statement.commands {
+            let outputs = command.redirections.iter().filter_map(|redirection| match redirection {
+                Redirection::Output { to, .. } => Some(to),
+                _ => None,
+            });
+            let only_reads =
+                command.words.first().and_then(Word::bare).is_some_and(|program| ONLY_READ.contains(&program));
+            let words = command.words.iter().filter(|_| !only_reads);
+            named.extend(outputs.chain(words).filter_map(|word| word.resolve(&self.variables).ok()));
+        }
+        for word in named {
+            let known: Vec<String> = self.files.keys().filter(|path| word.contains(path.as_str())).cloned().collect();
+            let own = ["/etc/krb5.conf", "/etc/krb5/krb5.conf"].iter().any(|path| word.contains(path));
+            for path in known.into_iter().chain(own.then(|| KRB5_CONF.to_owned())) {
+                let is_named = self.found.krb5_path.as_ref().is_some_and(|(named, _)| *named == path);
+                let file = self.files.entry(path.clone()).or_default();
+                file.text = None;
+                file.writers.push(Writer { lines: statement.lines, program: String::new() });
+                if path == KRB5_CONF || is_named {
+                    self.note("touched", "a statement that stays changes krb5.conf, so that no settings are made of it: make them of the file that the script leaves");
+                }
+            }
         }
     }
 
@@ -481,6 +513,12 @@ impl State {
         }
     }
 
+    /// Those whose statements do not stay already.
+    fn untold(&self, writers: Vec<Writer>) -> Vec<Writer> {
+        let told: BTreeSet<Lines> = self.found.remaining.iter().map(|remaining| remaining.lines).collect();
+        writers.into_iter().filter(|writer| !told.contains(&writer.lines)).collect()
+    }
+
     fn finish(mut self) -> Understood {
         for (path, file) in std::mem::take(&mut self.files) {
             let lines = file
@@ -502,11 +540,11 @@ impl State {
                     }
                     continue;
                 }
-                for writer in file.writers {
+                for writer in self.untold(file.writers) {
                     self.stays(writer.lines, &writer.program, "what it writes into krb5.conf is not known");
                 }
             } else if !used_as_keytab {
-                for writer in file.writers {
+                for writer in self.untold(file.writers) {
                     self.stays(writer.lines, &writer.program, "it writes a file that is nothing to the agent");
                 }
             }
@@ -595,6 +633,8 @@ fn shown_name(name: &str) -> String {
 
 const KRB5_CONF: &str = "/etc/krb5.conf";
 const HOSTS: &str = "/etc/hosts";
+/// Programs that leave the files that they name as they are.
+const ONLY_READ: &[&str] = &["cat", "grep", "egrep", "test", "[", "[[", "ls", "stat", "head", "tail", "diff", "wc"];
 const NOT_KNOWN: &str = "it is not known what it means for the agent";
 /// Bounds of what is looked at and listed.
 const MAX_STATEMENTS: usize = 20_000;

@@ -216,3 +216,30 @@ fn odd_scripts_are_read_to_their_end() {
     let loops = report("for h in a b; do\n echo \"10.0.0.1 $h\" >> /etc/hosts\ndone\nklist");
     assert_eq!((loops.host_aliases.len(), loops.unneeded.len()), (0, 1), "{loops:?}");
 }
+
+#[test]
+fn a_file_that_something_unknown_changes_makes_no_settings() {
+    let written = "cat <<EOF > /etc/krb5.conf\n[libdefaults]\ndefault_realm = __REALM__\nEOF\n";
+    for more in [
+        "sed -i s/__REALM__/CORP.EXAMPLE/ /etc/krb5.conf\n",
+        "if true; then\n echo x >> /etc/krb5.conf\nfi\n",
+        "for a in b; do echo \"$a\" > /etc/krb5.conf; done\n",
+        "f=/etc/krb5.conf\nperl -pi -e x $f\n",
+        "false || echo x > /etc/krb5.conf\n",
+        "envsubst < x > /etc/krb5.conf\n",
+    ] {
+        let script = format!("{written}{more}");
+        let report = report(&script);
+        assert!(!report.settings.contains("REALM"), "{script}: {}", report.settings);
+        // Both the statement itself and what wrote the rest stay.
+        assert!(report.remaining.iter().any(|remaining| remaining.lines.0 >= 5), "{script}: {:?}", report.remaining);
+    }
+    for more in ["grep -q x /etc/krb5.conf\n", "if [ -s /etc/krb5.conf ]; then echo yes; fi\n", "cat /etc/krb5.conf\n"]
+    {
+        let report = report(&format!("{written}{more}"));
+        assert!(report.settings.contains("__REALM__"), "{more}: {}", report.settings);
+    }
+    // Written anew, it is known again.
+    let report = report(&format!("sed -i s/a/b/ /etc/krb5.conf\n{}", written.replace("__REALM__", "CORP.EXAMPLE")));
+    assert!(report.settings.contains("CORP.EXAMPLE"), "{}", report.settings);
+}
