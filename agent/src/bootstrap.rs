@@ -54,6 +54,8 @@ pub(crate) struct Begun {
     masked: Zeroizing<Vec<String>>,
     /// Whether core dumps could be forbidden.
     pub(crate) guarded: std::io::Result<()>,
+    /// Whether secrets could be taken out of the environment.
+    pub(crate) hidden: anyhow::Result<()>,
 }
 
 /// How the start goes on.
@@ -83,14 +85,17 @@ pub(crate) fn begin(file: Option<&Path>) -> anyhow::Result<Start> {
                 Err(mistakes) => return Ok(Start::Mistaken(mistakes)),
             };
             if script.is_none() && !pod.is_secret() {
-                return Ok(Start::Agent(Box::new(Begun::plain(guarded))));
+                return Ok(Start::Agent(Box::new(Begun::plain(guarded, Ok(())))));
             }
+            let runs = script.is_some();
             let mut handover = Handover::default();
             handover.secrets.clone_from(&pod.secrets);
             handover.script = script.map(|Script { origin, bytes }| (STANDARD.encode(&*bytes), origin));
             handover.open_files = open_files;
             let error = handover::go_on(&handover, &pod.plain);
-            return Err(error).context("failed to go on without the secrets in the environment");
+            let error = anyhow::Error::new(error).context("failed to go on without the secrets in the environment");
+            // A script would see them; the agent alone works with them all the same.
+            return if runs { Err(error) } else { Ok(Start::Agent(Box::new(Begun::plain(guarded, Err(error))))) };
         }
     };
     match handover.script.take() {
@@ -104,27 +109,41 @@ pub(crate) fn begin(file: Option<&Path>) -> anyhow::Result<Start> {
     }
 }
 
-/// What is wrong with the script's settings and sources. Runs nothing.
-pub(crate) fn mistakes(file: Option<&Path>) -> Vec<String> {
-    look(file, &Pod::of(std::env::vars_os())).err().unwrap_or_default()
+/// Where a script comes from, when there is one, or what is wrong with its settings and sources. Runs nothing.
+pub(crate) fn origin(file: Option<&Path>) -> Result<Option<String>, Vec<String>> {
+    look(file, &Pod::of(std::env::vars_os())).map(|script| script.map(|script| script.origin))
+}
+
+/// The environment as the agent's loader finds it where no script runs.
+pub(crate) fn environment() -> Vec<(String, String)> {
+    let pod = Pod::of(std::env::vars_os());
+    whole(pod.plain, &pod.secrets)
+}
+
+/// What may be seen together with what may not. A proxy's URL is in both, in one without its password.
+fn whole(plain: impl IntoIterator<Item = (OsString, OsString)>, secrets: &[(String, String)]) -> Vec<(String, String)> {
+    let visible = plain.into_iter().filter_map(pair);
+    let visible = visible.filter(|(name, _)| !secrets.iter().any(|(secret, _)| secret == name));
+    visible.chain(secrets.iter().cloned()).collect()
 }
 
 /// The script, when there is one.
 fn look(file: Option<&Path>, pod: &Pod) -> Result<Option<Script>, Vec<String>> {
-    let variables = pod.plain.iter().cloned().filter_map(pair).chain(pod.secrets.iter().cloned());
-    let settings = early(file, variables).map_err(|Mistakes(mistakes)| mistakes)?;
+    let settings =
+        early(file, whole(pod.plain.iter().cloned(), &pod.secrets)).map_err(|Mistakes(mistakes)| mistakes)?;
     pod.script(settings.bootstrap.script_file.as_deref()).map_err(|mistake| vec![mistake])
 }
 
 /// The second stage. Whatever comes of it, the script's processes do not outlive an agent that ends here.
 fn run(file: Option<&Path>, script: Script, handover: &Handover) -> anyhow::Result<Start> {
     let pod: Vec<(OsString, OsString)> = std::env::vars_os().collect();
-    let visible = pod.iter().cloned().filter_map(pair);
-    let settings = match early(file, visible.chain(handover.secrets.iter().cloned())) {
+    let settings = match early(file, whole(pod.iter().cloned(), &handover.secrets)) {
         Ok(settings) => settings,
         Err(Mistakes(mistakes)) => return Ok(Start::Mistaken(mistakes)),
     };
     telemetry::start_logs(&settings.log).context("failed to set up logs")?;
+    // Whoever started them did so before this program ran as the agent.
+    family::leave_out(family::present());
     let order =
         Order { script, early: &settings, pod: &pod, secrets: &handover.secrets, open_files: handover.open_files };
     let ran = stage::run(order).context("failed to run the bootstrap script");
@@ -188,6 +207,7 @@ fn go_on(finished: Finished, pod: &[(OsString, OsString)], handover: &Handover) 
     next.secrets = handover.secrets.iter().cloned().chain(sorted.secrets).collect();
     next.beneath = sorted.beneath;
     next.outcome = Some(outcome);
+    next.strangers = family::strangers().to_vec();
     next.streams = inherited.collect();
     if !streams.is_empty() {
         next.masked = masked.to_vec();
@@ -200,30 +220,29 @@ fn go_on(finished: Finished, pod: &[(OsString, OsString)], handover: &Handover) 
 }
 
 impl Begun {
-    fn plain(guarded: std::io::Result<()>) -> Self {
+    fn plain(guarded: std::io::Result<()>, hidden: anyhow::Result<()>) -> Self {
         Self {
-            environment: std::env::vars_os().filter_map(pair).collect(),
+            environment: environment(),
             beneath: HashMap::new(),
             outcome: None,
             streams: Vec::new(),
             masked: Zeroizing::default(),
             guarded,
+            hidden,
         }
     }
 
     fn after(handover: &mut Handover, guarded: std::io::Result<()>) -> Self {
+        family::leave_out(std::mem::take(&mut handover.strangers));
         let secrets = std::mem::take(&mut handover.secrets);
-        let visible = std::env::vars_os().filter_map(pair);
-        // A proxy's URL is in both, there without its password.
-        let visible = visible.filter(|(name, _)| !secrets.iter().any(|(secret, _)| secret == name));
-        let environment = visible.collect::<Vec<_>>().into_iter().chain(secrets.iter().cloned()).collect();
         Self {
-            environment,
+            environment: whole(std::env::vars_os(), &secrets),
             beneath: std::mem::take(&mut handover.beneath).into_iter().collect(),
             outcome: handover.outcome.take(),
             streams: std::mem::take(&mut handover.streams),
             masked: Zeroizing::new(std::mem::take(&mut handover.masked)),
             guarded,
+            hidden: Ok(()),
         }
     }
 

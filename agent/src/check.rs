@@ -103,11 +103,21 @@ impl Checked {
         out
     }
 
-    /// The same with mistakes that were found elsewhere.
-    pub(crate) fn and(mut self, more: Vec<String>) -> Self {
-        let new = more.into_iter().filter(|mistake| !self.mistakes.contains(mistake)).collect::<Vec<_>>();
-        self.mistakes.extend(new);
-        self.valid = self.mistakes.is_empty();
+    /// The same with where a bootstrap script comes from, or what is wrong with it.
+    pub(crate) fn with_script(mut self, origin: Result<Option<String>, Vec<String>>) -> Self {
+        match origin {
+            Ok(Some(source)) if self.valid => {
+                let (key, value) = ("bootstrap script".to_owned(), "set, not shown".to_owned());
+                self.settings.push(Setting { key, value, source });
+                self.settings.sort_by(|one, other| one.key.cmp(&other.key));
+            }
+            Ok(_) => {}
+            Err(more) => {
+                let new = more.into_iter().filter(|mistake| !self.mistakes.contains(mistake)).collect::<Vec<_>>();
+                self.mistakes.extend(new);
+                self.valid = self.mistakes.is_empty();
+            }
+        }
         self
     }
 

@@ -126,7 +126,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
             }
             Start::Ended(code) => Ok(code),
             Start::Mistaken(mistakes) => {
-                load(config.as_deref(), (HashMap::new(), environment().collect()), mistakes)?;
+                load(config.as_deref(), (HashMap::new(), bootstrap::environment()), mistakes)?;
                 Ok(ExitCode::Configuration)
             }
         },
@@ -136,7 +136,8 @@ pub fn main() -> anyhow::Result<ExitCode> {
             std::process::exit(i32::from(status))
         }
         Command::CheckConfig { config, output } => {
-            let checked = check::check(config.as_deref(), environment()).and(bootstrap::mistakes(config.as_deref()));
+            let checked = check::check(config.as_deref(), bootstrap::environment());
+            let checked = checked.with_script(bootstrap::origin(config.as_deref()));
             match output {
                 check::Form::Text => print(checked.text().as_bytes())?,
                 check::Form::Json => print(format!("{}\n", serde_json::to_string_pretty(&checked)?).as_bytes())?,
@@ -149,7 +150,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => {
             // Keys and tickets are read; where this fails, the agent itself says so in its log.
             let _ = process::guard();
-            let loaded = config::load(args.config.as_deref(), environment());
+            let loaded = config::load(args.config.as_deref(), bootstrap::environment());
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -173,12 +174,6 @@ pub fn main() -> anyhow::Result<ExitCode> {
             print(&script).map(|()| ExitCode::Success)
         }
     }
-}
-
-/// What the process was started with.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    // Not `vars()`, which panics over a variable that is not Unicode.
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// The bytes of a script, no more than are looked at and one.
@@ -230,6 +225,10 @@ type Given = (HashMap<String, String>, Vec<(String, String)>);
 fn run(loaded: Loaded, ready_file: Option<PathBuf>, mut begun: Begun) -> anyhow::Result<ExitCode> {
     telemetry::start_logs(&loaded.config.log).context("failed to set up logs")?;
     process::report(std::mem::replace(&mut begun.guarded, Ok(())));
+    if let Err(error) = &begun.hidden {
+        let error = format!("{error:#}");
+        tracing::warn!(error, "Secrets stay in the environment, where /proc shows them");
+    }
     if let Some(outcome) = &begun.outcome {
         tracing::info!(outcome = %outcome, "Going on after the bootstrap script");
     }

@@ -6,6 +6,7 @@
 
 use std::io;
 
+use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 /// Environment variable; `allow` permits core dumps and tracing.
@@ -31,4 +32,19 @@ pub(crate) fn report(guarded: io::Result<()>) {
     if let Err(error) = guarded {
         tracing::warn!(error = %error, "The process could not be guarded against core dumps and tracing");
     }
+}
+
+/// Lets SIGTERM and SIGINT wait, also across the start of another program in this process.
+pub(crate) fn hold_signals() {
+    // It fails for no signal that exists.
+    let _held = ends().thread_block();
+}
+
+/// Lets them come, also those that have waited. Whoever calls this listens already.
+pub(crate) fn let_signals_come() {
+    let _let = ends().thread_unblock();
+}
+
+fn ends() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT].into_iter().collect()
 }

@@ -5,6 +5,8 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::process;
+
 /// The two requests to end. Cloning gives another handle to the same pair.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
@@ -38,6 +40,7 @@ impl Shutdown {
     pub async fn follow_signals(self) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        process::let_signals_come();
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}

@@ -473,8 +473,8 @@ impl Endpoints {
 }
 
 impl Endpoints {
-    /// Serves before there is an agent, until `stop`: it is alive, and not ready for this reason.
-    pub(crate) async fn serve_before(self, reason: &'static str, stop: CancellationToken) -> io::Result<()> {
+    /// Serves before there is an agent, until dropped: it is alive, and not ready for this reason.
+    pub(crate) async fn serve_before(self, reason: &'static str) -> io::Result<()> {
         let router = Router::new()
             .route("/live", get(|| async { "live\n" }))
             .route("/api/health", get(|| async { "live\n" }))
@@ -482,7 +482,7 @@ impl Endpoints {
             // Whoever scrapes finds the agent up and, as yet, nothing measured.
             .route("/metrics", get(nothing_measured))
             .route("/api/metrics", get(nothing_measured));
-        axum::serve(Bounded::new(self.listener), router).with_graceful_shutdown(stop.cancelled_owned()).await
+        axum::serve(Bounded::new(self.listener), router).await
     }
 }
 

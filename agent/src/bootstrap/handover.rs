@@ -14,11 +14,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
-use rustix::io::pread;
+use rustix::io::{Errno, pread};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::outcome::Outcome;
+use crate::process;
 
 /// What the next stage gets.
 #[derive(Serialize, Deserialize, Default)]
@@ -33,6 +34,8 @@ pub(super) struct Handover {
     pub(super) beneath: Vec<(String, String)>,
     /// How it went.
     pub(super) outcome: Option<Outcome>,
+    /// Processes that are not the script's, and when they began.
+    pub(super) strangers: Vec<(i32, u64)>,
     /// The script's output, which what it left running still has: numbers of inherited descriptors.
     pub(super) streams: Vec<(String, i32)>,
     /// What is masked in it.
@@ -89,6 +92,8 @@ pub(super) fn go_on(handover: &Handover, environment: &[(OsString, OsString)]) -
         command.arg0(name);
     }
     command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
+    // Until the next stage listens; else one that comes in between is lost, or ends it.
+    process::hold_signals();
     command.stdin(Stdio::from(file)).exec()
 }
 
@@ -107,7 +112,13 @@ fn write(handover: &Handover) -> io::Result<OwnedFd> {
 
 /// A file that is nowhere but in memory.
 pub(super) fn memory(name: &str) -> io::Result<File> {
-    Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?))
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Some systems allow no other (vm.memfd_noexec = 2); kernels before 6.3 know no such thing.
+    let created = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => memfd_create(name, flags),
+        created => created,
+    };
+    Ok(File::from(created?))
 }
 
 /// This very program. By its path when that is still the same file, because the kernel names the process after it.
@@ -128,6 +139,13 @@ const MAX_BYTES: usize = 4 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_in_memory_can_never_be_run() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = memory("test").unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0, "{mode:o}");
+    }
 
     #[test]
     fn what_is_written_is_read_in_the_same_form() {

@@ -4,7 +4,7 @@
 //! One thread, and nothing of the agent's own but this. The script's environment is the pod's without its secrets. It
 //! must never wait for what the script left running. Called by `bootstrap`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -24,8 +24,7 @@ use rustix::process::{Pid, Signal, WaitStatus, kill_process_group, set_child_sub
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroizing;
 
 use super::environment::{Report, Sorted, sort};
@@ -38,6 +37,7 @@ use super::{family, shim};
 use crate::config::bootstrap::Early;
 use crate::config::foreign_name;
 use crate::failure::chain;
+use crate::process;
 use crate::telemetry::Endpoints;
 
 /// What to run, and in which surroundings.
@@ -95,12 +95,11 @@ pub(super) fn run(order: Order<'_>) -> io::Result<Ran> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = runtime.block_on(async {
-        let stop = CancellationToken::new();
         let endpoints = match Endpoints::bind(order.early.http_listen).await {
             Ok(endpoints) => {
                 let http_address = endpoints.address();
                 tracing::info!(origin = order.script.origin, %http_address, "Running the bootstrap script");
-                Some(tokio::spawn(endpoints.serve_before(STARTING, stop.clone())))
+                Some(tokio::spawn(endpoints.serve_before(STARTING)))
             }
             Err(error) => {
                 let http_address = order.early.http_listen;
@@ -109,13 +108,14 @@ pub(super) fn run(order: Order<'_>) -> io::Result<Ran> {
             }
         };
         let ran = attend(&order, &environment, &patterns, &served).await;
-        stop.cancel();
+        // Their address is the next stage's. Nobody waits for a probe that is slow.
         if let Some(endpoints) = endpoints {
-            let _ended = timeout(SERVER_CLOSE, endpoints).await;
+            endpoints.abort();
+            let _ended = endpoints.await;
         }
         ran
     });
-    runtime.shutdown_timeout(SERVER_CLOSE);
+    runtime.shutdown_background();
     ran.map(|ran| match ran {
         Ran::Finished(finished) => Ran::Finished(Box::new(Finished { masked, ..*finished })),
         stopped @ Ran::Stopped { .. } => stopped,
@@ -224,6 +224,25 @@ fn start(order: &Order<'_>, environment: &[(OsString, OsString)]) -> io::Result<
     })
 }
 
+/// How the two ended that matter, among any number of others.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ends<S> {
+    shim: Option<S>,
+    /// When its parent was no more.
+    script: Option<S>,
+}
+
+impl<S: Copy> Ends<S> {
+    /// The script becomes our child by the shim's end, so that it never ends in an earlier batch.
+    fn take(&mut self, reaped: &[(i32, S)], shim: i32, script: impl FnOnce() -> Option<i32>) {
+        let status_of = |pid: i32| reaped.iter().find(|(known, _)| *known == pid).map(|(_, status)| *status);
+        self.shim = self.shim.or_else(|| status_of(shim));
+        if self.shim.is_some() && self.script.is_none() && !reaped.is_empty() {
+            self.script = script().and_then(status_of);
+        }
+    }
+}
+
 /// What is to happen next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -244,6 +263,7 @@ async fn attend(
     let mut children = signal(SignalKind::child())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    process::let_signals_come();
     let begun = Instant::now();
     let origin = order.script.origin.clone();
     let nothing = |end| Outcome {
@@ -269,16 +289,12 @@ async fn attend(
     let mut lines =
         [("stdout", String::new()), ("stderr", path)].map(|(name, path)| Lines::new(name, Arc::clone(patterns), path));
     let mut flooded = false;
-    let mut ended: VecDeque<(i32, WaitStatus)> = VecDeque::new();
+    let mut ended = Ends { shim: None, script: None };
     let (mut phase, mut stopping) = (Phase::Running, None);
     let mut next = begun + order.early.bootstrap.timeout;
     let end = loop {
-        for one in family::reap() {
-            if ended.len() == MAX_REMEMBERED {
-                ended.pop_front();
-            }
-            ended.push_back(one);
-        }
+        let reaped = family::reap();
+        ended.take(&reaped, attended.shim, || Report::parse(&contents(&mut attended.report)).pid);
         let by_itself = ending(&mut attended, &ended);
         match phase {
             Phase::Running if by_itself.is_some() => break by_itself,
@@ -327,6 +343,9 @@ async fn attend(
         }
     };
     drain(&mut attended, &mut lines, &mut budget).await;
+    // From here on signals wait for the next stage. What came before has to be looked for, which waiting does.
+    process::hold_signals();
+    tokio::time::sleep(TURN).await;
     if terminate.recv().now_or_never().is_some() || interrupt.recv().now_or_never().is_some() {
         stopping = Some(stopping.is_some());
     }
@@ -352,7 +371,7 @@ async fn attend(
         failed_commands: report.failed,
         first_failed_line: report.first,
         background: (left.len(), names.into_iter().take(MAX_NAMES).collect()),
-        orphaned: end_is_orphaned(&attended, &ended),
+        orphaned: ended.shim.is_some_and(|status| status.exit_status().is_none()),
         ..nothing(End::TimedOut)
     };
     if !report.complete && matches!(outcome.end, End::Exited(_)) {
@@ -366,23 +385,18 @@ async fn attend(
 }
 
 /// How the script ended, once it has, and whether it outlived its parent.
-fn ending(attended: &mut Attended, ended: &VecDeque<(i32, WaitStatus)>) -> Option<(End, bool)> {
-    let status_of = |pid: i32| ended.iter().find(|(known, _)| *known == pid).map(|(_, status)| status);
-    let shim = status_of(attended.shim)?;
+fn ending(attended: &mut Attended, ended: &Ends<WaitStatus>) -> Option<(End, bool)> {
+    let shim = ended.shim?;
     if let Some(code) = shim.exit_status() {
         return Some((End::Exited(code), false));
     }
     // It killed its parent, and goes on as our own child; before it told its name there is nothing to wait for.
-    let Some(pid) = Report::parse(&contents(&mut attended.report)).pid else {
+    if Report::parse(&contents(&mut attended.report)).pid.is_none() {
         return Some((End::Signalled(shim.terminating_signal().unwrap_or(0)), true));
-    };
-    let script = status_of(pid)?;
+    }
+    let script = ended.script?;
     let end = script.exit_status().map(End::Exited);
     Some((end.unwrap_or(End::Signalled(script.terminating_signal().unwrap_or(0))), true))
-}
-
-fn end_is_orphaned(attended: &Attended, ended: &VecDeque<(i32, WaitStatus)>) -> bool {
-    ended.iter().any(|(pid, status)| *pid == attended.shim && status.exit_status().is_none())
 }
 
 /// What is in the file so far.
@@ -473,11 +487,10 @@ const LOOK: Duration = Duration::from_millis(50);
 const SILENCE: Duration = Duration::from_millis(100);
 /// What a full pipe holds, and a little more.
 const MAX_CHUNKS: usize = 64;
-const SERVER_CLOSE: Duration = Duration::from_secs(1);
+/// The runtime takes in signals only while all its tasks wait.
+const TURN: Duration = Duration::from_millis(1);
 /// Of the names of what is left running.
 const MAX_NAMES: usize = 20;
-/// Processes whose ends are remembered: the two that matter end last.
-const MAX_REMEMBERED: usize = 1024;
 const MAX_REPORT: u64 = 4 << 20;
 /// Of one secret, and of those of the environment together.
 const MAX_SECRET: usize = 4096;
@@ -486,6 +499,22 @@ const MAX_SECRETS: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_the_shim_is_remembered_over_any_number_of_others() {
+        let mut ends = Ends::default();
+        ends.take(&[(9, 'x'), (2, 'b'), (1, 'a')], 1, || Some(7));
+        for pid in 1000..4000 {
+            ends.take(&[(pid, 'x')], 1, || Some(7));
+        }
+        assert_eq!(ends, Ends { shim: Some('a'), script: None });
+        ends.take(&[(7, 'c'), (8, 'x')], 1, || Some(7));
+        assert_eq!(ends, Ends { shim: Some('a'), script: Some('c') });
+        // Both at once, in any order.
+        let mut ends = Ends::default();
+        ends.take(&[(7, 'c'), (1, 'a')], 1, || Some(7));
+        assert_eq!(ends, Ends { shim: Some('a'), script: Some('c') });
+    }
 
     #[test]
     fn only_a_password_leaves_the_pods_environment() {
