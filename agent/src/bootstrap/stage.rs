@@ -371,7 +371,8 @@ async fn attend(
         failed_commands: report.failed,
         first_failed_line: report.first,
         background: (left.len(), names.into_iter().take(MAX_NAMES).collect()),
-        orphaned: ended.shim.is_some_and(|status| status.exit_status().is_none()),
+        // Whether it could still report through its parent's descriptors was a race that it ran by itself.
+        orphaned: !report.complete && ended.shim.is_some_and(|status| status.exit_status().is_none()),
         ..nothing(End::TimedOut)
     };
     if !report.complete && matches!(outcome.end, End::Exited(_)) {

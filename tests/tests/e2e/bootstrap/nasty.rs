@@ -112,6 +112,9 @@ fn how_one_ends_is_told_as_it_was() -> Result<()> {
         let degraded = bench.degraded()?;
         ensure!(degraded.contains(told.unwrap_or("")) && degraded.is_empty() == told.is_none(), "{script}: {degraded}");
         let exported = environment(agent.process.pid())?.get("OK").cloned();
+        // What kills its parent races with the parent's end for its report; whichever wins is told.
+        let known =
+            if script.contains("-9 $PPID") { !degraded.contains("nothing it exported is known") } else { known };
         assert_eq!(exported.as_deref(), known.then_some("1"), "{script}: {}", agent.process.log());
         agent.process.terminate()?;
         assert_eq!(agent.process.wait(PATIENCE)?.code(), Some(0), "{script}: {}", agent.process.log());
