@@ -4,10 +4,11 @@
 //! The script writes `/etc/krb5.conf` and `/etc/hosts` and leaves its ticket in `/tmp`. The agent runs in a mount
 //! namespace of its own, in which all three are the test's.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_tests::{Agent, Kdc, PASSWORD, Stack, WindowsOptions};
+use lictor_tests::{Agent, Kdc, PASSWORD, Stack, WindowsOptions, binary};
 
 use super::environment;
 use crate::{FINAL, PATIENCE};
@@ -95,9 +96,11 @@ fn the_script_of_a_delegate_runs_as_root_and_its_ticket_serves_a_task() -> Resul
     let token = stack.join_token(&[])?;
     let directory = stack.directory().to_str().context("UTF-8")?.to_owned();
     let apart = stack.directory().join("apart").to_str().context("UTF-8")?.to_owned();
-    let entrance =
-        ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", APART, "sh", &apart, &directory, "--"];
-    let entrance = entrance.map(str::to_owned).to_vec();
+    // The program too may lie in /tmp.
+    let programs = binary("lictor-agent")?.parent().and_then(Path::to_str).context("UTF-8")?.to_owned();
+    let entrance = ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", APART, "sh"];
+    let entrance = entrance.into_iter().chain([apart.as_str(), &directory, &programs, "--"]);
+    let entrance = entrance.map(str::to_owned).collect();
     let mut agent = Agent::spawn_by(&stack, "agent-1", &token, &[("INIT_SCRIPT", &script)], entrance)?;
     agent.wait_connected()?;
     let log = agent.process.log();
