@@ -57,7 +57,7 @@ fn an_existing_environment_becomes_settings() {
         ("DYNAMIC_REQUEST_HANDLING", "True"),
         ("MEMORY_USAGE_THRESHOLD", "70%"),
         ("LOGGING_LEVEL", "WARN"),
-        ("HARNESS_WORKDIR", "/opt/work"),
+        ("HARNESS_WORKDIR", "/srv/delegate"),
         ("ACCOUNT_ID", "abc"),
         ("JAVA_OPTS", "-Xmx1g"),
         ("DEPLOY_MODE", ""),
@@ -75,7 +75,7 @@ fn an_existing_environment_becomes_settings() {
     assert_eq!(config.scope.as_deref(), Some("default/web"));
     assert_eq!((config.admission.memory_percent, config.admission.cpu_percent), (Some(70), Some(80)));
     assert_eq!(config.log.level, tracing::Level::WARN);
-    assert_eq!(config.state_dir, Path::new("/opt/work/lictor-agent"));
+    assert_eq!(config.state_dir, Path::new("/srv/delegate/lictor-agent"));
     let ignored: Vec<&str> = loaded.told.ignored.iter().map(|ignored| ignored.name.as_str()).collect();
     assert_eq!(ignored, ["ACCOUNT_ID", "JAVA_OPTS", "DELEGATE_COLOUR"]);
     let remarks = loaded.told.remarks.join("\n");
