@@ -49,5 +49,10 @@ they said, 15 to delete its shells, and some to close its endpoints. Cut short, 
 {{- $budget = add $budget (include "lictor.seconds" (dict "name" "config.bootstrap.timeout" "text" ($bootstrap.timeout | default "10m")) | int64) -}}
 {{- end -}}
 {{- $period := int64 .Values.startupProbe.periodSeconds -}}
+{{- with .Values.startupProbe.failureThreshold -}}
+{{- if and (eq $.Values.startupProbe.path "/ready") (lt (mul $period (int64 .)) $budget) -}}
+{{- fail (printf "startupProbe: %d failures every %ds are less than the %ds that a start may take, and /ready says no until then: raise failureThreshold, or ask /live" (int64 .) $period $budget) -}}
+{{- end -}}
+{{- end -}}
 {{- .Values.startupProbe.failureThreshold | default (div (add $budget (sub $period 1)) $period) | int64 -}}
 {{- end -}}

@@ -1,0 +1,1 @@
+"""What tests of the charts share: rendering, the rules of the Pod Security Standards, programs as judges, generated pages."""

@@ -1,0 +1,94 @@
+"""The table of values in a chart's README, made of the comments in its values.yaml, and the keys of all three.
+
+A comment that begins with `# -- ` belongs to the key below it.
+"""
+
+import json
+import re
+
+import yaml
+
+from .rendering import CHARTS
+
+BEGIN, END = "<!-- values: made by tests/deploy/test_chart.py -->", "<!-- end of values -->"
+
+
+def comments(chart):
+    """The text of each key that has one, by its path."""
+    found, stack, text = {}, [], []
+    for line in (CHARTS / chart / "values.yaml").read_text().splitlines():
+        stripped = line.strip()
+        if stripped.startswith("# -- "):
+            text = [stripped[5:]]
+        elif stripped.startswith("#"):
+            if text:
+                text.append(stripped.lstrip("#").strip())
+        elif not stripped:
+            text = []
+        else:
+            key = re.match(r"( *)([A-Za-z_][A-Za-z0-9_]*):(?: |$)", line)
+            if key is None:
+                continue
+            depth = len(key[1]) // 2
+            stack = [*stack[:depth], key[2]]
+            if text:
+                found[".".join(stack)] = " ".join(text)
+            text = []
+    return found
+
+
+def leaves(chart):
+    """Every value that is documented by itself, with its default: what has a comment is not looked into."""
+    described = comments(chart)
+
+    def walk(tree, path):
+        for key, value in tree.items():
+            here = [*path, key]
+            if isinstance(value, dict) and value and ".".join(here) not in described:
+                yield from walk(value, here)
+            else:
+                yield ".".join(here), value
+
+    return dict(walk(defaults(chart), []))
+
+
+def defaults(chart):
+    return yaml.safe_load((CHARTS / chart / "values.yaml").read_text())
+
+
+def schema(chart):
+    return json.loads((CHARTS / chart / "values.schema.json").read_text())
+
+
+def schema_keys(chart):
+    """Every path of the schema whose structure is ours: `additionalProperties` is false down to it."""
+
+    def walk(node, path):
+        for key, value in node.get("properties", {}).items():
+            here = [*path, key]
+            if value.get("additionalProperties") is False:
+                yield from walk(value, here)
+            else:
+                yield ".".join(here)
+
+    return set(walk(schema(chart), []))
+
+
+def table(chart):
+    described = comments(chart)
+    rows = ["| Value | Default | Meaning |", "|---|---|---|"]
+    for path, default in leaves(chart).items():
+        meaning = described.get(path, "").replace("|", "\\|")
+        shown = json.dumps(default, ensure_ascii=False).replace("|", "\\|")
+        rows.append(f"| `{path}` | `{shown}` | {meaning} |")
+    return "\n".join(rows)
+
+
+def readme(chart):
+    """The page as it should be."""
+    page = (CHARTS / chart / "README.md").read_text()
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    if not rest or not after:
+        raise AssertionError(f"README.md of {chart} lacks the marks of its table")
+    return f"{before}{BEGIN}\n\n{table(chart)}\n\n{END}{after}"
