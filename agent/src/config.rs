@@ -8,7 +8,8 @@ pub(crate) mod bootstrap;
 mod delegate;
 mod kerberos;
 mod proxy;
-pub(crate) mod reader;
+#[cfg(test)]
+mod reference;
 mod shown;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use config::{Environment, File};
 use lictor_proto::token::JoinToken;
+use lictor_settings::{Form, Reader};
 use lictor_winrm::pool::PoolSettings;
 use lictor_winrm::target::Secret;
 use zeroize::Zeroizing;
@@ -32,49 +34,60 @@ pub use delegate::{Ignored, Told};
 pub use kerberos::Kerberos;
 pub use proxy::Proxy;
 pub(crate) use proxy::ProxyAddress;
-use reader::Reader;
 use shown::Origins;
 pub use shown::{Overview, Setting};
 
-/// Everything that can be set. `docs/agent-settings.md` lists the same keys; a test compares the two.
+/// Everything that can be set. The doc comments of the fields are what `docs/agent-settings.md`, its JSON schema and the example file
+/// say; a test makes them, see [`lictor_settings::reference`].
 #[derive(Debug, Clone)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Config {
-    /// Where the control plane listens, `https://host:port`. Required; the port is 7443 unless given.
+    /// Where the control plane listens. The port is 7443 unless given.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub control_plane: ControlPlaneAddress,
-    /// How to talk to it: `auto`, `stream` or `poll`. Default: `auto`, which is a stream, and polls where streams are cut.
+    /// How to talk to the control plane; see [stream and poll](#stream-and-poll).
+    #[cfg_attr(test, schemars(with = "String"))]
     pub transport: Transport,
-    /// The HTTP proxy on the way to it. Default: none, or what the environment names.
+    /// The HTTP proxy on the way to the control plane; see [through a proxy](#through-a-proxy).
     pub proxy: Option<Proxy>,
-    /// File that holds the join token. Read when there is no valid identity in `state_dir`, each time anew.
+    /// File that holds the join token. Read each time one is needed, so a replaced token is found without a restart.
+    /// Example: `/etc/lictor/join/token`.
     pub join_token_file: Option<PathBuf>,
-    /// Name shown to people; unique among agents. Default: the machine's host name. 1 to 128 characters.
+    /// Name shown to people; unique among agents. An agent that enrols again under its old name keeps its id.
+    /// Default: the host name. Example: `web-1`.
     pub name: String,
-    /// Tags that tasks may select the agent by. Default: none. At most 64, each 1 to 128 characters.
+    /// Tags that tasks may select the agent by. Range: at most 64 of 1 to 128 characters. Example: `dmz,web`.
     pub tags: Vec<String>,
-    /// Free text for people. Default: empty. At most 500 characters.
+    /// Free text for people.
     pub description: String,
-    /// Scope that the agent asks for when it enrols, at or below that of its join token. Default: that of its token.
+    /// Scope that the agent asks for when it enrols: that of its join token or one below it, such as `platform/web`.
+    /// It serves tasks of that scope and below. Default: that of the join token.
     pub scope: Option<String>,
-    /// Directory for identity, journal and spilled output; made with mode 0700. Default: `./lictor-agent`.
+    /// Identity, journal and spilled output; made with mode 0700. One agent per directory.
     pub state_dir: PathBuf,
-    /// Most tasks at once. Default: 16. Range: 1 to 1000.
+    /// Most tasks at once.
     pub slots: u32,
-    /// Address of `/live`, `/ready` and `/metrics`. Default: `127.0.0.1:3460`.
+    /// `/live`, `/ready` and `/metrics`; the first and the last also as `/api/health` and `/api/metrics`.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub http_listen: SocketAddr,
-    /// How long running tasks may go on after the agent was asked to stop. Default: `60s`. Range: 0 s to 24 h.
+    /// How long running tasks may go on after the agent was asked to stop. Kubernetes must wait longer than this
+    /// (`terminationGracePeriodSeconds`).
     pub drain_grace: Duration,
-    /// File with the agent's own policy, TOML or YAML; see docs/policy.md. Default: none, which allows everything.
+    /// The agent's own policy: which hosts, users and kinds of tasks it serves, whatever the control plane asks for;
+    /// see [policy.md](policy.md). Range: a path ending in `.toml`, `.yaml` or `.yml`. Example:
+    /// `/etc/lictor/policy.yaml`.
     pub policy_file: Option<PathBuf>,
-    /// PEM certificates of authorities that are trusted beside the system's for HTTPS to Windows hosts: files, and directories
-    /// of files. Default: `/opt/harness-delegate/ca-bundle` where it exists. At most 100.
+    /// PEM certificates of authorities that are trusted beside the system's for HTTPS to Windows hosts: files, and
+    /// directories of files. Read at the start. A credential or task with an authority of its own (`--host-ca`)
+    /// trusts that one alone. Default: `/opt/harness-delegate/ca-bundle` where it exists. Example: `/etc/lictor/ca`.
     pub ca_files: Vec<PathBuf>,
-    /// The script that runs before all else.
+    /// The script that runs before the agent; see [bootstrap.md](bootstrap.md).
     pub bootstrap: Bootstrap,
-    /// When not to ask for more work.
+    /// When not to ask for more work; see [short of memory or processor time](#short-of-memory-or-processor-time).
     pub admission: Admission,
-    /// Kerberos.
+    /// Kerberos; see [Kerberos](#kerberos).
     pub kerberos: Kerberos,
-    /// Bounds of the session pool.
+    /// Bounds of the pool of WinRM sessions.
     pub pool: Pool,
     /// Logging.
     pub log: Log,
@@ -82,42 +95,51 @@ pub struct Config {
 
 /// When not to ask for more work. Each share may be `off`.
 #[derive(Debug, Clone)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Admission {
-    /// Share of the control group's memory limit. Default: 90. Range: 1 to 100.
+    /// Share of the control group's memory limit from which on no more work is asked for; see
+    /// [below](#short-of-memory-or-processor-time).
     pub memory_percent: Option<u32>,
-    /// Share of the control group's processor limit. Default: off. Range: 1 to 100.
+    /// The same for the control group's processor limit, over 10 s.
     pub cpu_percent: Option<u32>,
-    /// Share of time in which everything waited for memory. Default: off. Range: 1 to 100.
+    /// The same for the share of the last 10 s in which everything waited for memory (PSI, `full avg10` of
+    /// `memory.pressure`).
     pub memory_stall_percent: Option<u32>,
-    /// Where control groups are mounted. Default: `/sys/fs/cgroup`.
+    /// Where control groups are mounted.
     pub cgroup_root: PathBuf,
 }
 
 /// Bounds of the session pool.
 #[derive(Debug, Clone)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Pool {
-    /// Most sessions in all. Default: 1000. Range: 1 to 10000.
+    /// Most WinRM sessions in all.
     pub max_sessions: u32,
-    /// Most shells per (host, user). Default: 10. Range: 1 to 100; Windows allows 30 over all clients unless told otherwise.
+    /// Most shells per host and user. Windows allows 30 over all clients unless told otherwise. When a host gives
+    /// fewer, the agent asks for fewer, and tries one more every 30 s.
     pub max_shells_per_user: u32,
-    /// Most shells per host, over all users. Default: 30. Range: 1 to 1000.
+    /// Most shells per host, over all users.
     pub max_shells_per_host: u32,
-    /// How long an idle connection is kept. Default: `60s`. Range: 1 s to 110 s, because HTTP.sys closes at 120 s.
+    /// How long an idle connection is kept. Windows closes at 120 s.
     pub connection_idle: Duration,
-    /// How long an idle shell is kept before it is deleted. Default: `60s`. Range: 1 s to 1 h.
+    /// How long an idle shell is kept before it is deleted.
     pub shell_idle: Duration,
-    /// Commands per shell before it is replaced. Default: 200. Range: 1 to 1400; Windows counts 1500 operations.
+    /// Commands per shell before it is replaced. Windows counts 1500 operations per user.
     pub commands_per_shell: u32,
-    /// Commands that all shells of one user on one host may have taken together. Default: 1000. Range: 1 to 1000000.
+    /// Commands that all shells of one user on one host may have taken together. Windows counts 1500 per user over
+    /// all clients, and gives a shell's share back only when the shell is deleted; the agent replaces shells in time.
     pub commands_per_user: u32,
 }
 
 /// Logging.
 #[derive(Debug, Clone)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Log {
-    /// `text` or `json`. Default: `text`.
+    /// Form of log lines, on standard error.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub format: LogFormat,
-    /// `error`, `warn`, `info`, `debug` or `trace`. Default: `info`. Libraries that print secrets stay capped.
+    /// Least important level that is logged. Libraries that print secrets stay capped whatever is asked for.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub level: tracing::Level,
 }
 
@@ -304,7 +326,7 @@ pub(crate) fn load_over(
         }
     };
 
-    let mut reader = Reader::new(tree, mistakes);
+    let mut reader = Reader::new(tree, kerberos::TABLES, mistakes);
     let hostname_file = Path::new("/proc/sys/kernel/hostname");
     let has_token = join_token.is_some();
     let mut join_token = join_token.or(delegate.apply(&mut reader, host_name(hostname_file).as_deref(), has_token));
@@ -338,66 +360,58 @@ fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Opti
     if reader.take("join_token").is_some() {
         reader.mistake("join_token", &format!("may only come from the environment ({JOIN_TOKEN_VARIABLE}), so that it is not left lying in a file; use join_token_file"));
     }
-    let control_plane = reader.required("control_plane", ControlPlaneAddress::parse);
-    let join_token_file = reader.optional("join_token_file", |text| non_empty(text).map(PathBuf::from));
-    let name = reader.optional("name", |text| limited(text, MAX_NAME_CHARACTERS));
+    let control_plane = reader.required("control_plane", CONTROL_PLANE_FORM, ControlPlaneAddress::parse);
+    let transport = [("auto", Transport::Auto), ("stream", Transport::Stream), ("poll", Transport::Poll)];
+    let transport = reader.choice("transport", Transport::Auto, &transport);
+    let join_token_file = reader.optional_path("join_token_file");
+    let name_form = Form::Text { least: 1, most: MAX_NAME_CHARACTERS };
+    let name = reader.optional("name", name_form.clone(), |text| limited(text, MAX_NAME_CHARACTERS));
     let name = name.or_else(|| host_name(hostname_file));
     if name.is_none() {
         reader.mistake("name", "is not set, and the machine has no host name to take its place");
     }
+    let description_form = Form::Text { least: 0, most: MAX_DESCRIPTION_CHARACTERS };
     let config = Config {
         control_plane: control_plane.unwrap_or(ControlPlaneAddress { host: String::new(), port: 0 }),
-        transport: reader.or("transport", Transport::Auto, |text| match text {
-            "auto" => Ok(Transport::Auto),
-            "stream" => Ok(Transport::Stream),
-            "poll" => Ok(Transport::Poll),
-            _ => Err("must be auto, stream or poll".into()),
-        }),
+        transport,
         proxy,
         join_token_file,
         name: name.unwrap_or_default(),
-        tags: reader.list("tags", MAX_TAGS, |text| limited(text, MAX_NAME_CHARACTERS)),
-        description: reader.or("description", String::new(), |text| {
+        tags: reader.list("tags", MAX_TAGS, name_form, |text| limited(text, MAX_NAME_CHARACTERS)),
+        description: reader.or("description", description_form, String::new(), |text| {
             if text.chars().count() <= MAX_DESCRIPTION_CHARACTERS {
                 Ok(text.to_owned())
             } else {
                 Err(format!("is longer than {MAX_DESCRIPTION_CHARACTERS} characters"))
             }
         }),
-        scope: reader.optional("scope", parse_scope),
-        state_dir: reader.or("state_dir", PathBuf::from(DEFAULT_STATE_DIR), |text| non_empty(text).map(PathBuf::from)),
+        scope: reader.optional("scope", SCOPE_FORM, parse_scope),
+        state_dir: reader.path("state_dir", DEFAULT_STATE_DIR),
         slots: reader.number("slots", DEFAULT_SLOTS, 1, 1000),
-        http_listen: reader.or("http_listen", DEFAULT_HTTP_LISTEN, |text| {
-            text.parse().map_err(|_| "is not an address such as 127.0.0.1:3460".to_owned())
-        }),
+        http_listen: reader.or("http_listen", Form::Address, DEFAULT_HTTP_LISTEN, parse_address),
         drain_grace: reader.duration("drain_grace", DEFAULT_DRAIN_GRACE, Duration::ZERO, DAY),
-        policy_file: reader.optional("policy_file", |text| non_empty(text).map(PathBuf::from)),
+        policy_file: reader.optional_path("policy_file"),
         ca_files: reader
-            .optional_list("ca_files", MAX_CA_FILES, |text| non_empty(text).map(PathBuf::from))
+            .optional_list("ca_files", MAX_CA_FILES, Form::Path, |text| non_empty(text).map(PathBuf::from))
             .unwrap_or_else(|| {
                 Some(PathBuf::from(DEFAULT_CA_DIRECTORY)).filter(|path| path.is_dir()).into_iter().collect()
             }),
         bootstrap: bootstrap::read(reader),
         admission: Admission {
-            memory_percent: percent(reader, "admission.memory_percent", DEFAULT_MEMORY_PERCENT),
-            cpu_percent: percent(reader, "admission.cpu_percent", None),
-            memory_stall_percent: percent(reader, "admission.memory_stall_percent", None),
-            cgroup_root: reader.or("admission.cgroup_root", PathBuf::from(DEFAULT_CGROUP_ROOT), |text| {
-                non_empty(text).map(PathBuf::from)
-            }),
+            memory_percent: reader.number_or_off("admission.memory_percent", DEFAULT_MEMORY_PERCENT, 1, 100),
+            cpu_percent: reader.number_or_off("admission.cpu_percent", None, 1, 100),
+            memory_stall_percent: reader.number_or_off("admission.memory_stall_percent", None, 1, 100),
+            cgroup_root: reader.path("admission.cgroup_root", DEFAULT_CGROUP_ROOT),
         },
         kerberos: kerberos::read(reader),
         pool: pool(reader),
         log: Log {
-            format: reader.or("log.format", LogFormat::Text, |text| match text {
-                "text" => Ok(LogFormat::Text),
-                "json" => Ok(LogFormat::Json),
-                _ => Err("must be text or json".into()),
-            }),
-            level: reader.or("log.level", tracing::Level::INFO, |text| match text {
-                "error" | "warn" | "info" | "debug" | "trace" => text.parse().map_err(|_| "is not a level".to_owned()),
-                _ => Err("must be error, warn, info, debug or trace".into()),
-            }),
+            format: reader.choice(
+                "log.format",
+                LogFormat::Text,
+                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+            ),
+            level: reader.choice("log.level", tracing::Level::INFO, &LEVELS),
         },
     };
     Some(config)
@@ -423,14 +437,8 @@ fn pool(reader: &mut Reader) -> Pool {
     }
 }
 
-fn percent(reader: &mut Reader, key: &'static str, default: Option<u32>) -> Option<u32> {
-    reader.or(key, default, |text| match text {
-        "off" | "false" => Ok(None),
-        text => match text.parse() {
-            Ok(percent @ 1..=100) => Ok(Some(percent)),
-            _ => Err("must be a whole number from 1 to 100, or off".into()),
-        },
-    })
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "is not an address such as 127.0.0.1:3460".to_owned())
 }
 
 fn host_name(file: &Path) -> Option<String> {
@@ -487,6 +495,23 @@ fn is_link(rest: &str) -> bool {
 pub const JOIN_TOKEN_VARIABLE: &str = "LICTOR_AGENT_JOIN_TOKEN";
 /// All names of it, the first that counts first.
 pub(crate) const JOIN_TOKEN_VARIABLES: [&str; 3] = [JOIN_TOKEN_VARIABLE, "DELEGATE_TOKEN", "HARNESS_DELEGATE_TOKEN"];
+const CONTROL_PLANE_FORM: Form = Form::Written {
+    pattern: "^https://[^/?#@]+/?$",
+    words: "`https://host[:port]`",
+    example: "https://lictor.corp.example:7443",
+};
+const SCOPE_FORM: Form = Form::Written {
+    pattern: "^[A-Za-z0-9._-]{1,64}(/[A-Za-z0-9._-]{1,64})*$",
+    words: "a path of names",
+    example: "platform/web",
+};
+const LEVELS: [(&str, tracing::Level); 5] = [
+    ("error", tracing::Level::ERROR),
+    ("warn", tracing::Level::WARN),
+    ("info", tracing::Level::INFO),
+    ("debug", tracing::Level::DEBUG),
+    ("trace", tracing::Level::TRACE),
+];
 const VARIABLE_PREFIX: &str = "LICTOR_AGENT_";
 /// What the control plane listens on unless told otherwise.
 const DEFAULT_CONTROL_PLANE_PORT: u16 = 7443;

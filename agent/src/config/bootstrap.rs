@@ -9,24 +9,27 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Environment, File};
+use lictor_settings::{Form, Reader};
 
 use super::delegate::Delegate;
-use super::reader::Reader;
 use super::{
     DAY, DEFAULT_HTTP_LISTEN, DEFAULT_STATE_DIR, JOIN_TOKEN_VARIABLE, Kerberos, Log, LogFormat, Mistakes,
-    VARIABLE_PREFIX, is_service_link, kerberos, non_empty,
+    VARIABLE_PREFIX, is_service_link, kerberos, parse_address,
 };
 
 /// The bootstrap script.
 #[derive(Debug, Clone)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Bootstrap {
-    /// File that holds the script. Default: none. Not beside `INIT_SCRIPT` and kin.
+    /// File with a script that runs before the agent; not beside `INIT_SCRIPT` and kin. See
+    /// [bootstrap.md](bootstrap.md). Example: `/etc/lictor/bootstrap/init.sh`.
     pub script_file: Option<PathBuf>,
-    /// What follows when it fails: `warn` or `fail`. Default: `warn`.
+    /// What follows when the script fails: the agent runs and is shown as degraded, or ends with code 70.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub policy: OnFailure,
-    /// How long it may take. Default: `10m`. Range: 1 s to 24 h.
+    /// How long the script may take before it is stopped, which is a failure.
     pub timeout: Duration,
-    /// The bash that runs it. Default: `bash`, looked for in `PATH`.
+    /// The bash that runs the script. Range: a path, or a name in `PATH`.
     pub shell: PathBuf,
 }
 
@@ -53,14 +56,14 @@ pub(crate) struct Early {
 
 pub(super) fn read(reader: &mut Reader) -> Bootstrap {
     Bootstrap {
-        script_file: reader.optional("bootstrap.script_file", |text| non_empty(text).map(PathBuf::from)),
-        policy: reader.or("bootstrap.policy", OnFailure::Warn, |text| match text {
-            "warn" => Ok(OnFailure::Warn),
-            "fail" => Ok(OnFailure::Fail),
-            _ => Err("must be warn or fail".into()),
-        }),
+        script_file: reader.optional_path("bootstrap.script_file"),
+        policy: reader.choice(
+            "bootstrap.policy",
+            OnFailure::Warn,
+            &[("warn", OnFailure::Warn), ("fail", OnFailure::Fail)],
+        ),
         timeout: reader.duration("bootstrap.timeout", DEFAULT_TIMEOUT, Duration::from_secs(1), DAY),
-        shell: reader.or("bootstrap.shell", PathBuf::from(DEFAULT_SHELL), |text| non_empty(text).map(PathBuf::from)),
+        shell: reader.path("bootstrap.shell", DEFAULT_SHELL),
     }
 }
 
@@ -86,25 +89,25 @@ pub(crate) fn early(
         Ok(built) => built.cache,
         Err(error) => return Err(Mistakes(vec![format!("the configuration file cannot be read: {error}")])),
     };
-    let mut reader = Reader::new(tree, Vec::new());
+    let mut reader = Reader::new(tree, kerberos::TABLES, Vec::new());
     delegate.apply_early(&mut reader);
     delegate.listen(&mut reader);
-    let path = |text: &str| non_empty(text).map(PathBuf::from);
-    let secret_files = ["join_token_file", "proxy.password_file"].map(|key| reader.optional(key, path));
+    let secret_files = ["join_token_file", "proxy.password_file"].map(|key| reader.optional_path(key));
     let early = Early {
         bootstrap: read(&mut reader),
-        http_listen: reader.or("http_listen", DEFAULT_HTTP_LISTEN, |text| {
-            text.parse().map_err(|_| "is not an address such as 127.0.0.1:3460".to_owned())
-        }),
+        http_listen: reader.or("http_listen", Form::Address, DEFAULT_HTTP_LISTEN, parse_address),
         // Whatever else stands there is a mistake that the loader reports.
         log: Log {
-            format: reader.or("log.format", LogFormat::Text, |text| {
-                Ok(if text == "json" { LogFormat::Json } else { LogFormat::Text })
-            }),
+            format: reader
+                .optional("log.format", Form::ANY, |text| {
+                    Ok(if text == "json" { LogFormat::Json } else { LogFormat::Text })
+                })
+                .unwrap_or(LogFormat::Text),
             level: reader
-                .or("log.level", tracing::Level::INFO, |text| Ok(text.parse().unwrap_or(tracing::Level::INFO))),
+                .optional("log.level", Form::ANY, |text| Ok(text.parse().unwrap_or(tracing::Level::INFO)))
+                .unwrap_or(tracing::Level::INFO),
         },
-        state_dir: reader.or("state_dir", PathBuf::from(DEFAULT_STATE_DIR), path),
+        state_dir: reader.path("state_dir", DEFAULT_STATE_DIR),
         kerberos: kerberos::read(&mut reader),
         secret_files: secret_files.into_iter().flatten().collect(),
     };

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use lictor_proto::token::JoinToken;
+use lictor_settings::Reader;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::proxy::Foreign;
-use super::reader::Reader;
 use super::{DEFAULT_CA_DIRECTORY, JOIN_TOKEN_VARIABLE, MAX_DESCRIPTION_CHARACTERS, is_link_of_a_service};
 #[cfg(test)]
 use names::Name;
@@ -397,6 +397,12 @@ pub(crate) fn foreign_name(name: &str) -> Option<&'static str> {
     let small = (name == "no_proxy").then_some("NO_PROXY");
     let known = NAMES.iter().find(|known| known.name == name || known.alias == Some(name)).map(|known| known.name);
     proxy.or(small).or(known)
+}
+
+/// First names of all variables that do something.
+#[cfg(test)]
+pub(super) fn names_that_work() -> Vec<&'static str> {
+    NAMES.iter().filter(|name| matches!(name.meaning, Meaning::Works(_))).map(|name| name.name).collect()
 }
 
 /// What the control plane takes as a tag.

@@ -7,23 +7,28 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use lictor_settings::{Form, Reader};
 use lictor_winrm::target::{Network, Secret};
 use zeroize::Zeroizing;
 
-use super::reader::Reader;
-
 /// The proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Proxy {
-    /// Where it listens.
+    /// HTTP proxy on the way to the control plane, or `none`; see [below](#through-a-proxy). Default: what the
+    /// environment names.
+    #[cfg_attr(test, schemars(rename = "url", with = "String"))]
     pub(crate) address: ProxyAddress,
-    /// As whom to authenticate to it.
+    /// User name for the proxy (Basic).
     pub(crate) username: Option<String>,
-    /// File with that user's password; read for each connection.
+    /// File that holds its password. Read for each connection. Example: `/etc/lictor/proxy/password`.
     pub(crate) password_file: Option<PathBuf>,
-    /// PEM certificates of the authorities that an https proxy is checked against.
+    /// PEM certificates of the authorities that an https proxy's certificate is checked against. Default: the
+    /// system's bundle. Example: `/etc/lictor/proxy/ca.pem`.
     pub(crate) ca_file: Option<PathBuf>,
-    /// What does not go through it.
+    /// What does not go through the proxy: names with everything below them, addresses, blocks (`10.0.0.0/8`), each
+    /// perhaps with `:port`, and `*`. Default: `NO_PROXY`. Range: at most 1000.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     pub(crate) no_proxy: Vec<Exception>,
 }
 
@@ -191,7 +196,7 @@ pub(super) fn read(reader: &mut Reader, mut foreign: Foreign) -> (Option<Proxy>,
     if foreign.switched_off() {
         foreign.host = None;
     }
-    let url = reader.optional("proxy.url", |text| {
+    let url = reader.optional("proxy.url", URL_FORM, |text| {
         if text == "none" {
             return Ok(None);
         }
@@ -201,10 +206,10 @@ pub(super) fn read(reader: &mut Reader, mut foreign: Foreign) -> (Option<Proxy>,
         }
         Ok(Some(address))
     });
-    let username = reader.optional("proxy.username", parse_username);
-    let password_file = reader.optional("proxy.password_file", |text| super::non_empty(text).map(PathBuf::from));
-    let ca_file = reader.optional("proxy.ca_file", |text| super::non_empty(text).map(PathBuf::from));
-    let no_proxy = reader.optional_list("proxy.no_proxy", MAX_EXCEPTIONS, Exception::parse);
+    let username = reader.optional("proxy.username", USERNAME_FORM, parse_username);
+    let password_file = reader.optional_path("proxy.password_file");
+    let ca_file = reader.optional_path("proxy.ca_file");
+    let no_proxy = reader.optional_list("proxy.no_proxy", MAX_EXCEPTIONS, EXCEPTION_FORM, Exception::parse);
     if no_proxy.is_none() && foreign.no_proxy.is_some() {
         reader.came_from("proxy.no_proxy", "NO_PROXY");
     }
@@ -334,6 +339,17 @@ fn percent_decoded(text: &str) -> Option<String> {
 
 /// Where the password came from is noted under this name, which is no setting.
 pub(super) const PASSWORD: &str = "proxy password";
+const URL_FORM: Form = Form::Written {
+    pattern: "^(none|([Hh][Tt][Tt][Pp][Ss]?://)?[^/?#@]+/?)$",
+    words: "`http://host:port`, `https://host:port`, `none`",
+    example: "http://proxy.corp.example:3128",
+};
+const USERNAME_FORM: Form = Form::Written { pattern: "^[^:]+$", words: "no colon", example: "svc-proxy" };
+const EXCEPTION_FORM: Form = Form::Written {
+    pattern: "^[^ /]+(/[0-9]+(:[0-9]+)?)?$",
+    words: "names, addresses, blocks, `*`",
+    example: ".corp.example",
+};
 const MAX_EXCEPTIONS: usize = 1000;
 
 #[cfg(test)]

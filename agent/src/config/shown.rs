@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::reader::Reader;
 use super::{Config, LogFormat, OnFailure, Transport, proxy};
+use lictor_settings::Reader;
 
 /// Every setting in effect.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -56,10 +56,10 @@ impl Overview {
         let mut settings: Vec<Setting> = reader
             .asked()
             .iter()
-            .map(|key| Setting {
-                key: (*key).to_owned(),
-                value: values.remove(key).unwrap_or_default(),
-                source: origins.source(reader, key),
+            .map(|asked| Setting {
+                key: asked.key.to_owned(),
+                value: values.remove(asked.key).unwrap_or_default(),
+                source: origins.source(reader, asked.key),
             })
             .collect();
         let secrets = [("join token", join_token), (proxy::PASSWORD, reader.source(proxy::PASSWORD))];

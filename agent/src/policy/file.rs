@@ -8,12 +8,12 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use config::{File, FileFormat};
+use lictor_settings::{Form, Reader};
 use lictor_winrm::target::AuthKind;
 
 use super::identity::Pattern;
 use super::names::HostRule;
 use super::{Connection, Hosts, Identities, PlainHttp, Policy, TaskKind, Tasks, auth_name};
-use crate::config::reader::Reader;
 
 /// Why there is no policy.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Policy, PolicyError> {
     let text = std::str::from_utf8(bytes).map_err(|_| mistake("is not UTF-8".into()))?;
     let built = config::Config::builder().add_source(File::from_str(text, format)).build();
     let tree = built.map_err(|error| mistake(error.to_string()))?.cache;
-    let mut reader = Reader::new(tree, Vec::new());
+    let mut reader = Reader::new(tree, &[], Vec::new());
     // A rule that was meant and has no value must not count as a rule that was not meant.
     reader.insist_on_values();
     if reader.is_empty() {
@@ -90,62 +90,64 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Policy, PolicyError> {
 /// Takes every key.
 pub(super) fn take(reader: &mut Reader, path: &Path) -> Policy {
     let defaults = Policy::default();
-    let ports = reader.optional_list("connection.ports", MAX_RULES, |text| match text.parse::<u16>() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err("is not a TCP port".to_owned()),
-    });
-    let kinds = reader.optional_list("tasks.kinds", MAX_RULES, |text| {
+    let ports =
+        reader.optional_list("connection.ports", MAX_RULES, Form::Number { least: 1, most: 65_535 }, |text| match text
+            .parse::<u16>(
+        ) {
+            Ok(port) if port > 0 => Ok(port),
+            _ => Err("is not a TCP port".to_owned()),
+        });
+    let kind_form = Form::Choice(TaskKind::ALL.iter().map(|kind| kind.name()).collect());
+    let kinds = reader.optional_list("tasks.kinds", MAX_RULES, kind_form, |text| {
         let known = TaskKind::ALL.into_iter().find(|kind| kind.name() == text);
         known.ok_or_else(|| {
             "is not a kind of task; there are connection_test, command, script, diagnosis and posture".to_owned()
         })
     });
+    let auth_form = Form::Choice(AUTH_KINDS.iter().map(|auth| auth_name(*auth)).collect());
     Policy {
         file: Some(path.to_owned()),
         hosts: Hosts {
-            allow: reader.optional_list("hosts.allow", MAX_RULES, HostRule::parse),
-            deny: reader.list("hosts.deny", MAX_RULES, HostRule::parse),
+            allow: reader.optional_list("hosts.allow", MAX_RULES, HOST_FORM, HostRule::parse),
+            deny: reader.list("hosts.deny", MAX_RULES, HOST_FORM, HostRule::parse),
         },
         identities: Identities {
-            allow: reader.optional_list("identities.allow", MAX_RULES, Pattern::parse),
-            deny: reader.list("identities.deny", MAX_RULES, Pattern::parse),
+            allow: reader.optional_list("identities.allow", MAX_RULES, IDENTITY_FORM, Pattern::parse),
+            deny: reader.list("identities.deny", MAX_RULES, IDENTITY_FORM, Pattern::parse),
         },
         connection: Connection {
             ports: ports.map(BTreeSet::from_iter),
-            http: reader.or("connection.http", defaults.connection.http, |text| match text {
-                "allowed" => Ok(PlainHttp::Allowed),
-                "sealed" => Ok(PlainHttp::Sealed),
-                "forbidden" => Ok(PlainHttp::Forbidden),
-                _ => Err("must be allowed, sealed or forbidden".into()),
-            }),
+            http: reader.choice(
+                "connection.http",
+                defaults.connection.http,
+                &[("allowed", PlainHttp::Allowed), ("sealed", PlainHttp::Sealed), ("forbidden", PlainHttp::Forbidden)],
+            ),
             skip_cert_check: reader.flag("connection.skip_cert_check", defaults.connection.skip_cert_check),
             task_ca: reader.flag("connection.task_ca", defaults.connection.task_ca),
             basic: reader.flag("connection.basic", defaults.connection.basic),
-            auth: reader.optional_list("connection.auth", MAX_RULES, |text| {
-                let all = [AuthKind::Basic, AuthKind::Ntlm, AuthKind::Negotiate, AuthKind::Kerberos];
-                let known = all.into_iter().find(|auth| auth_name(*auth) == text);
+            auth: reader.optional_list("connection.auth", MAX_RULES, auth_form, |text| {
+                let known = AUTH_KINDS.into_iter().find(|auth| auth_name(*auth) == text);
                 known.ok_or_else(|| "is not one of basic, ntlm, negotiate and kerberos".to_owned())
             }),
             delegation: reader.flag("connection.delegation", defaults.connection.delegation),
         },
         tasks: Tasks {
             kinds: kinds.map(BTreeSet::from_iter),
-            max_script_bytes: reader.optional("tasks.max_script_bytes", |text| {
-                number(text, 0, u32::try_from(lictor_proto::MAX_MESSAGE_BYTES).unwrap_or(u32::MAX))
-            }),
-            concurrent: reader.optional("tasks.concurrent", |text| number(text, 1, 1000)),
-            concurrent_per_host: reader.optional("tasks.concurrent_per_host", |text| number(text, 1, 1000)),
+            max_script_bytes: reader.optional_number(
+                "tasks.max_script_bytes",
+                0,
+                u32::try_from(lictor_proto::MAX_MESSAGE_BYTES).unwrap_or(u32::MAX),
+            ),
+            concurrent: reader.optional_number("tasks.concurrent", 1, 1000),
+            concurrent_per_host: reader.optional_number("tasks.concurrent_per_host", 1, 1000),
         },
     }
 }
 
-fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
-    text.parse()
-        .ok()
-        .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| format!("must be a whole number from {least} to {most}"))
-}
-
+const AUTH_KINDS: [AuthKind; 4] = [AuthKind::Basic, AuthKind::Ntlm, AuthKind::Negotiate, AuthKind::Kerberos];
+const HOST_FORM: Form =
+    Form::Written { pattern: "^[^ ]+$", words: "names, addresses, blocks, `*`", example: ".corp.example" };
+const IDENTITY_FORM: Form = Form::Written { pattern: "^.+$", words: "users", example: "CORP\\svc-*" };
 /// A policy of ten thousand rules fits.
 const MAX_BYTES: u64 = 1024 * 1024;
 /// Every task is compared with every rule.

@@ -3,7 +3,7 @@
 use lictor_proto::v1::{Command, Script, ShellSettings};
 
 use super::*;
-use crate::config::reader::Reader;
+use lictor_settings::Reader;
 
 fn policy(text: &str) -> Policy {
     file::parse("/p/policy.toml".as_ref(), text.as_bytes()).unwrap()
@@ -346,9 +346,9 @@ fn every_mistake_is_told_at_once_and_nothing_is_taken_for_granted() {
 
 #[test]
 fn the_reference_page_lists_exactly_the_rules() {
-    let mut reader = Reader::new(config::Value::default(), Vec::new());
+    let mut reader = Reader::new(config::Value::default(), &[], Vec::new());
     let policy = file::take(&mut reader, "/p".as_ref());
-    let mut asked: Vec<String> = reader.asked().iter().map(|key| (*key).to_owned()).collect();
+    let mut asked: Vec<String> = reader.asked().iter().map(|asked| asked.key.to_owned()).collect();
     asked.sort();
     let page = include_str!("../../../docs/policy.md");
     let mut listed: Vec<String> = page

@@ -109,12 +109,15 @@ fn replicas_get_names_of_their_own() {
         if in_pod {
             delegate.takes("DELEGATE_TYPE", "KUBERNETES");
         }
-        let mut reader = Reader::new(::config::Value::default(), Vec::new());
+        let mut reader = Reader::new(::config::Value::default(), &[], Vec::new());
         assert!(delegate.apply(&mut reader, Some(host), false).is_none());
         delegate.listen(&mut reader);
-        assert_eq!(reader.optional("name", |text| Ok(text.to_owned())).as_deref(), Some(expected));
-        assert_eq!(reader.list("tags", 9, |text| Ok(text.to_owned())), ["winrm"]);
-        let listen = reader.optional("http_listen", |text| Ok(text.to_owned()));
+        assert_eq!(
+            reader.optional("name", lictor_settings::Form::ANY, |text| Ok(text.to_owned())).as_deref(),
+            Some(expected)
+        );
+        assert_eq!(reader.list("tags", 9, lictor_settings::Form::ANY, |text| Ok(text.to_owned())), ["winrm"]);
+        let listen = reader.optional("http_listen", lictor_settings::Form::ANY, |text| Ok(text.to_owned()));
         assert_eq!(listen.as_deref(), in_pod.then_some("0.0.0.0:3460"));
     }
     // Other programs run in pods, too: without a name of the delegate's nothing changes.
