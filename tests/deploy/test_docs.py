@@ -23,12 +23,19 @@ import yaml
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import commands  # noqa: E402
-from pages import ROOT, Block, Page, all_pages, tracked  # noqa: E402
+from pages import ROOT, Page, all_pages, tracked  # noqa: E402
 
 CHARTS = ("lictor-agent", "lictor-control-plane")
 
 # The pages whose every name of a value, a setting or a metric is looked up.
-STRICT = ("docs/kubernetes.md", "docs/security.md", "docs/migrate-ansible.md", "README.md", "SECURITY.md")
+STRICT = (
+    "README.md",
+    "SECURITY.md",
+    "docs/kubernetes.md",
+    "docs/migrate-ansible.md",
+    "docs/migrate-harness.md",
+    "docs/security.md",
+)
 
 
 @functools.cache
@@ -315,6 +322,52 @@ class Charts(unittest.TestCase):
             self.assertTrue(documents)
             for value in yaml.safe_load(block.text):
                 self.assertTrue(holds_path(schema(chart), value), f"{chart} has no value {value}")
+            self.check_config(chart, documents, directory)
+
+    def check_config(self, chart, documents, directory):
+        """Has the program read the settings, and the policy that they name, as the chart made them of the block."""
+        files = {
+            name: text
+            for document in documents
+            if document["kind"] == "ConfigMap"
+            for name, text in document["data"].items()
+            if re.search(r"\.ya?ml$", name)
+        }
+        settings = {"lictor-agent": "agent.yaml", "lictor-control-plane": "control-plane.yaml"}[chart]
+        self.assertIn(settings, files, "the chart made no settings")
+        # Stand-ins for what is mounted and not the chart's to make.
+        mounts = pathlib.Path(directory, "etc")
+        authorities = pathlib.Path("/etc/ssl/certs/ca-certificates.crt").read_text().partition("-----END CERTIFICATE-----")
+        stand_ins = {
+            "krb5/krb5.conf": "[libdefaults]\n  default_realm = CORP.EXAMPLE\n",
+            "bootstrap/init.sh": "true\n",
+            "ca/ca.pem": "".join(authorities[:2]) + "\n",
+            "join/token": "",
+            "keytabs/.none": "",
+            "proxy/password": "",
+        }
+        for name, text in [*stand_ins.items(), *((f"policy/{name}", text) for name, text in files.items())]:
+            (mounts / name).parent.mkdir(parents=True, exist_ok=True)
+            (mounts / name).write_text(text)
+        pathlib.Path(directory, settings).write_text(files[settings].replace("/etc/lictor/", f"{mounts}/"))
+        read = subprocess.run(
+            [commands.programs_directory() / chart, "check-config", "--config", pathlib.Path(directory, settings)],
+            capture_output=True, text=True, timeout=60, env={"PATH": os.environ["PATH"], "HOME": directory},
+        )
+        self.assertEqual(0, read.returncode, read.stderr)
+
+    def test_places_in_pods_are_those_of_the_charts(self):
+        chart_text = "\n".join((ROOT / path).read_text() for path in tracked() if path.startswith("helm/"))
+        found = []
+        for name in STRICT:
+            for block in pages()[name].blocks if name in pages() else ():
+                for path in re.findall(r"(?<![\w.])/(?:var/lib|etc)/lictor[\w./-]*", block.text):
+                    # Names of keytabs and the like are the user's; where they lie is not.
+                    known = [path] if path.startswith("/var/lib/") else [path, path.rsplit("/", 1)[0]]
+                    if block.has("playbook") or any(re.search(rf"{re.escape(one)}(?![\w/.-])", chart_text) for one in known):
+                        continue
+                    found.append(f"{name}:{block.line}: no chart has {path}")
+        self.none(found)
 
     def test_helm_commands_exist(self):
         found, seen = [], 0
@@ -339,8 +392,11 @@ class Charts(unittest.TestCase):
         found = []
         with tempfile.TemporaryDirectory() as directory:
             for page, line, words in self.lines({"kubectl"}):
+                plain = list(words)
+                while len(plain) > 2 and plain[1] in ("-n", "--namespace"):
+                    del plain[1:3]
                 names = []
-                for word in words[1:]:
+                for word in plain[1:]:
                     if word.startswith("-") or len(names) == 3:
                         break
                     names.append(word)
@@ -392,6 +448,33 @@ def minimal_values(chart):
     raise LookupError(f"docs/kubernetes.md has no whole values for {chart}")
 
 
+class Playbooks(unittest.TestCase):
+    """What the pages say to Ansible."""
+
+    def test_playbooks_are_read_by_ansible(self):
+        playbook = pathlib.Path(sys.executable).parent / "ansible-playbook"
+        seen = 0
+        for page in pages().values():
+            for block in page.blocks:
+                if not block.has("playbook"):
+                    continue
+                seen += 1
+                with tempfile.TemporaryDirectory() as directory:
+                    file = pathlib.Path(directory, "playbook.yaml")
+                    file.write_text(block.text)
+                    read = subprocess.run(
+                        [playbook, "--syntax-check", "--inventory", "localhost,", file],
+                        capture_output=True, text=True, timeout=120, env={**os.environ, "HOME": directory},
+                    )
+                    self.assertEqual(0, read.returncode, f"{page.name}:{block.line}: {read.stderr}")
+                    # The command that it runs is one of ours.
+                    for play in yaml.safe_load(block.text):
+                        for task in play["tasks"]:
+                            words = task["ansible.builtin.command"]["argv"]
+                            self.assertEqual([], commands.mistakes(words))
+        self.assertGreater(seen, 0)
+
+
 class Names(unittest.TestCase):
     """Names of values, settings and metrics in the pages for operators."""
 
@@ -418,9 +501,24 @@ class Names(unittest.TestCase):
                     known = known or re.search(rf"\b{re.escape(word)}\b", chart_text + reference)
                 else:
                     continue
+                if word.startswith(("ansible.", "delegate.")):
+                    # Ansible's modules; Harness's file.
+                    continue
                 if not known:
                     found.append(f"{name}:{line}: nothing is called {word}")
         self.assertEqual([], found, "\n" + "\n".join(found))
+
+
+class Dashboards(unittest.TestCase):
+    """What docs/migrate-harness.md says of the dashboard."""
+
+    def test_named_panels_exist(self):
+        titles = {panel.get("title") for panel in json.loads((ROOT / "deploy/grafana/lictor.json").read_text())["panels"]}
+        section = pages()["docs/migrate-harness.md"].section("Metrics and dashboards")
+        rows = [re.match(r"\| `[a-z_]+` \|.*\| ([^|]+) \|$", line) for _, line in section]
+        named = [title.strip() for row in rows if row for title in row[1].split(",")]
+        self.assertGreater(len(named), 8)
+        self.assertEqual([], [title for title in named if title not in titles])
 
 
 class SecurityModel(unittest.TestCase):
