@@ -123,6 +123,7 @@ def tracked():
 
 
 def all_pages():
-    """The pages at the top and under docs/."""
-    names = [path for path in tracked() if path.endswith(".md") and (path.count("/") == 0 or path.startswith("docs/"))]
+    """The pages for people who run it: at the top, under docs/, and beside what is deployed."""
+    places = ("docs/", "deploy/", "helm/")
+    names = [path for path in tracked() if path.endswith(".md") and (path.count("/") == 0 or path.startswith(places))]
     return [Page(ROOT / name) for name in names]
