@@ -1,4 +1,4 @@
-"""The control plane's chart: helm itself, Kubernetes' schemas, the Pod Security Standards and the control plane judge it.
+"""The control plane's chart, as helm itself, Kubernetes' schemas, the Pod Security Standards and the program judge it.
 
 `LICTOR_WRITE_DOCS=1` writes the table of values.
 """
@@ -24,18 +24,30 @@ GOOD = {
     "a load balancer": {
         "names": ["lictor.example", "192.0.2.7"],
         "service": {
-            "type": "LoadBalancer", "port": 443, "annotations": {"a.example/type": "nlb"}, "loadBalancerClass": "x.example/nlb",
-            "loadBalancerSourceRanges": ["10.0.0.0/8"], "externalTrafficPolicy": "Local",
+            "type": "LoadBalancer",
+            "port": 443,
+            "annotations": {"a.example/type": "nlb"},
+            "loadBalancerClass": "x.example/nlb",
+            "loadBalancerSourceRanges": ["10.0.0.0/8"],
+            "externalTrafficPolicy": "Local",
         },
     },
     "a port of each node": {"service": {"type": "NodePort", "nodePort": 30743}},
     "settings": {
         "config": {
             "retention": {"tasks": "90d", "outputs": "14d", "output_bytes": "100GiB"},
-            "limits": {"tasks_per_host": 5, "tasks_per_credential": 20}, "lease": "60s", "heartbeat_interval": "20s",
-            "log": {"format": "json"}, "connections": {"per_source": 4096},
+            "limits": {"tasks_per_host": 5, "tasks_per_credential": 20},
+            "lease": "60s",
+            "heartbeat_interval": "20s",
+            "log": {"format": "json"},
+            "connections": {"per_source": 4096},
         },
-        "persistence": {"size": "200Gi", "storageClassName": "fast", "whenDeleted": "Delete", "annotations": {"a": "b"}},
+        "persistence": {
+            "size": "200Gi",
+            "storageClassName": "fast",
+            "whenDeleted": "Delete",
+            "annotations": {"a": "b"},
+        },
     },
     "no volume": {"persistence": {"enabled": False}},
     "an existing claim": {"persistence": {"existingClaim": "kept"}},
@@ -53,24 +65,41 @@ GOOD = {
     },
     "no network policy, no account": {"networkPolicy": {"enabled": False}, "serviceAccount": {"create": False}},
     "everything that pods can have": {
-        "fullnameOverride": "lictor", "commonLabels": {"team": "x"}, "commonAnnotations": {"a": "b"}, "podLabels": {"b": "c"},
-        "podAnnotations": {"c": "d"}, "nodeSelector": {"kubernetes.io/os": "linux"}, "tolerations": [{"operator": "Exists"}],
-        "affinity": {"nodeAffinity": {}}, "priorityClassName": "high", "imagePullSecrets": ["pull"],
+        "fullnameOverride": "lictor",
+        "commonLabels": {"team": "x"},
+        "commonAnnotations": {"a": "b"},
+        "podLabels": {"b": "c"},
+        "podAnnotations": {"c": "d"},
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+        "imagePullSecrets": ["pull"],
         "image": {"registry": "registry.example", "digest": "sha256:" + "0" * 64, "pullPolicy": "Always"},
-        "extraEnv": [{"name": "TZ", "value": "UTC"}], "extraEnvFrom": [{"secretRef": {"name": "more"}}],
-        "extraVolumes": [{"name": "more", "emptyDir": {}}], "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
-        "podSecurityContext": {"runAsUser": None, "fsGroup": None}, "terminationGracePeriodSeconds": 60,
+        "extraEnv": [{"name": "TZ", "value": "UTC"}],
+        "extraEnvFrom": [{"secretRef": {"name": "more"}}],
+        "extraVolumes": [{"name": "more", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+        "podSecurityContext": {"runAsUser": None, "fsGroup": None},
+        "terminationGracePeriodSeconds": 60,
     },
-}  # fmt: skip
+}
 BAD = {
     "replicas": ({"replicas": 2}, "additional properties 'replicas' not allowed"),
-    "a setting of the chart's": ({"config": {"listen": "0.0.0.0:1"}}, "config.listen: comes from grpc.address and grpc.port"),
+    "a setting of the chart's": (
+        {"config": {"listen": "0.0.0.0:1"}},
+        "config.listen: comes from grpc.address and grpc.port",
+    ),
     "names as a setting": ({"config": {"names": ["x"]}}, "config.names: comes from the value names"),
     "two master keys": (
-        {"config": {"master_key_file": "/x"}, "masterKey": {"existingSecret": "s"}}, "config.master_key_file and masterKey",
+        {"config": {"master_key_file": "/x"}, "masterKey": {"existingSecret": "s"}},
+        "config.master_key_file and masterKey",
     ),
     "many writers": ({"persistence": {"accessModes": ["ReadWriteMany"]}}, "at '/persistence/accessModes/0'"),
-    "a policy of traffic without traffic": ({"service": {"externalTrafficPolicy": "Local"}}, "is for the types LoadBalancer and NodePort"),
+    "a policy of traffic without traffic": (
+        {"service": {"externalTrafficPolicy": "Local"}},
+        "is for the types LoadBalancer and NodePort",
+    ),
     "a proxy of layer 7": ({"service": {"type": "Ingress"}}, "at '/service/type'"),
     "a name that is none": ({"fullnameOverride": "9 lives"}, "cannot be the name of objects"),
     "a section that is null": ({"persistence": None}, "missing property 'persistence'"),
@@ -149,12 +178,18 @@ class ControlPlane(unittest.TestCase):
 
     @with_each
     def test_metrics_are_never_shown_by_a_load_balancer(self, name, one):
-        main, metrics = (one.one("Service", one.workload["metadata"]["name"] + suffix)["spec"] for suffix in ("", "-metrics"))
+        main, metrics = (
+            one.one("Service", one.workload["metadata"]["name"] + suffix)["spec"] for suffix in ("", "-metrics")
+        )
         self.assertEqual([port["name"] for port in main["ports"]], ["grpc"])
         self.assertEqual(([port["name"] for port in metrics["ports"]], metrics["clusterIP"]), (["http"], "None"))
         for monitor in one.all("ServiceMonitor"):
             wanted = monitor["spec"]["selector"]["matchLabels"].items()
-            found = [service["metadata"]["name"] for service in one.all("Service") if wanted <= service["metadata"]["labels"].items()]
+            found = [
+                service["metadata"]["name"]
+                for service in one.all("Service")
+                if wanted <= service["metadata"]["labels"].items()
+            ]
             self.assertEqual(found, [one.workload["metadata"]["name"] + "-metrics"])
 
     def test_nothing_goes_out_unless_it_is_said(self):
@@ -188,6 +223,13 @@ class ControlPlane(unittest.TestCase):
         described, values = documented.comments(CHART), documented.leaves(CHART)
         self.assertEqual([path for path in values if path not in described], [])
         self.assertEqual(documented.schema_keys(CHART) - {"global"}, set(values))
+
+    def test_the_schema_knows_the_settings(self):
+        page = CHARTS / CHART / "values.schema.json"
+        wanted = documented.schema_text(CHART)
+        if os.environ.get("LICTOR_WRITE_DOCS"):
+            page.write_text(wanted)
+        self.assertEqual(page.read_text(), wanted, "run with LICTOR_WRITE_DOCS=1")
 
     def test_the_readme_has_the_values(self):
         page = CHARTS / CHART / "README.md"

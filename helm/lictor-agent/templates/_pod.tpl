@@ -103,7 +103,7 @@ it: that of a volume belongs to root. */}}
   mountPath: /etc/lictor/krb5
   readOnly: true
 {{- end }}
-{{- if or .Values.kerberos.keytabs.existingSecrets .Values.kerberos.keytabs.inline }}
+{{- if include "lictor.keytabSources" . | fromYamlArray }}
 - name: keytabs
   mountPath: /etc/lictor/keytabs
   readOnly: true
@@ -131,6 +131,24 @@ it: that of a volume belongs to root. */}}
 {{- with concat (.Values.extraVolumeMounts | default list) (.Values.custom_mounts | default list) }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* A volume of one source, or of several together: plain where it can be, because not every runtime has projected ones. */}}
+{{- define "lictor.volumeOf" -}}
+{{- $first := first . -}}
+{{- if gt (len .) 1 -}}
+projected:
+  defaultMode: 0440
+  sources:
+    {{- toYaml . | nindent 4 }}
+{{- else if hasKey $first "secret" -}}
+secret:
+  secretName: {{ $first.secret.name }}
+  defaultMode: 0440
+{{- else -}}
+configMap:
+  name: {{ $first.configMap.name }}
+{{- end -}}
 {{- end -}}
 
 {{/* Secrets are for the pod's group only; a keytab is as good as a password. */}}
@@ -173,21 +191,9 @@ it: that of a volume belongs to root. */}}
         path: krb5.conf
     {{- end }}
 {{- end }}
-{{- with .Values.kerberos.keytabs }}
-{{- if or .existingSecrets .inline }}
+{{- with include "lictor.keytabSources" . | fromYamlArray }}
 - name: keytabs
-  projected:
-    defaultMode: 0440
-    sources:
-      {{- if .inline }}
-      - secret:
-          name: {{ $name }}-keytabs
-      {{- end }}
-      {{- range .existingSecrets }}
-      - secret:
-          name: {{ . }}
-      {{- end }}
-{{- end }}
+  {{- include "lictor.volumeOf" . | nindent 2 }}
 {{- end }}
 {{- with include "lictor.bootstrapSource" . | fromYaml }}
 - name: bootstrap
@@ -214,9 +220,7 @@ it: that of a volume belongs to root. */}}
 {{- end }}
 {{- with include "lictor.authorities" . | fromYamlArray }}
 - name: ca
-  projected:
-    sources:
-      {{- toYaml . | nindent 6 }}
+  {{- include "lictor.volumeOf" . | nindent 2 }}
 {{- end }}
 {{- if include "lictor.policyFile" . }}
 - name: policy

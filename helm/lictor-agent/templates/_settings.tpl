@@ -3,7 +3,7 @@
 {{- define "lictor.settings" -}}
 {{- $values := .Values -}}
 {{- $given := deepCopy ($values.config | default dict) -}}
-{{- range $key, $instead := dict "http_listen" "http.address and http.port" "state_dir" "the chart, which mounts it" "name" "the pod's name and agentNamePrefix" "join_token" "joinToken.existingSecret" -}}
+{{- range $key, $instead := dict "http_listen" "http.address and http.port" "state_dir" "the chart, which mounts it" "name" "the pod's name and agentNamePrefix" -}}
 {{- if hasKey $given $key -}}
 {{- fail (printf "config.%s: comes from %s" $key $instead) -}}
 {{- end -}}
@@ -137,10 +137,17 @@
 {{- end -}}
 {{- $_ := set $settings "krb5_conf" "/etc/lictor/krb5/krb5.conf" -}}
 {{- end -}}
-{{- if or $kerberos.keytabs.existingSecrets $kerberos.keytabs.inline -}}
+{{- if include "lictor.keytabSources" . | fromYamlArray -}}
 {{- $_ := set $settings "keytabs" (list "/etc/lictor/keytabs") -}}
 {{- end -}}
 {{- if $settings }}{{ toYaml $settings }}{{ end -}}
+{{- end -}}
+
+{{- define "lictor.keytabSources" -}}
+{{- $sources := list -}}
+{{- if .Values.kerberos.keytabs.inline }}{{ $sources = append $sources (dict "secret" (dict "name" (printf "%s-keytabs" (include "lictor.fullname" .)))) }}{{ end -}}
+{{- range uniq (.Values.kerberos.keytabs.existingSecrets | default list) }}{{ $sources = append $sources (dict "secret" (dict "name" .)) }}{{ end -}}
+{{- toYaml $sources -}}
 {{- end -}}
 
 {{- define "lictor.script" -}}

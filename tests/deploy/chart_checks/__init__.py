@@ -1,1 +1,1 @@
-"""What tests of the charts share: rendering, the rules of the Pod Security Standards, programs as judges, generated pages."""
+"""What tests of the charts share: rendering, rules of the Pod Security Standards, judges, generated pages."""

@@ -8,9 +8,14 @@ import re
 
 import yaml
 
-from .rendering import CHARTS
+from .rendering import CHARTS, REPOSITORY
 
 BEGIN, END = "<!-- values: made by tests/deploy/test_chart.py -->", "<!-- end of values -->"
+# Schemas of the programs' settings, made from the code.
+SETTINGS = {
+    "lictor-agent": "docs/agent-settings.schema.json",
+    "lictor-control-plane": "docs/control-plane-settings.schema.json",
+}
 
 
 def comments(chart):
@@ -60,13 +65,24 @@ def schema(chart):
     return json.loads((CHARTS / chart / "values.schema.json").read_text())
 
 
+def schema_text(chart):
+    """The schema as it should be: the settings under `config` are those that the program's own schema knows."""
+    whole = schema(chart)
+    settings = REPOSITORY / SETTINGS[chart]
+    if settings.exists():
+        known = json.loads(settings.read_text())
+        whole["properties"]["config"] = {key: known[key] for key in ("type", "additionalProperties", "properties")}
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
 def schema_keys(chart):
-    """Every path of the schema whose structure is ours: `additionalProperties` is false down to it."""
+    """Every path of the schema whose structure is ours (`additionalProperties` is false) down to what is documented."""
+    described = comments(chart)
 
     def walk(node, path):
         for key, value in node.get("properties", {}).items():
             here = [*path, key]
-            if value.get("additionalProperties") is False:
+            if value.get("additionalProperties") is False and ".".join(here) not in described:
                 yield from walk(value, here)
             else:
                 yield ".".join(here)

@@ -1,4 +1,4 @@
-"""Programs and schemas that judge what a chart renders: Kubernetes' own schemas, and the programs that read the settings."""
+"""What judges the renderings of a chart: Kubernetes' own schemas, and the programs that read the settings."""
 
 import base64
 import functools
@@ -9,10 +9,10 @@ import re
 import subprocess
 import tempfile
 
+import commands
 import kubernetes_validate
-import yaml
 
-from .rendering import DEADLINE, REPOSITORY
+from .rendering import DEADLINE
 
 # The oldest and the newest Kubernetes that the charts are for.
 KUBERNETES = ("1.30.0", "1.37.0")
@@ -45,21 +45,22 @@ def validated(text):
 def monitor(thing):
     key, version = MONITORS[thing["kind"]]
     spec = thing["spec"]
-    good = thing["apiVersion"] == version and set(spec) == {"selector", key} and set(spec["selector"]) == {"matchLabels"}
+    good = (
+        thing["apiVersion"] == version and set(spec) == {"selector", key} and set(spec["selector"]) == {"matchLabels"}
+    )
     good = good and all(set(one) == {"port", "path", "interval"} for one in spec[key])
     return [] if good else [f"{thing['kind']} has other fields than it should have"]
 
 
+@functools.cache
+def programs():
+    """The directory of our programs: $LICTOR_BIN, or where cargo puts them."""
+    given = os.environ.get("LICTOR_BIN")
+    return pathlib.Path(given) if given else commands.programs_directory()
+
+
 def program(name):
-    """Path of a program of ours: in $LICTOR_BIN, or where cargo puts it."""
-    directories = [os.environ["LICTOR_BIN"]] if os.environ.get("LICTOR_BIN") else []
-    target = os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target"
-    directories += [pathlib.Path(target, "debug"), pathlib.Path(target, "release")]
-    for directory in directories:
-        path = pathlib.Path(directory, name)
-        if path.exists():
-            return path
-    raise AssertionError(f"{name} is missing: `cargo build --workspace --bins`, or name its directory in LICTOR_BIN")
+    return programs() / name
 
 
 def content(rendered, source, outside):
@@ -97,8 +98,8 @@ def lay_out(rendered, root, outside):
 
 
 def check_config(rendered, outside, name, prefix):
-    """Lets the program read its settings as it would in the container: exit code, output, mistakes. Its paths lie under a directory
-    of the test's, so that all that they name is there."""
+    """Lets the program read its settings as it would in the container: exit code, output, mistakes. All paths lie under
+    a directory of the test's, so that what they name is there."""
     with tempfile.TemporaryDirectory(prefix="lictor-pod-") as root:
         lay_out(rendered, root, outside)
         arguments = rendered.container["args"]
@@ -127,4 +128,3 @@ def agent_settings(rendered, outside):
     if code != 0:
         raise AssertionError(f"lictor-agent check-config ended with {code}:\n{out}{error}")
     return json.loads(out)
-

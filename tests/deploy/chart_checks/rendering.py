@@ -22,7 +22,9 @@ DEADLINE = 120
 def tools():
     """The directory of helm and kubectl."""
     script = REPOSITORY / "tests/deploy/tools/helm"
-    found = subprocess.run([script], check=True, stdout=subprocess.PIPE, text=True, timeout=900, stdin=subprocess.DEVNULL)
+    found = subprocess.run(
+        [script], check=True, stdout=subprocess.PIPE, text=True, timeout=900, stdin=subprocess.DEVNULL
+    )
     return pathlib.Path(found.stdout.strip())
 
 
@@ -38,7 +40,9 @@ def helm(*arguments, values=None):
             # JSON is YAML, and leaves no doubt of what `y` is.
             path.write_text(json.dumps(values))
             command += ["--values", path]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=environment, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=DEADLINE, env=environment, stdin=subprocess.DEVNULL
+        )
         return done.returncode, done.stdout, done.stderr
 
 
