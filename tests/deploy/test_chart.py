@@ -6,12 +6,15 @@
 import base64
 import functools
 import os
+import re
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
+import jsonschema
+
 from chart_checks import documented, judges, pod_security
 from chart_checks.agent_cases import BAD, BASIC, COPIED, GOOD, HARNESS, KEYTAB, KRB5_CONF, MARKER, OUTSIDE, SCRIPT, on
-from chart_checks.rendering import CHARTS, NAMESPACE, Refused, lint, notes, render
+from chart_checks.rendering import CHARTS, NAMESPACE, REPOSITORY, Refused, lint, notes, render
 
 CHART = "lictor-agent"
 # What the agent may need after drain_grace, in seconds; its constants are in agent/src (STOP_LIMIT, FLUSH, CLOSE).
@@ -178,6 +181,22 @@ class Agent(unittest.TestCase):
     def test_pods_get_more_time_than_the_drain_needs(self, name, one):
         grace = one.pod["terminationGracePeriodSeconds"]
         self.assertGreaterEqual(grace, seconds(settings_of(name)["drain_grace"]) + AFTER_DRAIN)
+
+    def test_what_follows_the_drain_is_what_the_agent_may_need(self):
+        def constant(path, name):
+            text = (REPOSITORY / "agent/src" / path).read_text()
+            (found,) = re.findall(
+                rf"^(?:pub\(.*\) )?const {name}: Duration = Duration::from_secs\((\d+)\);", text, re.MULTILINE
+            )
+            return int(found)
+
+        needed = constant("tasks/execute.rs", "STOP_LIMIT") + constant("link.rs", "FLUSH") + constant("app.rs", "CLOSE")
+        needed += 3 * constant("app.rs", "SERVER_CLOSE")
+        self.assertLessEqual(needed, AFTER_DRAIN)
+
+    def test_a_user_that_the_platform_chooses_is_not_named(self):
+        context = rendered["an uid that the platform chooses"].pod["securityContext"]
+        self.assertEqual(set(context), {"runAsNonRoot", "seccompProfile"})
 
     def test_the_grace_follows_the_drain(self):
         def grace(name):
@@ -447,6 +466,7 @@ class Agent(unittest.TestCase):
         self.assertEqual(documented.schema_keys(CHART) - {"global"}, set(values))
 
     def test_the_schema_knows_the_settings(self):
+        jsonschema.Draft7Validator.check_schema(documented.schema(CHART))
         page = CHARTS / CHART / "values.schema.json"
         wanted = documented.schema_text(CHART)
         if os.environ.get("LICTOR_WRITE_DOCS"):

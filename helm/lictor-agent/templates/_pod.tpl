@@ -18,11 +18,11 @@
 {{- include "lictor.without" (mergeOverwrite $context (deepCopy .Values.podSecurityContext)) -}}
 {{- end -}}
 
-{{/* Leaves out what is null. Helm itself takes nulls away only where the chart's values have the key. */}}
+{{/* Leaves out what is null: that is how one takes a field away. */}}
 {{- define "lictor.without" -}}
 {{- $left := dict -}}
 {{- range $key, $value := . -}}
-{{- if not (or (kindIs "invalid" $value) (and (kindIs "string" $value) (eq $value "null"))) }}{{ $_ := set $left $key $value }}{{ end -}}
+{{- if not (kindIs "invalid" $value) }}{{ $_ := set $left $key $value }}{{ end -}}
 {{- end -}}
 {{- toYaml $left -}}
 {{- end -}}
