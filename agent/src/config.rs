@@ -79,7 +79,8 @@ pub struct Config {
     pub policy_file: Option<PathBuf>,
     /// PEM certificates of authorities that are trusted beside the system's for HTTPS to Windows hosts: files, and
     /// directories of files. Read at the start. A credential or task with an authority of its own (`--host-ca`)
-    /// trusts that one alone. Default: `/opt/harness-delegate/ca-bundle` where it exists. Example: `/etc/lictor/ca`.
+    /// trusts that one alone. Default:
+    /// `/opt/harness-delegate/ca-bundle` and `/etc/lictor/ca`, where they exist. Example: `/etc/lictor/ca`.
     pub ca_files: Vec<PathBuf>,
     /// The script that runs before the agent; see [bootstrap.md](bootstrap.md).
     pub bootstrap: Bootstrap,
@@ -393,9 +394,7 @@ fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Opti
         policy_file: reader.optional_path("policy_file"),
         ca_files: reader
             .optional_list("ca_files", MAX_CA_FILES, Form::Path, |text| non_empty(text).map(PathBuf::from))
-            .unwrap_or_else(|| {
-                Some(PathBuf::from(DEFAULT_CA_DIRECTORY)).filter(|path| path.is_dir()).into_iter().collect()
-            }),
+            .unwrap_or_else(|| default_ca_directories().map(PathBuf::from).collect()),
         bootstrap: bootstrap::read(reader),
         admission: Admission {
             memory_percent: reader.number_or_off("admission.memory_percent", DEFAULT_MEMORY_PERCENT, 1, 100),
@@ -455,6 +454,11 @@ fn parse_scope(text: &str) -> Result<String, String> {
     } else {
         Err("is not a path of names such as platform/production".into())
     }
+}
+
+/// Those that are there.
+fn default_ca_directories() -> impl Iterator<Item = &'static str> {
+    DEFAULT_CA_DIRECTORIES.into_iter().filter(|path| Path::new(path).is_dir())
 }
 
 fn non_empty(text: &str) -> Result<&str, String> {
@@ -531,7 +535,7 @@ const MAX_TAGS: usize = 64;
 /// The control plane's limit.
 const MAX_SCOPE: usize = 256;
 const MAX_CA_FILES: usize = 100;
-/// Where a Harness delegate finds the authorities of its owner.
-const DEFAULT_CA_DIRECTORY: &str = "/opt/harness-delegate/ca-bundle";
+/// Where a Harness delegate finds the authorities of its owner, and where our chart puts them.
+const DEFAULT_CA_DIRECTORIES: [&str; 2] = ["/opt/harness-delegate/ca-bundle", "/etc/lictor/ca"];
 /// The contract's limit.
 const MAX_DESCRIPTION_CHARACTERS: usize = 500;

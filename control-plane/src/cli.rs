@@ -83,12 +83,13 @@ async fn execute(command: Command) -> Result<(), (u8, String)> {
     let failed = |error: crate::app::Error| (EXIT_FAILURE, error.chain());
     match command {
         Command::Run { config, ready_file } => {
+            // Installed before all else: a signal that comes early is not lost.
+            let signals = shutdown_signals().map_err(|error| (EXIT_FAILURE, error.to_string()))?;
             let guarded = process::guard();
             let config = load(config)?;
             telemetry::start(&config);
             process::report(guarded);
-            // Installed before the ports are bound: a signal that comes early is not lost.
-            let signals = shutdown_signals().map_err(|error| (EXIT_FAILURE, error.to_string()))?;
+            let _orphans = process::take_in_orphans().map_err(|error| (EXIT_FAILURE, error.to_string()))?;
             let control_plane = ControlPlane::start(&config).await.map_err(failed)?;
             if let Some(path) = ready_file {
                 control_plane.write_ready_file(&path).map_err(failed)?;

@@ -16,7 +16,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::proxy::Foreign;
-use super::{DEFAULT_CA_DIRECTORY, JOIN_TOKEN_VARIABLE, MAX_DESCRIPTION_CHARACTERS, is_link_of_a_service};
+use super::{JOIN_TOKEN_VARIABLE, MAX_DESCRIPTION_CHARACTERS, default_ca_directories, is_link_of_a_service};
 #[cfg(test)]
 use names::Name;
 use names::{Meaning, NAMES};
@@ -337,10 +337,10 @@ impl Delegate {
                 self.ignore(used, "`ca_files` is set, and goes before it");
             }
         } else if !paths.is_empty() {
-            if Path::new(DEFAULT_CA_DIRECTORY).is_dir()
-                && !paths.iter().any(|path| path.starts_with(DEFAULT_CA_DIRECTORY))
-            {
-                paths.push(DEFAULT_CA_DIRECTORY.to_owned());
+            for directory in default_ca_directories() {
+                if !paths.iter().any(|path| path.starts_with(directory)) {
+                    paths.push(directory.to_owned());
+                }
             }
             reader.set_list("ca_files", &paths, &used_names.join(", "));
         }

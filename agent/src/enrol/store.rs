@@ -6,13 +6,14 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lictor_proto::sealing::SealingKey;
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -26,7 +27,9 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Makes the state directory when it is missing, and takes other people's rights on it away.
+    /// Makes the state directory when it is missing, and takes other people's rights on it away where it is our own. A volume
+    /// may belong to somebody else and let us in by our group, as Kubernetes arranges it (`fsGroup`): its rights are for who
+    /// mounts it to decide, and what is written into it is nobody else's to read all the same.
     pub(crate) fn open(state_dir: &Path) -> Result<Self, EnrolError> {
         let storage = |action, source| EnrolError::Storage { action, path: state_dir.to_owned(), source };
         DirBuilder::new()
@@ -34,13 +37,16 @@ impl Store {
             .mode(0o700)
             .create(state_dir)
             .map_err(|source| storage("make the state directory", source))?;
-        let mode = std::fs::metadata(state_dir)
-            .map_err(|source| storage("look at the state directory", source))?
-            .permissions()
-            .mode();
-        if mode & 0o077 != 0 {
-            std::fs::set_permissions(state_dir, Permissions::from_mode(0o700))
-                .map_err(|source| storage("restrict the state directory", source))?;
+        let found = std::fs::metadata(state_dir).map_err(|source| storage("look at the state directory", source))?;
+        if found.permissions().mode() & 0o077 != 0 {
+            let restricted = std::fs::set_permissions(state_dir, Permissions::from_mode(0o700));
+            match restricted {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied && found.uid() != geteuid().as_raw() => {
+                    let (path, owner) = (state_dir.display(), found.uid());
+                    tracing::info!(%path, owner, "The state directory belongs to another user, whose rights on it stay");
+                }
+                restricted => restricted.map_err(|source| storage("restrict the state directory", source))?,
+            }
         }
         Ok(Self { path: state_dir.join("identity.json") })
     }
