@@ -417,6 +417,7 @@ impl Link {
                         return self.ended(end).map(Some);
                     }
                     if !was_open && self.protocol.is_open() {
+                        self.heed_version();
                         self.welcomed("stream").await?;
                     }
                 }
@@ -427,6 +428,19 @@ impl Link {
                 Ok(Some(Closed::Again { soon: true }))
             }
             Err(status) => Err(session_error("Session", &status).into()),
+        }
+    }
+
+    /// Whether the control plane that has just spoken is near enough for new tasks.
+    fn heed_version(&self) {
+        let mismatch = self.protocol.mismatch();
+        let new = self.metrics.version_mismatch(mismatch.is_some());
+        if let Some(mismatch) = mismatch.filter(|_| new) {
+            tracing::error!(
+                error = %mismatch,
+                remedy = mismatch.remedy("this agent", "the control plane"),
+                "The control plane's version is too far from this agent's; asking for no tasks"
+            );
         }
     }
 

@@ -61,6 +61,7 @@ pub(crate) struct Metrics {
     policy_outdated: AtomicBool,
     journal_failures: Counter,
     journal_broken: AtomicBool,
+    version_mismatch: AtomicBool,
     connected: AtomicBool,
     draining: AtomicBool,
     /// How the bootstrap script went: whether it failed, its seconds, its failed commands.
@@ -98,6 +99,7 @@ impl Default for Metrics {
             policy_outdated: AtomicBool::new(false),
             journal_failures: Counter::default(),
             journal_broken: AtomicBool::new(false),
+            version_mismatch: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             bootstrap: OnceLock::new(),
@@ -112,6 +114,12 @@ impl Metrics {
         self.connected.load(Ordering::Relaxed)
             && !self.draining.load(Ordering::Relaxed)
             && !self.journal_broken.load(Ordering::Relaxed)
+            && !self.version_mismatch.load(Ordering::Relaxed)
+    }
+
+    /// The control plane's version is too far from the agent's, or is not. True when that is news.
+    pub(crate) fn version_mismatch(&self, mismatch: bool) -> bool {
+        self.version_mismatch.swap(mismatch, Ordering::Relaxed) != mismatch
     }
 
     /// The journal cannot be written, or can again.
@@ -499,6 +507,8 @@ async fn ready(State((metrics, _)): Shared) -> impl IntoResponse {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     } else if metrics.journal_broken.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "the journal cannot be written\n")
+    } else if metrics.version_mismatch.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "the control plane's version is too far from this agent's\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not connected to the control plane\n")
     }

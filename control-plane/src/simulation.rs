@@ -12,8 +12,8 @@ use lictor_proto::v1::{
 
 use crate::clock::{Now, UnixMillis};
 use crate::dispatch::{
-    AgentEntry, Append, Assign, Claim, CredentialState, HeldFact, HeldFacts, Ledger, Limits, LiveTask, Outcome,
-    Outgoing, Phase, Route, SessionId, Settings,
+    AgentEntry, Append, Assign, Claim, CredentialState, DIAGNOSIS, HeldFact, HeldFacts, Ledger, Limits, LiveTask,
+    Outcome, Outgoing, Phase, Route, SessionId, Settings,
 };
 
 /// Waits and bounds.
@@ -38,6 +38,8 @@ pub struct Submission {
     pub task_id: String,
     /// It may run twice.
     pub idempotent: bool,
+    /// It is a diagnosis, which not every agent can make; else a command.
+    pub diagnosis: bool,
     /// How long it may wait.
     pub queue_timeout: Duration,
 }
@@ -129,7 +131,7 @@ impl ControlPlane {
             route: Route {
                 tags: Vec::new(),
                 scope: String::new(),
-                capability: "command",
+                capability: if submission.diagnosis { DIAGNOSIS } else { "command" },
                 auth: 0,
                 realm: String::new(),
             },

@@ -27,11 +27,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Path of one of the workspace's binaries.
+/// Path of one of the workspace's binaries. `LICTOR_TESTS_<NAME>`, such as `LICTOR_TESTS_LICTOR_AGENT`, names another build of
+/// one, by which `scripts/skew` lets two versions meet.
 ///
 /// # Errors
 /// When it has not been built.
 pub fn binary(name: &str) -> Result<PathBuf> {
+    let variable = format!("LICTOR_TESTS_{}", name.replace('-', "_").to_uppercase());
+    if let Some(other) = std::env::var_os(&variable) {
+        let path = PathBuf::from(other);
+        if !path.is_file() {
+            bail!("{variable} names no program: {}", path.display());
+        }
+        return Ok(path);
+    }
     let test = std::env::current_exe().context("failed to find the running test")?;
     let directory = test.parent().and_then(Path::parent).context("the running test lies in no build directory")?;
     let path = directory.join(name);

@@ -128,6 +128,7 @@ impl Link {
             tracing::warn!("The control plane answered a poll without a Welcome");
             return Ok(Polled::Closed(Closed::Again { soon: true }));
         }
+        self.heed_version();
         self.polled = Some(Instant::now());
         Ok(Polled::Answered(news))
     }

@@ -18,6 +18,7 @@ use lictor_proto::v1::{
     Draining, Failure, Goodbye, GoodbyeReason, HandBackReason, HeldState, HeldTask, Hello, Resume, ResumeDecision,
     ServerEvent, TaskResult, Welcome, agent_event, server_event,
 };
+use lictor_proto::version::{Contract, Mismatch};
 
 use crate::admission::Room;
 use crate::tasks::{Command, Event, Resumption, TaskKey};
@@ -56,6 +57,8 @@ pub(crate) struct Protocol {
     draining: Option<String>,
     /// What else the next Hello says about itself: why the journal cannot be written.
     impaired: Option<Arc<str>>,
+    /// The control plane that spoke last is too far from this agent's version: it gets what is held, and is asked for nothing.
+    mismatch: Option<Mismatch>,
     /// The session is to begin anew: what Hello said is not true any more.
     afresh: bool,
     idle: bool,
@@ -182,6 +185,7 @@ impl Protocol {
             window: DEFAULT_WINDOW,
             draining: None,
             impaired: None,
+            mismatch: None,
             afresh: false,
             idle: false,
             turn: None,
@@ -226,6 +230,7 @@ impl Protocol {
             draining: self.draining.is_some(),
             degraded: self.about.degraded.iter().cloned().chain(impaired).collect(),
             kerberos_principals: self.about.principals.clone(),
+            contract: Contract::OURS.to_string(),
         };
         for entry in self.tasks.values_mut() {
             let (accepted, started) = match entry.stage {
@@ -266,7 +271,12 @@ impl Protocol {
 
     /// Whether it asks for nothing new, for now.
     pub(crate) fn is_closed(&self) -> bool {
-        !self.room.open || self.impaired.is_some()
+        !self.room.open || self.impaired.is_some() || self.mismatch.is_some()
+    }
+
+    /// Why the control plane that spoke last is asked for nothing.
+    pub(crate) fn mismatch(&self) -> Option<Mismatch> {
+        self.mismatch
     }
 
     /// Whether the engine still owes the news of an assignment that it got.
@@ -422,7 +432,8 @@ impl Protocol {
             return Err(SessionEnd::Violation("an event outside a session"));
         };
         session.heartbeat.heard = now;
-        let event = event.event.ok_or(SessionEnd::Violation("an event without content"))?;
+        // Something of a newer version, which it must not say in a way that anything depends on.
+        let Some(event) = event.event else { return Ok(()) };
         match (session.phase, event) {
             (_, server_event::Event::Goodbye(Goodbye { reason, detail })) => {
                 session.phase = Phase::Over;
@@ -489,6 +500,7 @@ impl Protocol {
     }
 
     fn welcome(&mut self, welcome: Welcome, now: Instant) {
+        self.mismatch = Contract::check(&welcome.contract).err();
         let interval = welcome.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok());
         if let Some(session) = self.session.as_mut() {
             session.phase = Phase::Open { since: now };

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use lictor_proto::v1::{Agent, AgentState};
+use lictor_proto::version::Mismatch;
 
 use crate::clock::UnixMillis;
 
@@ -55,6 +56,8 @@ pub(crate) struct Link {
     pub(crate) spent: u64,
     /// Assignments that it holds now, as far as the ledger knows.
     pub(crate) held: BTreeSet<String>,
+    /// Its version is too far from ours: it may finish what it holds, and gets nothing.
+    pub(crate) mismatch: Option<Mismatch>,
 }
 
 impl Link {
@@ -72,6 +75,12 @@ impl AgentEntry {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.drain_reason.is_some() || self.link.as_ref().is_some_and(|link| link.draining)
+    }
+
+    /// Why its version keeps it from new tasks, and what to do about it.
+    pub(crate) fn mismatch(&self) -> Option<String> {
+        let mismatch = self.link.as_ref()?.mismatch?;
+        Some(format!("{mismatch}; {}", mismatch.remedy("the control plane", "the agent")))
     }
 
     /// The agent as users see it.
@@ -98,7 +107,7 @@ impl AgentEntry {
             enrolled_at: Some(self.enrolled_at.timestamp()),
             last_seen_at: self.last_seen_at.map(UnixMillis::timestamp),
             certificate_not_after: Some(self.certificate_not_after.timestamp()),
-            degraded: self.degraded.clone(),
+            degraded: self.degraded.iter().cloned().chain(self.mismatch()).collect(),
             resident_bytes: self.resident_bytes,
             description: self.description.clone(),
             capabilities: self.capabilities.clone(),

@@ -2,13 +2,14 @@
 //!
 //! An assignment is fenced by (task, epoch, agent): only its holder moves a task. Everything is safe to repeat.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use lictor_proto::v1::{
     AgentEvent, Drain, EndAck, GoodbyeReason, HandBack, HandBackReason, Heartbeat, HeartbeatAck, HeldState, HeldTask,
     Hello, OutputAck, OutputChunk, OutputStream, OutputVariableState, Resume, ResumeDecision, TaskRef, TaskResult,
     TaskState, Welcome, agent_event, server_event,
 };
+use lictor_proto::version::Contract;
 use lictor_proto::{MAX_OUTPUT_CHUNK_BYTES, PROTOCOL_VERSION};
 
 use super::agent::{Link, SessionId};
@@ -36,6 +37,19 @@ pub(crate) enum HeldFact {
 /// By task and epoch; what is missing was never assigned to this agent.
 pub(crate) type HeldFacts = HashMap<(String, u64), HeldFact>;
 
+/// Processes of an agent that were replaced, the latest ones.
+#[derive(Debug, Default)]
+pub(super) struct Former(VecDeque<String>);
+
+impl Former {
+    fn note(&mut self, instance: String) {
+        if self.0.len() >= MAX_FORMER {
+            self.0.pop_front();
+        }
+        self.0.push_back(instance);
+    }
+}
+
 impl Ledger {
     /// A session opens: the agent says who it is and what it still holds.
     pub(crate) fn hello(
@@ -47,7 +61,7 @@ impl Ledger {
         now: Now,
     ) -> Result<(), ProtocolError> {
         check_hello(hello)?;
-        if self.is_replaced(agent_id, session, hello) {
+        if self.is_replaced(agent_id, session, hello) || self.is_overtaken(agent_id, session, hello) {
             return Ok(());
         }
         let Some(agent) = self.agents.get_mut(agent_id) else {
@@ -59,12 +73,10 @@ impl Ledger {
         }
         if agent.instance_id != hello.instance_id {
             agent.drain_reason = None;
-            let former = self.former_processes.entry(agent_id.to_owned()).or_default();
-            former.push_back(std::mem::take(&mut agent.instance_id));
-            if former.len() > MAX_FORMER {
-                former.pop_front();
-            }
+            let former = std::mem::take(&mut agent.instance_id);
+            self.former_processes.entry(agent_id.to_owned()).or_default().note(former);
         }
+        self.newest_sessions.insert(agent_id.to_owned(), session);
         let journal_lost = std::mem::take(&mut agent.journal_lost);
         agent.instance_id.clone_from(&hello.instance_id);
         agent.version.clone_from(&hello.version);
@@ -74,7 +86,9 @@ impl Ledger {
         agent.degraded.clone_from(&hello.degraded);
         agent.kerberos_principals.clone_from(&hello.kerberos_principals);
         agent.last_seen_at = Some(now.wall);
-        agent.link = Some(Link { session, draining: hello.draining, credit: 0, spent: 0, held: BTreeSet::new() });
+        let mismatch = Contract::check(&hello.contract).err();
+        let (draining, held) = (hello.draining, BTreeSet::new());
+        agent.link = Some(Link { session, draining, credit: 0, spent: 0, held, mismatch });
         let drain_reason = agent.drain_reason.clone();
         self.outcome.changed_agents.insert(agent_id.to_owned());
 
@@ -91,12 +105,27 @@ impl Ledger {
     /// behind the first words of the next one: it would take the link over, and put output where the next one's belongs.
     fn is_replaced(&mut self, agent_id: &str, session: SessionId, hello: &Hello) -> bool {
         let former = self.former_processes.get(agent_id);
-        let replaced = former.is_some_and(|former| former.contains(&hello.instance_id));
+        let replaced = former.is_some_and(|former| former.0.contains(&hello.instance_id));
         if replaced {
             let goodbye = goodbye(GoodbyeReason::Superseded, "a newer process of this agent has taken over");
             self.outcome.outgoing.push((session, Outgoing::Close(goodbye)));
         }
         replaced
+    }
+
+    /// Sends a session away that began before the agent's newest one, and whose first words come only now. They say what a
+    /// process held before it lost that connection or died. Were they believed, the newest session would end; and a process
+    /// that is dead and was never heard of before would shut its successor out, as one that was replaced.
+    fn is_overtaken(&mut self, agent_id: &str, session: SessionId, hello: &Hello) -> bool {
+        let overtaken = self.newest_sessions.get(agent_id).is_some_and(|newest| session < *newest);
+        if overtaken {
+            if self.agents.get(agent_id).is_some_and(|agent| agent.instance_id != hello.instance_id) {
+                self.former_processes.entry(agent_id.to_owned()).or_default().note(hello.instance_id.clone());
+            }
+            let goodbye = goodbye(GoodbyeReason::Superseded, "a newer session of this agent was there first");
+            self.outcome.outgoing.push((session, Outgoing::Close(goodbye)));
+        }
+        overtaken
     }
 
     /// Decides about one assignment that the agent still holds.
@@ -225,6 +254,8 @@ impl Ledger {
             output_window: OUTPUT_WINDOW,
             resume,
             time: Some(now.wall.timestamp()),
+            contract: Contract::OURS.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
         };
         self.send(session, server_event::Event::Welcome(welcome));
     }
@@ -239,7 +270,8 @@ impl Ledger {
         let Some(agent) = self.agents.get_mut(agent_id) else { return Ok(()) };
         agent.last_seen_at = Some(now.wall);
         match event.event {
-            None => Err(ProtocolError("an event without content".into())),
+            // Something of a newer version, which it must not say in a way that anything depends on.
+            None => Ok(()),
             Some(agent_event::Event::Hello(_)) => Err(ProtocolError("a second Hello in one session".into())),
             Some(agent_event::Event::Credit(credit)) => {
                 if let Some(link) = &mut agent.link {
@@ -337,14 +369,12 @@ impl Ledger {
             return Ok(());
         }
         match reason {
-            HandBackReason::Unspecified => {
-                return Err(ProtocolError("an assignment handed back without a reason".into()));
-            }
             HandBackReason::Invalid => {
                 let result = failure::result(TaskState::Rejected, hand_back.failure);
                 self.finish(&reference.task_id, bounded(result), Vec::new(), false, now);
             }
-            HandBackReason::Unable | HandBackReason::Policy => {
+            // A reason that this version does not know is one of that agent at least.
+            HandBackReason::Unable | HandBackReason::Policy | HandBackReason::Unspecified => {
                 let words = hand_back.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default();
                 let words = if words.is_empty() { "no reason given".to_owned() } else { words };
                 task.handed_back.insert(agent_id.to_owned(), clipped(words, MAX_REASON_BYTES));

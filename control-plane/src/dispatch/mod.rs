@@ -16,7 +16,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub(crate) use agent::{AgentEntry, SessionId};
 pub(crate) use batches::{BatchEntry, BatchRecord, Stop, Threshold};
 pub(crate) use kerberos::{Needs, is_kerberos_only, is_on_agent};
 pub(crate) use link::{HeldFact, HeldFacts, ProtocolError, check_hello};
+#[cfg(feature = "simulation")]
+pub(crate) use routing::DIAGNOSIS;
 pub(crate) use routing::Route;
 pub(crate) use schedule::{Backlog, Limits};
 pub(crate) use task::{Append, Claim, Evidence, Finished, LiveTask, Phase, host_key};
@@ -125,7 +127,9 @@ pub(crate) struct Ledger {
     started: Instant,
     agents: BTreeMap<String, AgentEntry>,
     /// By agent: its processes before the one that spoke last, as far back as anything of theirs may still arrive.
-    former_processes: HashMap<String, VecDeque<String>>,
+    former_processes: HashMap<String, link::Former>,
+    /// The session of each agent that began last, of those whose first words were heard.
+    newest_sessions: HashMap<String, SessionId>,
     tasks: HashMap<String, LiveTask>,
     queue: Queue,
     /// What the tasks that agents hold take up.
@@ -157,6 +161,7 @@ impl Ledger {
             started: now.instant,
             agents: agents.into_iter().map(|agent| (agent.agent_id.clone(), agent)).collect(),
             former_processes: HashMap::new(),
+            newest_sessions: HashMap::new(),
             tasks: HashMap::new(),
             queue: Queue::default(),
             busy: Busy::default(),

@@ -69,6 +69,9 @@ pub(crate) fn obstacle(
     let Some(link) = &agent.link else {
         return Some(("offline", "it is not connected".into()));
     };
+    if let Some(mismatch) = agent.mismatch() {
+        return Some(("version_skew", mismatch));
+    }
     if !agent.capabilities.iter().any(|c| c == task.route.capability) {
         return Some(("missing_capability", format!("it cannot do tasks of the kind {}", task.route.capability)));
     }
@@ -137,7 +140,7 @@ fn serves(agent: &str, task: &str) -> bool {
 }
 
 /// Capabilities of agents that examine hosts.
-const DIAGNOSIS: &str = "diagnosis";
+pub(crate) const DIAGNOSIS: &str = "diagnosis";
 const POSTURE: &str = "posture";
 /// Capability of agents that can do Kerberos.
 const KERBEROS: &str = "kerberos";

@@ -72,7 +72,13 @@ pub(crate) enum StoreError {
     },
     /// Its schema could not be brought up to date.
     #[error("failed to bring the database's schema up to date")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// A later version has changed its schema, and nothing changes it back.
+    #[error(
+        "the database was written by a later version of lictor-control-plane (its schema has step {0}): start that version, or \
+         restore a backup from before the upgrade"
+    )]
+    Newer(i64),
     /// A statement failed.
     #[error("a database statement failed")]
     Statement(#[from] sqlx::Error),
@@ -121,7 +127,10 @@ pub(crate) async fn open(state_dir: &Path, keys: &TaskKeys) -> Result<(Writer, R
     // Space that was freed can be given back in steps. Takes effect when the file is made; readers must not ask for it.
     let writing = options.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
     let mut writer = writing.connect().await.map_err(failed)?;
-    sqlx::migrate!("./migrations/sqlite").run(&mut writer).await?;
+    sqlx::migrate!("./migrations/sqlite").run(&mut writer).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::VersionMissing(step) => StoreError::Newer(step),
+        error => StoreError::Migrate(error),
+    })?;
     let mut writer = Writer { connection: writer, keys: keys.clone() };
     upgrade::seal_plain_records(&mut writer).await?;
     let pool = SqlitePoolOptions::new()
@@ -190,6 +199,25 @@ mod tests {
         let live = tasks::live(&mut writer).await.unwrap();
         assert_eq!((live.len(), live[0].claim.batch.as_deref(), live[0].claim.retries_left), (1, None, 0));
         assert_eq!(tasks::view(&readers, "t").await.unwrap().unwrap().task.batch_id, "");
+    }
+
+    #[tokio::test]
+    async fn a_database_of_a_later_version_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = crate::vault::Vault::open(&crate::config::MasterKeySource::StateDir, dir.path()).unwrap();
+        let (mut writer, readers) = open(dir.path(), vault.task_keys()).await.unwrap();
+        sqlx::query(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (999, 'of the future', 1, x'00', 0)",
+        )
+        .execute(&mut writer)
+        .await
+        .unwrap();
+        sqlx::Connection::close(writer).await.unwrap();
+        readers.close().await;
+        let error = open(dir.path(), vault.task_keys()).await.err().unwrap();
+        assert!(matches!(error, StoreError::Newer(999)), "{error:?}");
+        assert!(error.to_string().contains("restore a backup"), "{error}");
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! The link itself: sessions, credit, contract breaches, Poll and Report.
 
 use lictor_proto::v1::*;
+use lictor_proto::version::Contract;
 
 use crate::support::*;
 
@@ -57,6 +58,50 @@ async fn breaches_of_the_contract_end_the_session_with_a_reason() {
         assert_eq!(goodbye.reason(), GoodbyeReason::ProtocolError);
         assert!(goodbye.detail.contains(reason), "expected {reason:?} in {goodbye:?}");
     }
+}
+
+#[tokio::test]
+async fn an_agent_of_a_version_too_far_away_finishes_what_it_holds_and_gets_nothing() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (mut link, _) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    user.submit(command()).await;
+    let reference = link.assignment().await.task.unwrap();
+    let mut hello = agent.hello("i1", vec![held(&reference, HeldState::Running)]);
+    let far = Contract { minor: Contract::OURS.minor + 2, ..Contract::OURS };
+    hello.contract = far.to_string();
+    let mut link = agent.connect_saying(&server, hello).await;
+    link.end(&reference, succeeded(0)).await;
+    user.until(&reference.task_id, TaskState::Succeeded).await;
+    let waits = user.submit(command()).await;
+    link.send(agent_event::Event::Credit(Credit { total: 4 })).await;
+    link.heartbeat(1, Vec::new()).await;
+    let waits = user.task(&waits.task_id).await;
+    let candidate = &waits.candidates[0];
+    assert_eq!((waits.state(), candidate.code.as_str()), (TaskState::Queued, "version_skew"));
+    let (ours, theirs) = (Contract::OURS.to_string(), far.to_string());
+    assert!(candidate.reason.contains(&ours) && candidate.reason.contains(&theirs), "{}", candidate.reason);
+    assert!(candidate.reason.contains("upgrade the control plane"), "{}", candidate.reason);
+    assert_eq!(user.until_agent("a1", AgentState::Online).await.degraded, [candidate.reason.clone()]);
+    // One that does not say which it is, is of the previous version; and back it comes.
+    let mut link =
+        agent.connect_saying(&server, Hello { contract: String::new(), ..agent.hello("i1", Vec::new()) }).await;
+    assert_eq!(link.assignment().await.task.unwrap().task_id, waits.task_id);
+}
+
+#[tokio::test]
+async fn what_a_newer_agent_says_in_new_words_is_passed_over() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let (mut link, welcome) = agent.connect(&server, "i1", Vec::new(), 1).await;
+    assert_eq!((welcome.contract, welcome.version.as_str()), (Contract::OURS.to_string(), env!("CARGO_PKG_VERSION")));
+    link.send_something_new().await;
+    let task = user.submit(command()).await;
+    let reference = link.assignment().await.task.unwrap();
+    // A reason that nobody knows keeps the task from this agent, and is not the end of it.
+    let hand_back = HandBack { task: Some(reference), reason: 99, failure: None };
+    link.send(agent_event::Event::HandBack(hand_back)).await;
+    link.heartbeat(1, Vec::new()).await;
+    let task = user.task(&task.task_id).await;
+    assert_eq!((task.state(), task.candidates[0].code.as_str()), (TaskState::Queued, "handed_back"));
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use lictor_proto::v1::credential_service_client::CredentialServiceClient;
 use lictor_proto::v1::fleet_service_client::FleetServiceClient;
 use lictor_proto::v1::task_service_client::TaskServiceClient;
 use lictor_proto::v1::*;
+use lictor_proto::version::Contract;
 use rcgen::{CertificateParams, KeyPair};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
@@ -367,6 +368,7 @@ impl AgentPeer {
             draining: false,
             degraded: Vec::new(),
             kerberos_principals: Vec::new(),
+            contract: Contract::OURS.to_string(),
         }
     }
 
@@ -421,6 +423,11 @@ impl Link {
     pub(crate) async fn send(&self, event: agent_event::Event) {
         let events = vec![AgentEvent { event: Some(event) }];
         self.sender.send(SessionRequest { events }).await.unwrap();
+    }
+
+    /// An event that only later versions know: to this one it has no content.
+    pub(crate) async fn send_something_new(&self) {
+        self.sender.send(SessionRequest { events: vec![AgentEvent { event: None }] }).await.unwrap();
     }
 
     /// The next event; nothing at the end of the session.

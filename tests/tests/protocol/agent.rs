@@ -8,7 +8,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use lictor_agent::simulation::{Link, News, Order};
-use lictor_proto::v1::{AgentEvent, HandBackReason, TaskRef, TaskResult, TaskState};
+use lictor_proto::v1::{
+    AgentEvent, Failure, HandBackReason, PostureRow, PostureVerdict, Rung, RungOutcome, Suspect, TaskRef, TaskResult,
+    TaskState,
+};
 
 /// An assignment.
 pub(crate) type Key = (String, u64);
@@ -426,7 +429,19 @@ impl Agent {
 }
 
 fn ended(state: TaskState, output_bytes: u64) -> Box<TaskResult> {
-    Box::new(TaskResult { outcome: state.into(), output_bytes, ..TaskResult::default() })
+    // As much as a result can hold, of the newest version too: what the other side does not know must not matter.
+    let suspects = vec![Suspect { code: "auth.suspect_local_account".into(), ..Suspect::default() }];
+    let failure = Failure { code: "command.exit_code".into(), suspects, ..Failure::default() };
+    let rung = Rung { outcome: RungOutcome::Unknown.into(), failure: Some(failure.clone()), ..Rung::default() };
+    let row = PostureRow { verdict: PostureVerdict::Unknown.into(), ..PostureRow::default() };
+    Box::new(TaskResult {
+        outcome: state.into(),
+        output_bytes,
+        failure: Some(failure),
+        rungs: vec![rung],
+        posture_rows: vec![row],
+        ..TaskResult::default()
+    })
 }
 
 /// Small, so that a little output is several events.

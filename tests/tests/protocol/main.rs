@@ -2,10 +2,12 @@
 //!
 //! The agent's link protocol and the control plane's ledger are the real ones; engine, disk and network are models that do
 //! what a list of steps says. Whatever the list: nothing is lost, nothing is run twice, and in the end everything ends.
+//! Where sides of the previous version are among them, everything passes through its contract (`previous`).
 //! `PROPTEST_CASES=100000 cargo nextest run -p lictor-tests --test protocol` looks longer.
 
 mod agent;
 mod judge;
+mod previous;
 mod regressions;
 mod world;
 
@@ -13,10 +15,15 @@ use std::fmt;
 
 use proptest::prelude::*;
 
-use world::{Step, World};
+use world::{Ages, Step, World};
 
 fn run(agents: usize, slots: u32, window: u64, steps: &[Step]) -> Result<(), String> {
-    let mut world = World::new(agents, slots, window);
+    run_between(Ages::default(), agents, slots, window, steps)
+}
+
+/// The same with sides of the previous version among them.
+fn run_between(ages: Ages, agents: usize, slots: u32, window: u64, steps: &[Step]) -> Result<(), String> {
+    let mut world = World::new(ages, agents, slots, window);
     for step in steps {
         world.step(*step);
     }
@@ -67,13 +74,27 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES),
+/// Steps of an upgrade among the others. Agents also go back; the control plane does not, because its database cannot.
+fn step_of_upgrade() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        90 => step(),
+        5 => Just(Step::SubmitDiagnosis),
+        8 => (0..3_usize).prop_map(|agent| Step::ReplaceAgent { agent }),
+        1 => Just(Step::UpgradeControlPlane),
+    ]
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases),
         failure_persistence: None,
         max_shrink_iters: 20_000,
         ..ProptestConfig::default()
-    })]
+    }
+}
+
+proptest! {
+    #![proptest_config(config(CASES))]
 
     #[test]
     fn whatever_breaks_nothing_is_lost_and_nothing_runs_twice(
@@ -83,6 +104,23 @@ proptest! {
         steps in prop::collection::vec(step(), 1..120).prop_map(Steps),
     ) {
         if let Err(breach) = run(agents, slots, window, &steps.0) {
+            return Err(TestCaseError::fail(breach));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(CASES / 2))]
+
+    #[test]
+    fn whatever_breaks_between_one_version_and_the_next_nothing_is_lost_and_nothing_runs_twice(
+        agents in 1..4_usize,
+        slots in 1..4_u32,
+        window in prop_oneof![Just(50_u64), Just(4096)],
+        ages in (any::<bool>(), any::<[bool; 3]>()).prop_map(|(control_plane, agents)| Ages { control_plane, agents }),
+        steps in prop::collection::vec(step_of_upgrade(), 1..120).prop_map(Steps),
+    ) {
+        if let Err(breach) = run_between(ages, agents, slots, window, &steps.0) {
             return Err(TestCaseError::fail(breach));
         }
     }

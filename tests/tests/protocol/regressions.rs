@@ -34,3 +34,20 @@ fn an_assignment_that_the_engine_has_not_taken_when_the_connection_breaks_is_not
     ];
     assert_eq!(run(2, 1, 4096, &steps), Ok(()));
 }
+
+#[test]
+fn a_first_word_that_a_dead_process_left_on_the_way_does_not_shut_its_successor_out() {
+    let steps = [
+        Step::Submit { idempotent: false },
+        Step::Pass { seconds: 1 },
+        Step::KillAgent { agent: 0 },
+        Step::StartAgent { agent: 0 },
+        // Its Hello is on the way when it dies, and arrives behind that of the next process.
+        Step::Connect { agent: 0 },
+        Step::Pump { agent: 0 },
+        Step::KillAgent { agent: 0 },
+        Step::StartAgent { agent: 0 },
+        Step::Pass { seconds: 1 },
+    ];
+    assert_eq!(run(1, 3, 50, &steps), Ok(()));
+}

@@ -8,6 +8,7 @@ use lictor_control_plane::simulation::{ControlPlane, Fate, Sent, Submission, Wai
 use lictor_proto::v1::{AgentEvent, ResumeDecision, ServerEvent, TaskRef, agent_event, server_event};
 
 use crate::agent::{Agent, Hosts, Key, key};
+use crate::previous;
 
 pub(crate) const WAITS: Waits = Waits {
     lease: Duration::from_secs(30),
@@ -66,6 +67,21 @@ pub(crate) enum Step {
     KillControlPlane { agent: usize, count: usize, stored: bool },
     /// Time passes, with all that follows.
     Pass { seconds: u64 },
+    /// A user submits a diagnosis, which came with the present version. One of the previous version refuses it.
+    SubmitDiagnosis,
+    /// kill -9 of an agent, and another version starts on what it left.
+    ReplaceAgent { agent: usize },
+    /// kill -9 of the control plane, and the present version starts on what it left.
+    UpgradeControlPlane,
+}
+
+/// Who is of the previous version at first.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ages {
+    /// The control plane.
+    pub(crate) control_plane: bool,
+    /// Each agent.
+    pub(crate) agents: [bool; 3],
 }
 
 struct Connection {
@@ -100,12 +116,15 @@ pub(crate) struct World {
     sessions: u64,
     window: u64,
     submissions: usize,
+    ages: Ages,
+    /// Tasks that only agents of the present version may get.
+    pub(crate) diagnoses: BTreeSet<String>,
     pub(crate) breaches: Vec<String>,
 }
 
 impl World {
     /// Agents with so many slots each, and a window of output.
-    pub(crate) fn new(agents: usize, slots: u32, window: u64) -> Self {
+    pub(crate) fn new(ages: Ages, agents: usize, slots: u32, window: u64) -> Self {
         let (now, wall) = (Instant::now(), 1_000_000);
         let agents: Vec<Agent> = (0..agents).map(|index| Agent::new(&format!("a{index}"), slots)).collect();
         let names: Vec<&str> = agents.iter().map(|agent| agent.name.as_str()).collect();
@@ -127,6 +146,8 @@ impl World {
             sessions: 0,
             window,
             submissions: 0,
+            ages,
+            diagnoses: BTreeSet::new(),
             breaches: Vec::new(),
         }
     }
@@ -134,7 +155,18 @@ impl World {
     pub(crate) fn step(&mut self, step: Step) {
         let count = self.agents.len();
         match step {
-            Step::Submit { idempotent } => self.submit(idempotent),
+            Step::Submit { idempotent } => self.submit(idempotent, false),
+            Step::SubmitDiagnosis if self.ages.control_plane => {}
+            Step::SubmitDiagnosis => self.submit(true, true),
+            Step::ReplaceAgent { agent } => {
+                self.kill(agent % count);
+                self.ages.agents[agent % count] ^= true;
+                self.start(agent % count);
+            }
+            Step::UpgradeControlPlane => {
+                self.ages.control_plane = false;
+                self.crash();
+            }
             Step::Cancel { task } => {
                 if let Some((id, _)) = self.tasks.get(task % self.tasks.len().max(1)).cloned() {
                     self.control_plane.cancel(&id, (self.now, self.wall));
@@ -256,11 +288,14 @@ impl World {
         self.judge()
     }
 
-    fn submit(&mut self, idempotent: bool) {
+    fn submit(&mut self, idempotent: bool, diagnosis: bool) {
         let task_id = format!("t{}", self.submissions);
         self.submissions += 1;
         let queue_timeout = Duration::from_secs(86_400);
-        let submission = Submission { task_id: task_id.clone(), idempotent, queue_timeout };
+        if diagnosis {
+            self.diagnoses.insert(task_id.clone());
+        }
+        let submission = Submission { task_id: task_id.clone(), idempotent, diagnosis, queue_timeout };
         self.control_plane.submit(&submission, (self.now, self.wall));
         self.turn(Fate::Done);
         self.tasks.push((task_id, idempotent));
@@ -378,7 +413,10 @@ impl World {
     fn pump(&mut self, agent: usize) {
         self.agents[agent].pump();
         let Some(at) = self.connection_of(agent) else { return };
-        let sent = self.agents[agent].sends(self.now);
+        let mut sent = self.agents[agent].sends(self.now);
+        if self.is_between_versions(agent) {
+            sent = sent.iter().map(previous::of_agent).collect();
+        }
         if self.connections[at].control_plane_here {
             self.connections[at].up.extend(sent);
         }
@@ -428,15 +466,35 @@ impl World {
         }
     }
 
+    /// Whether what this agent and the control plane say to each other is the previous contract.
+    fn is_between_versions(&self, agent: usize) -> bool {
+        self.ages.control_plane || self.ages.agents[agent]
+    }
+
+    /// Whether nobody is left who can do what came with the present version.
+    pub(crate) fn nobody_can_diagnose(&self) -> bool {
+        (0..self.agents.len()).all(|agent| self.revoked.contains(&agent) || self.ages.agents[agent])
+    }
+
     fn turn(&mut self, fate: Fate) {
         let sent: Vec<Sent> = self.control_plane.turn(fate, (self.now, self.wall));
         for (session, event) in sent {
-            let open = |c: &&mut Connection| c.session == session && c.control_plane_here;
-            let Some(connection) = self.connections.iter_mut().find(open) else { continue };
-            connection.control_plane_here = event.is_some();
+            let open = |c: &Connection| c.session == session && c.control_plane_here;
+            let Some(at) = self.connections.iter().position(open) else { continue };
+            let agent = self.connections[at].agent;
             if let Some(ServerEvent { event: Some(server_event::Event::Assignment(assignment)) }) = &event {
                 self.heard.extend(assignment.task.as_ref().map(|task| (key(task), self.wall)));
+                // Not what goes to a process that is dead, which may have been of another version.
+                let old = self.ages.agents[agent] && self.connections[at].agent_here;
+                let unable = |task: &TaskRef| old && self.diagnoses.contains(&task.task_id);
+                if assignment.task.as_ref().is_some_and(unable) {
+                    self.breaches.push(format!("a{agent} cannot do {:?}, and got it", assignment.task));
+                }
             }
+            let between = self.is_between_versions(agent);
+            let connection = &mut self.connections[at];
+            connection.control_plane_here = event.is_some();
+            let event = event.map(|event| if between { previous::of_server(&event) } else { event });
             connection.down.push_back(event);
         }
         self.sweep();

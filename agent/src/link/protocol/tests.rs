@@ -406,7 +406,6 @@ fn silence_ends_a_session() {
 fn nonsense_ends_a_session() {
     let mut bench = Bench::new(&[]);
     bench.open(Vec::new());
-    assert!(matches!(bench.protocol.server(ServerEvent { event: None }, bench.now), Err(SessionEnd::Violation(_))));
     let cancel = Cancel { task: None, reason: String::new() };
     assert!(matches!(bench.server(server_event::Event::Cancel(cancel)), Err(SessionEnd::Violation(_))));
     assert!(matches!(bench.server(server_event::Event::Welcome(Welcome::default())), Err(SessionEnd::Violation(_))));
@@ -724,4 +723,39 @@ fn an_agent_that_cannot_write_its_journal_says_so_in_a_new_session_and_takes_not
     assert_eq!(bench.hello().degraded, [""; 0]);
     bench.welcome(Vec::new());
     assert!(names(&bench.events()).contains(&"credit 4".to_owned()));
+}
+
+fn welcome_of(contract: &str) -> server_event::Event {
+    server_event::Event::Welcome(Welcome { output_window: 100, contract: contract.into(), ..Welcome::default() })
+}
+
+#[test]
+fn a_control_plane_too_far_away_is_asked_for_nothing_and_gets_what_is_held() {
+    let near = Contract { minor: Contract::OURS.minor + 1, ..Contract::OURS };
+    let far = Contract { minor: Contract::OURS.minor + 2, ..Contract::OURS };
+    let mut bench = Bench::new(&[ended("a", 0)]);
+    assert_eq!(bench.hello().contract, Contract::OURS.to_string());
+    bench.server(welcome_of(&far.to_string())).unwrap();
+    assert_eq!(bench.protocol.mismatch(), Some(Mismatch::TooFar(far)));
+    let events = bench.events();
+    assert!(events.iter().any(|event| matches!(event, agent_event::Event::End(_))), "{events:?}");
+    assert!(!events.iter().any(|event| matches!(event, agent_event::Event::Credit(_))), "{events:?}");
+    // It was replaced by one that is near enough, or by one of the previous version, which does not say what it is.
+    for contract in [near.to_string(), String::new()] {
+        bench.hello();
+        bench.server(welcome_of(&contract)).unwrap();
+        assert_eq!(bench.protocol.mismatch(), None);
+        let events = bench.events();
+        assert!(events.iter().any(|event| matches!(event, agent_event::Event::Credit(_))), "{events:?}");
+    }
+}
+
+#[test]
+fn what_a_newer_control_plane_says_in_new_words_is_passed_over() {
+    let mut bench = Bench::new(&[]);
+    bench.open(Vec::new());
+    bench.events();
+    bench.protocol.server(ServerEvent { event: None }, bench.now).unwrap();
+    bench.assign("a").unwrap();
+    assert_eq!(bench.commands().len(), 1);
 }
