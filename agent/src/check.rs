@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::ValueEnum;
+use lictor_settings::overview;
 use serde::Serialize;
 
 use crate::authorities;
@@ -72,19 +73,7 @@ pub(crate) fn beyond(loaded: &Loaded) -> Vec<String> {
 impl Checked {
     /// The table, what is ignored, and remarks.
     pub(crate) fn text(&self) -> String {
-        let mut out = String::new();
-        let width = |of: fn(&Setting) -> &str, title: &str| {
-            self.settings.iter().map(|setting| of(setting).chars().count()).chain([title.len()]).max().unwrap_or(0)
-        };
-        let (key, value) = (width(|setting| &setting.key, KEY), width(|setting| &setting.value, VALUE).min(MAX_COLUMN));
-        if !self.settings.is_empty() {
-            // Writing to a string does not fail.
-            let _ = writeln!(out, "{KEY:key$}  {VALUE:value$}  {SOURCE}");
-            for setting in &self.settings {
-                let shown = one_line(&setting.value);
-                let _ = writeln!(out, "{:key$}  {shown:value$}  {}", setting.key, setting.source);
-            }
-        }
+        let mut out = overview::table(&self.settings);
         if !self.ignored.is_empty() {
             let _ = writeln!(out, "\nThese variables do nothing here:");
             for Ignored { name, reason } in &self.ignored {
@@ -94,7 +83,7 @@ impl Checked {
         if !self.remarks.is_empty() {
             let _ = writeln!(out, "\nTo know:");
             for remark in &self.remarks {
-                let _ = writeln!(out, "  {}", one_line(remark));
+                let _ = writeln!(out, "  {}", overview::one_line(remark));
             }
         }
         if self.valid {
@@ -107,8 +96,7 @@ impl Checked {
     pub(crate) fn with_script(mut self, origin: Result<Option<String>, Vec<String>>) -> Self {
         match origin {
             Ok(Some(source)) if self.valid => {
-                let (key, value) = ("bootstrap script".to_owned(), "set, not shown".to_owned());
-                self.settings.push(Setting { key, value, source });
+                self.settings.push(Setting::secret("bootstrap script", &source));
                 self.settings.sort_by(|one, other| one.key.cmp(&other.key));
             }
             Ok(_) => {}
@@ -126,13 +114,3 @@ impl Checked {
         (!self.valid).then(|| config::Mistakes(self.mistakes.clone()))
     }
 }
-
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-const KEY: &str = "SETTING";
-const VALUE: &str = "VALUE";
-const SOURCE: &str = "FROM";
-/// Longer values push their source to the right.
-const MAX_COLUMN: usize = 60;

@@ -74,6 +74,10 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         output: check::Form,
     },
+    /// Print a JSON schema of the configuration file, for editors and other programs.
+    Schema,
+    /// Print a configuration file with every setting, what it means and its default, commented out.
+    Example,
     /// Print a completion script.
     Completion {
         /// For this shell.
@@ -167,6 +171,8 @@ pub fn main() -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::Success)
         }
+        Command::Schema => print(SCHEMA.as_bytes()).map(|()| ExitCode::Success),
+        Command::Example => print(EXAMPLE.as_bytes()).map(|()| ExitCode::Success),
         Command::Completion { shell } => {
             // Not straight to standard output: the generator panics when a reader such as `head` has had enough.
             let mut script = Vec::new();
@@ -258,6 +264,10 @@ fn run(loaded: Loaded, ready_file: Option<PathBuf>, mut begun: Begun) -> anyhow:
     }
 }
 
+/// Made from the settings by a test.
+const SCHEMA: &str = include_str!("../../docs/agent-settings.schema.json");
+/// The same.
+const EXAMPLE: &str = include_str!("../../deploy/agent.example.yaml");
 const EXIT_CODES: &str = "\
 Exit codes:
   0   drained and stopped as asked

@@ -10,19 +10,19 @@ mod kerberos;
 mod proxy;
 #[cfg(test)]
 mod reference;
-mod shown;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::{Environment, File};
 use lictor_proto::token::JoinToken;
-use lictor_settings::{Form, Reader};
+use lictor_settings::layers::{self, Layers};
+use lictor_settings::{Form, Origins, Reader};
+pub use lictor_settings::{Overview, Setting};
 use lictor_winrm::pool::PoolSettings;
 use lictor_winrm::target::Secret;
 use zeroize::Zeroizing;
@@ -34,8 +34,6 @@ pub use delegate::{Ignored, Told};
 pub use kerberos::Kerberos;
 pub use proxy::Proxy;
 pub(crate) use proxy::ProxyAddress;
-use shown::Origins;
-pub use shown::{Overview, Setting};
 
 /// Everything that can be set. The doc comments of the fields are what `docs/agent-settings.md`, its JSON schema and the example file
 /// say; a test makes them, see [`lictor_settings::reference`].
@@ -99,7 +97,7 @@ pub struct Config {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Admission {
     /// Share of the control group's memory limit from which on no more work is asked for; see
-    /// [below](#short-of-memory-or-processor-time).
+    /// [short of memory](#short-of-memory-or-processor-time).
     pub memory_percent: Option<u32>,
     /// The same for the control group's processor limit, over 10 s.
     pub cpu_percent: Option<u32>,
@@ -278,7 +276,6 @@ pub(crate) fn load_over(
         .collect();
     let mut join_token = None;
     let mut variables = HashMap::new();
-    let mut names = BTreeMap::new();
     let mut delegate = Delegate::default();
     for (name, value) in environment {
         if delegate.takes(&name, &value) {
@@ -292,37 +289,23 @@ pub(crate) fn load_over(
                     Err(error) => mistakes.push(format!("{JOIN_TOKEN_VARIABLE}: {error}")),
                 }
             }
-        } else if let Some(key) = name.strip_prefix(VARIABLE_PREFIX)
-            && !is_service_link(&name)
-        {
-            names.insert(key.to_lowercase().replace("__", "."), name.clone());
+        } else if name.starts_with(VARIABLE_PREFIX) {
             variables.insert(name, value);
         }
     }
 
-    let source = |variables| {
-        Environment::with_prefix("LICTOR_AGENT").prefix_separator("_").separator("__").source(Some(variables))
-    };
-    let mut builder = config::Config::builder();
-    if let Some(path) = file {
-        // Without its own check a missing file would hide the mistakes of the environment.
-        if path.is_file() {
-            builder = builder.add_source(File::from(path));
-        } else {
-            mistakes.push(format!("{}: there is no such file", path.display()));
-        }
-    }
-    let tree = match builder.add_source(source(variables)).build() {
-        Ok(built) => built.cache,
-        Err(error) => {
-            mistakes.push(format!("the configuration file cannot be read: {error}"));
+    let Layers { tree, names, mistakes: missing } = match Layers::read(VARIABLE_PREFIX, file, variables) {
+        Ok(layers) => layers,
+        Err(more) => {
+            mistakes.extend(more);
             return Err(Mistakes(mistakes));
         }
     };
-    let below = match config::Config::builder().add_source(source(beneath)).build() {
-        Ok(built) => built.cache,
-        Err(error) => {
-            mistakes.push(format!("what INIT_SCRIPT exported cannot be read: {error}"));
+    mistakes.extend(missing);
+    let below = match Layers::read(VARIABLE_PREFIX, None, beneath) {
+        Ok(layers) => layers.tree,
+        Err(more) => {
+            mistakes.extend(more.iter().map(|mistake| format!("of what INIT_SCRIPT exported: {mistake}")));
             return Err(Mistakes(mistakes));
         }
     };
@@ -347,14 +330,47 @@ pub(crate) fn load_over(
     let (proxy, proxy_password) = proxy::read(&mut reader, std::mem::take(&mut delegate.proxy));
     let config = read(&mut reader, hostname_file, proxy);
     let Some(config) = config else { return Err(Mistakes(reader.finish())) };
-    let overview =
-        Overview::new(&config, &reader, &Origins { file, names }, join_token.as_ref().map(|(_, name)| *name));
+    show(&config, &mut reader);
+    let secrets =
+        [("join token", join_token.as_ref().map(|(_, name)| *name)), (proxy::PASSWORD, reader.source(proxy::PASSWORD))];
+    let secrets = secrets.into_iter().filter_map(|(key, source)| Some(Setting::secret(key, source?)));
+    // What INIT_SCRIPT exported is layered under the configuration as variables that the process never had.
+    let origins = Origins { file, names, beneath: "INIT_SCRIPT" };
+    let overview = Overview::new(&reader, &origins, secrets);
     let mistakes = reader.finish();
     if !mistakes.is_empty() {
         return Err(Mistakes(mistakes));
     }
     let join_token = join_token.map(|(token, _)| token);
     Ok(Loaded { config, join_token, proxy_password, told: delegate.into_told(), overview })
+}
+
+/// What is in effect otherwise than it was given.
+fn show(config: &Config, reader: &mut Reader) {
+    fn list<T>(items: &[T], text: impl Fn(&T) -> String) -> String {
+        items.iter().map(text).collect::<Vec<_>>().join(", ")
+    }
+    reader.show("control_plane", &config.control_plane);
+    reader.show("name", &config.name);
+    reader.show("ca_files", list(&config.ca_files, |path| path.display().to_string()));
+    match &config.proxy {
+        Some(proxy) => {
+            reader.show("proxy.url", &proxy.address);
+            reader.show("proxy.username", proxy.username.as_deref().unwrap_or_default());
+            reader.show("proxy.no_proxy", list(&proxy.no_proxy, ToString::to_string));
+        }
+        None => reader.show("proxy.url", "none"),
+    }
+    if let Some(declared) = &config.kerberos.declared {
+        let realms: Vec<_> = declared.realms.iter().collect();
+        let realms = list(&realms, |(name, realm)| match realm.kdc.as_slice() {
+            [] => (*name).clone(),
+            kdcs => format!("{name} ({})", kdcs.join(", ")),
+        });
+        reader.show("kerberos.realms", realms);
+        let domains: Vec<_> = declared.domain_realm.iter().collect();
+        reader.show("kerberos.domain_realm", list(&domains, |(domain, realm)| format!("{domain} = {realm}")));
+    }
 }
 
 fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Option<Config> {
@@ -478,21 +494,9 @@ fn limited(text: &str, most: usize) -> Result<String, String> {
     }
 }
 
-/// Kubernetes puts `<SERVICE>_SERVICE_HOST`, `<SERVICE>_PORT` and kin into every pod; a service that is called
-/// `lictor-agent` would otherwise make every agent of its namespace refuse to start over unknown keys.
-fn is_service_link(name: &str) -> bool {
-    is_link(name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name))
-}
-
-/// The same for a service of any name.
+/// Whether it is one of Kubernetes' links to a service of whatever name.
 fn is_link_of_a_service(name: &str) -> bool {
-    name.match_indices('_').any(|(at, _)| is_link(&name[at + 1..]))
-}
-
-fn is_link(rest: &str) -> bool {
-    rest == "PORT"
-        || rest.starts_with("SERVICE_")
-        || rest.strip_prefix("PORT_").is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+    name.match_indices('_').any(|(at, _)| layers::is_link(&name[at + 1..]))
 }
 
 /// Environment variable of the join token.

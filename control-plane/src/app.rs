@@ -102,8 +102,8 @@ impl ControlPlane {
         let (grpc, address) = bind(config.listen).await?;
         let (http, http_address) = bind(config.http_listen).await?;
         let bounds = Bounds {
-            most: listener::within_file_bound(config.connections_most, process::file_bound()),
-            per_source: config.connections_per_source,
+            most: listener::within_file_bound(config.connections.most, process::file_bound()),
+            per_source: config.connections.per_source,
             silence: SILENCE,
         };
         let stop = CancellationToken::new();
@@ -325,8 +325,8 @@ impl State {
             restart_grace: config.restart_grace,
             output_limit: config.output_limit,
             limits: Limits {
-                tasks_per_host: config.limits_tasks_per_host,
-                tasks_per_credential: config.limits_tasks_per_credential,
+                tasks_per_host: config.limits.tasks_per_host,
+                tasks_per_credential: config.limits.tasks_per_credential,
             },
         };
         let ledger = load_ledger(&mut writer, &vault, settings, Now::read()).await?;
@@ -340,9 +340,9 @@ impl State {
             agent_certificate_lifetime: config.agent_certificate_lifetime,
             settings,
             retention: Retention {
-                tasks: config.retention_tasks,
-                outputs: config.retention_outputs,
-                output_bytes: config.retention_output_bytes,
+                tasks: config.retention.tasks,
+                outputs: config.retention.outputs,
+                output_bytes: config.retention.output_bytes,
             },
             users: Arc::clone(&users),
             chain,

@@ -10,8 +10,8 @@ use clap_complete::Shell;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{ControlPlane, issue_admin_token, settle_restored};
-use crate::config::Config;
-use crate::{process, telemetry};
+use crate::config::{Config, Mistakes};
+use crate::{check, process, telemetry};
 
 /// Lictor's control plane: takes tasks from users, gives them to agents, keeps output and results.
 #[derive(Debug, Parser)]
@@ -33,13 +33,20 @@ enum Command {
         #[arg(long, value_name = "PATH")]
         ready_file: Option<PathBuf>,
     },
-    /// Check the settings, report every mistake, and open nothing.
+    /// Print every setting in effect and where it came from, or every mistake. Opens nothing.
     #[command(after_help = EXIT_CODES)]
     CheckConfig {
         /// Settings, TOML or YAML.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t)]
+        output: check::Form,
     },
+    /// Print a JSON schema of the configuration file, for editors and other programs.
+    Schema,
+    /// Print a configuration file with every setting, what it means and its default, commented out.
+    Example,
     /// Write a new token for the administrator to the file admin-token of the state directory, for when it was lost.
     /// The control plane must not run. The user `admin` is made or enabled again if need be.
     #[command(after_help = EXIT_CODES)]
@@ -73,7 +80,9 @@ pub async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, text)) => {
             // Nothing is left to be done about a closed standard error.
-            let _ = writeln!(std::io::stderr(), "lictor-control-plane: {text}");
+            if !text.is_empty() {
+                let _ = writeln!(std::io::stderr(), "lictor-control-plane: {text}");
+            }
             ExitCode::from(code)
         }
     }
@@ -96,9 +105,20 @@ async fn execute(command: Command) -> Result<(), (u8, String)> {
             }
             control_plane.run(signals).await.map_err(failed)
         }
-        Command::CheckConfig { config } => {
-            load(config)?;
-            let _ = writeln!(std::io::stdout(), "The configuration is good.");
+        Command::CheckConfig { config, output } => {
+            let checked = check::check(config.as_deref(), &environment());
+            // Nothing is left to be done about a closed standard output.
+            let _ = write!(std::io::stdout(), "{}", checked.print(output));
+            let told =
+                |mistakes: Mistakes| if output == check::Form::Text { mistakes.to_string() } else { String::new() };
+            checked.mistakes().map_or(Ok(()), |mistakes| Err((EXIT_CONFIG, told(mistakes))))
+        }
+        Command::Schema => {
+            let _ = write!(std::io::stdout(), "{SCHEMA}");
+            Ok(())
+        }
+        Command::Example => {
+            let _ = write!(std::io::stdout(), "{EXAMPLE}");
             Ok(())
         }
         Command::IssueAdminToken { config, revoke_others } => {
@@ -121,10 +141,14 @@ async fn execute(command: Command) -> Result<(), (u8, String)> {
 }
 
 fn load(file: Option<PathBuf>) -> Result<Config, (u8, String)> {
-    let environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    Config::load(file.as_deref(), &environment).map_err(|mistakes| (EXIT_CONFIG, mistakes.to_string()))
+    Config::load(file.as_deref(), &environment()).map_err(|mistakes| (EXIT_CONFIG, mistakes.to_string()))
+}
+
+fn environment() -> BTreeMap<String, String> {
+    let readable = |(key, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((key.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(readable).collect()
 }
 
 fn shutdown_signals() -> std::io::Result<impl Future<Output = ()> + Send> {
@@ -138,6 +162,10 @@ fn shutdown_signals() -> std::io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
+/// Made from the settings by a test.
+const SCHEMA: &str = include_str!("../../docs/control-plane-settings.schema.json");
+/// The same.
+const EXAMPLE: &str = include_str!("../../deploy/control-plane.example.yaml");
 const EXIT_FAILURE: u8 = 1;
 /// EX_CONFIG of sysexits.h.
 const EXIT_CONFIG: u8 = 78;

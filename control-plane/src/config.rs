@@ -4,64 +4,107 @@
 //! `__`), the environment on top. Unknown keys are errors. This module opens no port and writes no file; it must never
 //! print the master key. Called by the command line.
 
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use config::{ConfigError, Environment, File, Value, ValueKind};
+use lictor_settings::{Form, Layers, Origins, Overview, Reader, Setting};
 use zeroize::Zeroizing;
 
-/// All settings of the control plane. `docs/control-plane-settings.md` lists the same; a test compares the two.
+/// All settings of the control plane. The doc comments of the fields are what `docs/control-plane-settings.md`, its JSON schema and the
+/// example file say; a test makes them, see [`lictor_settings::reference`].
 #[derive(Debug, Clone)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Config {
-    /// `listen`: where agents and users connect (gRPC over TLS). Default `0.0.0.0:7443`.
+    /// Where agents and users connect: gRPC over TLS. Only proxies that pass TCP through may stand in between.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub listen: SocketAddr,
-    /// `names`: DNS names and IP addresses of this control plane, put into its certificate. Default `localhost` and
-    /// `127.0.0.1`.
+    /// Names of this control plane, put into its certificate: every name that agents and users connect by.
     pub names: Vec<String>,
-    /// `state_dir`: where the database, the authority and the admin token live. Default `./lictor-control-plane`.
+    /// Database, authority and keys; made with mode 0700. One control plane per directory.
     pub state_dir: PathBuf,
-    /// `http_listen`: where `/live`, `/ready` and `/metrics` are served. Default `127.0.0.1:7480`.
+    /// `/live`, `/ready` and `/metrics`, in plain HTTP.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub http_listen: SocketAddr,
-    /// `master_key_file` or the environment variable `LICTOR_MASTER_KEY`: the key that credentials are encrypted with.
+    /// File that holds the key that credentials and tasks are encrypted with, 32 bytes in base64; see [the master key](#the-master-key).
+    /// Example: `/etc/lictor/master-key`.
+    #[cfg_attr(test, schemars(rename = "master_key_file", with = "String"))]
     pub master_key: MasterKeySource,
-    /// `lease`: how long an assignment lives without a heartbeat. Default 30 s; 1 s to 1 h.
+    /// How long an assignment lives without a sign of life. After three times as long the session ends.
     pub lease: Duration,
-    /// `heartbeat_interval`: how often agents are asked to send a heartbeat. Default 10 s, or a third of the lease when
-    /// that is less; 100 ms to half the lease.
+    /// How often agents are asked to send a heartbeat. A third of the lease when that is less; half the lease at most.
     pub heartbeat_interval: Duration,
-    /// `lost_wait`: how long a lost task waits for its agent before it is requeued or Unknown. Default 60 s; 0 to 24 h.
+    /// How long a task whose lease ran out waits for its agent, before it is given out again (when it is idempotent) or ends Unknown.
     pub lost_wait: Duration,
-    /// `restart_grace`: no lease ends before the control plane has been up for this long. Default 30 s; 0 to 1 h.
+    /// No lease ends before the control plane has been up for this long.
     pub restart_grace: Duration,
-    /// `agent_certificate_lifetime`: how long an agent's certificate is valid. Default 24 h; 5 s to 397 days.
+    /// How long an agent's certificate lasts. Agents renew it after two thirds; it works for three days more, so that an agent that was
+    /// off needs no new join token.
     pub agent_certificate_lifetime: Duration,
-    /// `output_limit`: most bytes of output stored per task. Default 1 GiB; at least 64 KiB.
+    /// Most output stored per task. What follows is counted, not stored.
     pub output_limit: u64,
-    /// `connections.most`: most connections at once on `listen`. Default 4096; 16 to 1,000,000.
-    pub connections_most: usize,
-    /// `connections.per_source`: most of them from one address. Default 1024; 1 to 1,000,000.
-    pub connections_per_source: usize,
-    /// `retention.tasks`: how long finished tasks are kept. Default 30 days; 1 s to 10 years.
-    pub retention_tasks: Duration,
-    /// `retention.outputs`: how long the output of finished tasks is kept. Default 7 days; 1 s to 10 years.
-    pub retention_outputs: Duration,
-    /// `retention.output_bytes`: most bytes of output kept in all; beyond it, that of the tasks that finished first goes.
-    /// Default 20 GiB; at least 1 MiB.
-    pub retention_output_bytes: u64,
-    /// `limits.tasks_per_host`: most tasks that run on one host at once, over all agents. Default 10; 0 is any number.
-    pub limits_tasks_per_host: u32,
-    /// `limits.tasks_per_credential`: most tasks that run with one credential at once, over all agents. Default 0, any
-    /// number.
-    pub limits_tasks_per_credential: u32,
-    /// `log.format`: `text` or `json`. Default `text`.
-    pub log_format: LogFormat,
-    /// `log.level`: a level, or a filter such as `info,lictor_control_plane=debug`. Default `info`.
-    pub log_level: String,
+    /// Bounds of connections on `listen`.
+    pub connections: Connections,
+    /// What is kept of finished tasks; see [what is kept](#what-is-kept-and-for-how-long).
+    pub retention: Retention,
+    /// Bounds of what runs at once.
+    pub limits: Limits,
+    /// Logging.
+    pub log: Log,
+}
+
+/// Bounds of connections on `listen`.
+#[derive(Debug, Clone)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Connections {
+    /// Most connections at once on `listen`; fewer where the process may not open so many files.
+    pub most: usize,
+    /// Most of them from one address. Raise it to `connections.most` when all come through one proxy.
+    pub per_source: usize,
+}
+
+/// What is kept of finished tasks.
+#[derive(Debug, Clone)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Retention {
+    /// How long a finished task is kept, with its result and its idempotency key; a batch as long as its last task.
+    pub tasks: Duration,
+    /// How long the output of a finished task is kept.
+    pub outputs: Duration,
+    /// Most output kept in all. Beyond it goes the output of the tasks that finished first.
+    pub output_bytes: u64,
+}
+
+/// Bounds of what runs at once.
+#[derive(Debug, Clone)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Limits {
+    /// Most tasks that run on one host at once, over all agents; 0 is any number. A host is its name in any case, and the port when the
+    /// task names one.
+    pub tasks_per_host: u32,
+    /// Most tasks that run with one credential at once, over all agents; 0 is any number.
+    pub tasks_per_credential: u32,
+}
+
+/// Logging.
+#[derive(Debug, Clone)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Log {
+    /// Form of log lines, on standard error.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub format: LogFormat,
+    /// Least important level that is logged (`error`, `warn`, `info`, `debug`, `trace`), or a filter such as
+    /// `info,lictor_control_plane=debug`.
+    pub level: String,
 }
 
 /// How log lines look.
@@ -105,98 +148,130 @@ impl Config {
     /// # Errors
     /// [`Mistakes`] lists all that is wrong.
     pub fn load(file: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Self, Mistakes> {
-        let mut builder = config::Config::builder();
-        if let Some(path) = file {
-            builder = builder.add_source(File::from(path));
-        }
-        let source: config::Map<String, String> = environment
-            .iter()
-            .filter(|(key, _)| key.starts_with(ENVIRONMENT_PREFIX))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        let layer = Environment::with_prefix("LICTOR_CONTROL_PLANE").prefix_separator("_").separator("__");
-        let values = builder
-            .add_source(layer.source(Some(source)))
-            .build()
-            .and_then(config::Config::try_deserialize::<config::Map<String, Value>>)
-            .map_err(|error| Mistakes(vec![explain(&error)]))?;
-        Self::from_values(values.into_iter().collect(), environment.get(MASTER_KEY_VARIABLE))
+        load(file, environment).map(|loaded| loaded.config)
     }
+}
 
-    fn from_values(values: BTreeMap<String, Value>, master_key: Option<&String>) -> Result<Self, Mistakes> {
-        let mut reader = Reader { values, mistakes: Vec::new(), prefix: "" };
-        let listen = reader.address("listen", DEFAULT_LISTEN);
-        let names = reader.names();
-        let state_dir = reader.path("state_dir").unwrap_or_else(|| PathBuf::from("lictor-control-plane"));
-        let http_listen = reader.address("http_listen", DEFAULT_HTTP_LISTEN);
-        let key_file = reader.path("master_key_file");
-        let lease = reader.duration("lease", DEFAULT_LEASE, Duration::from_secs(1), HOUR);
-        let heartbeat_interval = reader.duration(
-            "heartbeat_interval",
-            DEFAULT_HEARTBEAT_INTERVAL.min(lease / 3),
-            Duration::from_millis(100),
-            HOUR,
-        );
-        if heartbeat_interval > lease / 2 {
-            reader.mistakes.push(format!(
-                "heartbeat_interval: {} is more than half the lease ({}); one lost heartbeat would lose tasks",
-                humantime::format_duration(heartbeat_interval),
-                humantime::format_duration(lease)
-            ));
+/// A configuration that was read.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The settings.
+    pub(crate) config: Config,
+    /// Every setting, and where its value came from.
+    pub(crate) overview: Overview,
+}
+
+/// Reads the file, if one is given, and the environment.
+pub(crate) fn load(file: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Loaded, Mistakes> {
+    let Layers { tree, names, mistakes } =
+        Layers::read(VARIABLE_PREFIX, file, environment.clone()).map_err(Mistakes)?;
+    let mut reader = Reader::new(tree, &[], mistakes);
+    let config = read(&mut reader, environment.get(MASTER_KEY_VARIABLE));
+    let given = matches!(config.master_key, MasterKeySource::Value(_));
+    let secret = given.then(|| Setting::secret("master key", MASTER_KEY_VARIABLE));
+    let overview = Overview::new(&reader, &Origins { file, names, beneath: "the environment" }, secret);
+    let mistakes = reader.finish();
+    if mistakes.is_empty() { Ok(Loaded { config, overview }) } else { Err(Mistakes(mistakes)) }
+}
+
+fn read(reader: &mut Reader, master_key: Option<&String>) -> Config {
+    let listen = address(reader, "listen", DEFAULT_LISTEN);
+    let names = names(reader);
+    let state_dir = reader.path("state_dir", DEFAULT_STATE_DIR);
+    let http_listen = address(reader, "http_listen", DEFAULT_HTTP_LISTEN);
+    let key_file = reader.optional_path("master_key_file");
+    let master_key = match (key_file, master_key) {
+        (Some(_), Some(_)) => {
+            reader.mistake("master_key_file", &format!("{MASTER_KEY_VARIABLE} is set too; give only one of them"));
+            MasterKeySource::StateDir
         }
-        let lost_wait = reader.duration("lost_wait", DEFAULT_LOST_WAIT, Duration::ZERO, 24 * HOUR);
-        let restart_grace = reader.duration("restart_grace", DEFAULT_RESTART_GRACE, Duration::ZERO, HOUR);
-        let agent_certificate_lifetime =
-            reader.duration("agent_certificate_lifetime", 24 * HOUR, Duration::from_secs(5), 397 * 24 * HOUR);
-        let output_limit = reader.size("output_limit", DEFAULT_OUTPUT_LIMIT, MINIMUM_OUTPUT_LIMIT);
-        let (connections_most, connections_per_source) = reader.connections();
-        let (retention_tasks, retention_outputs, retention_output_bytes) = reader.retention();
-        let (limits_tasks_per_host, limits_tasks_per_credential) = reader.limits();
-        let (log_format, log_level) = reader.log();
-        let master_key = match (key_file, master_key) {
-            (Some(_), Some(_)) => {
-                reader
-                    .mistakes
-                    .push(format!("master_key_file: {MASTER_KEY_VARIABLE} is set too; give only one of them"));
+        (Some(path), None) => MasterKeySource::File(path),
+        (None, Some(text)) => match parse_master_key(text) {
+            Some(key) => MasterKeySource::Value(key),
+            None => {
+                reader.mistake(MASTER_KEY_VARIABLE, "expected 32 bytes in base64");
                 MasterKeySource::StateDir
             }
-            (Some(path), None) => MasterKeySource::File(path),
-            (None, Some(text)) => match parse_master_key(text) {
-                Some(key) => MasterKeySource::Value(key),
-                None => {
-                    reader.mistakes.push(format!("{MASTER_KEY_VARIABLE}: expected 32 bytes in base64"));
-                    MasterKeySource::StateDir
-                }
-            },
-            (None, None) => MasterKeySource::StateDir,
-        };
-        let mistakes = reader.finish();
-        if !mistakes.is_empty() {
-            return Err(Mistakes(mistakes));
-        }
-        Ok(Self {
-            listen,
-            names,
-            state_dir,
-            http_listen,
-            master_key,
-            lease,
-            heartbeat_interval,
-            lost_wait,
-            restart_grace,
-            agent_certificate_lifetime,
-            output_limit,
-            connections_most,
-            connections_per_source,
-            retention_tasks,
-            retention_outputs,
-            retention_output_bytes,
-            limits_tasks_per_host,
-            limits_tasks_per_credential,
-            log_format,
-            log_level,
-        })
+        },
+        (None, None) => MasterKeySource::StateDir,
+    };
+    let lease = reader.duration("lease", DEFAULT_LEASE, SECOND, HOUR);
+    let heartbeat_interval = reader.duration(
+        "heartbeat_interval",
+        DEFAULT_HEARTBEAT_INTERVAL.min(lease / 3),
+        Duration::from_millis(100),
+        HOUR / 2,
+    );
+    if heartbeat_interval > lease / 2 {
+        let text = format!(
+            "{} is more than half the lease ({}); one lost heartbeat would lose tasks",
+            humantime::format_duration(heartbeat_interval),
+            humantime::format_duration(lease)
+        );
+        reader.mistake("heartbeat_interval", &text);
     }
+    Config {
+        listen,
+        names,
+        state_dir,
+        http_listen,
+        master_key,
+        lease,
+        heartbeat_interval,
+        lost_wait: reader.duration("lost_wait", DEFAULT_LOST_WAIT, Duration::ZERO, DAY),
+        restart_grace: reader.duration("restart_grace", DEFAULT_RESTART_GRACE, Duration::ZERO, HOUR),
+        agent_certificate_lifetime: reader.duration(
+            "agent_certificate_lifetime",
+            DAY,
+            Duration::from_secs(5),
+            LONGEST_CERTIFICATE,
+        ),
+        output_limit: reader.size("output_limit", DEFAULT_OUTPUT_LIMIT, MINIMUM_OUTPUT_LIMIT),
+        connections: Connections {
+            most: reader.number("connections.most", DEFAULT_CONNECTIONS, 16, CONNECTIONS_BOUND),
+            per_source: reader.number("connections.per_source", DEFAULT_PER_SOURCE, 1, CONNECTIONS_BOUND),
+        },
+        retention: Retention {
+            tasks: reader.duration("retention.tasks", DEFAULT_RETENTION_TASKS, SECOND, LONGEST_RETENTION),
+            outputs: reader.duration("retention.outputs", DEFAULT_RETENTION_OUTPUTS, SECOND, LONGEST_RETENTION),
+            output_bytes: reader.size("retention.output_bytes", DEFAULT_RETENTION_BYTES, MINIMUM_RETENTION_BYTES),
+        },
+        limits: Limits {
+            tasks_per_host: reader.number("limits.tasks_per_host", DEFAULT_TASKS_PER_HOST, 0, u32::MAX),
+            tasks_per_credential: reader.number("limits.tasks_per_credential", 0, 0, u32::MAX),
+        },
+        log: Log {
+            format: reader.choice(
+                "log.format",
+                LogFormat::Text,
+                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+            ),
+            level: reader.or("log.level", LEVEL_FORM, DEFAULT_LEVEL.to_owned(), |text| {
+                let filter = tracing_subscriber::EnvFilter::try_new(text);
+                filter.map(|_| text.to_owned()).map_err(|_| "must be a level such as info, or a filter".to_owned())
+            }),
+        },
+    }
+}
+
+fn address(reader: &mut Reader, key: &'static str, default: SocketAddr) -> SocketAddr {
+    reader.or(key, Form::Address, default, |text| {
+        text.trim().parse().map_err(|_| "is not an address and a port such as 0.0.0.0:7443".to_owned())
+    })
+}
+
+fn names(reader: &mut Reader) -> Vec<String> {
+    let names = reader.list_or("names", MAX_NAMES, NAME_FORM, &DEFAULT_NAMES, |name| {
+        if crate::validate::is_host(name) {
+            Ok(name.to_owned())
+        } else {
+            Err("is neither a DNS name nor an IP address".into())
+        }
+    });
+    if reader.shown("names").is_empty() {
+        reader.mistake("names", "must have at least one DNS name or IP address");
+    }
+    names
 }
 
 /// Decodes a master key; nothing unless it is 32 bytes in base64.
@@ -205,183 +280,14 @@ pub(crate) fn parse_master_key(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     bytes.as_slice().try_into().ok().map(Zeroizing::new)
 }
 
-/// The whole chain in one line; the crate's own text for a parse error already names file and line.
-fn explain(error: &ConfigError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text
-}
-
-/// Takes keys out of a table one by one and remembers what was wrong; what is left over is unknown.
-struct Reader {
-    values: BTreeMap<String, Value>,
-    mistakes: Vec<String>,
-    prefix: &'static str,
-}
-
-impl Reader {
-    fn text(&mut self, key: &str) -> Option<String> {
-        let value = self.values.remove(key)?;
-        match value.kind {
-            ValueKind::Table(_) | ValueKind::Array(_) | ValueKind::Nil => {
-                self.mistakes.push(format!("{}{key}: expected a single value", self.prefix));
-                None
-            }
-            _ => value.into_string().ok(),
-        }
-    }
-
-    fn parse<T>(&mut self, key: &str, default: T, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> T {
-        let Some(text) = self.text(key) else { return default };
-        parse(text.trim()).unwrap_or_else(|| {
-            self.mistakes.push(format!("{}{key}: expected {expected}, found {text:?}", self.prefix));
-            default
-        })
-    }
-
-    fn address(&mut self, key: &str, default: &str) -> SocketAddr {
-        let fallback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let default = default.parse().unwrap_or(fallback);
-        self.parse(key, default, "an address and a port such as 0.0.0.0:7443", |text| text.parse().ok())
-    }
-
-    fn path(&mut self, key: &str) -> Option<PathBuf> {
-        self.parse(key, None, "a path", |text| (!text.is_empty()).then(|| Some(PathBuf::from(text))))
-    }
-
-    fn duration(&mut self, key: &str, default: Duration, least: Duration, most: Duration) -> Duration {
-        let expected = format!(
-            "a duration from {} to {} such as 30s",
-            humantime::format_duration(least),
-            humantime::format_duration(most)
-        );
-        self.parse(key, default, &expected, |text| {
-            humantime::parse_duration(text).ok().filter(|value| (least..=most).contains(value))
-        })
-    }
-
-    fn size(&mut self, key: &str, default: u64, least: u64) -> u64 {
-        let expected = format!("a size of at least {least} bytes such as 1GiB");
-        self.parse(key, default, &expected, |text| parse_size(text).filter(|size| *size >= least))
-    }
-
-    fn names(&mut self) -> Vec<String> {
-        let names: Vec<String> = match self.values.remove("names") {
-            None => DEFAULT_NAMES.iter().map(|&name| name.to_owned()).collect(),
-            Some(value) => match value.kind {
-                ValueKind::Array(items) => items.into_iter().filter_map(|item| item.into_string().ok()).collect(),
-                _ => value
-                    .into_string()
-                    .map(|text| text.split(',').map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect())
-                    .unwrap_or_default(),
-            },
-        };
-        if names.is_empty() {
-            self.mistakes.push("names: expected at least one DNS name or IP address".into());
-        }
-        for name in names.iter().filter(|name| !crate::validate::is_host(name)) {
-            self.mistakes.push(format!("names: {name:?} is neither a DNS name nor an IP address"));
-        }
-        names
-    }
-
-    fn connections(&mut self) -> (usize, usize) {
-        let mut inner = self.table("connections", "connections.", "most and per_source");
-        let mut number = |key: &str, default: usize, least: usize| {
-            let expected = format!("a number from {least} to {CONNECTIONS_BOUND}");
-            inner.parse(key, default, &expected, |text| {
-                text.parse().ok().filter(|number| (least..=CONNECTIONS_BOUND).contains(number))
-            })
-        };
-        let bounds = (number("most", DEFAULT_CONNECTIONS, 16), number("per_source", DEFAULT_PER_SOURCE, 1));
-        self.mistakes = inner.finish();
-        bounds
-    }
-
-    fn retention(&mut self) -> (Duration, Duration, u64) {
-        let mut inner = self.table("retention", "retention.", "tasks, outputs and output_bytes");
-        let least = Duration::from_secs(1);
-        let tasks = inner.duration("tasks", DEFAULT_RETENTION_TASKS, least, LONGEST_RETENTION);
-        let outputs = inner.duration("outputs", DEFAULT_RETENTION_OUTPUTS, least, LONGEST_RETENTION);
-        let bytes = inner.size("output_bytes", DEFAULT_RETENTION_BYTES, 1 << 20);
-        self.mistakes = inner.finish();
-        (tasks, outputs, bytes)
-    }
-
-    fn limits(&mut self) -> (u32, u32) {
-        let mut inner = self.table("limits", "limits.", "tasks_per_host and tasks_per_credential");
-        let mut limit = |key: &str, default: u32| inner.parse(key, default, "a number, or 0", |text| text.parse().ok());
-        let per_host = limit("tasks_per_host", DEFAULT_TASKS_PER_HOST);
-        let per_credential = limit("tasks_per_credential", 0);
-        self.mistakes = inner.finish();
-        (per_host, per_credential)
-    }
-
-    fn log(&mut self) -> (LogFormat, String) {
-        let mut inner = self.table("log", "log.", "format and level");
-        let format = inner.parse("format", LogFormat::Text, "text or json", |text| match text {
-            "text" => Some(LogFormat::Text),
-            "json" => Some(LogFormat::Json),
-            _ => None,
-        });
-        let level = inner.parse("level", "info".to_owned(), "a level such as info, or a filter", |text| {
-            tracing_subscriber::EnvFilter::try_new(text).ok().map(|_| text.to_owned())
-        });
-        self.mistakes = inner.finish();
-        (format, level)
-    }
-
-    /// A nested table as a reader of its own, which takes the mistakes along; its `finish` gives them back.
-    fn table(&mut self, key: &str, prefix: &'static str, keys: &str) -> Self {
-        let table = match self.values.remove(key) {
-            None => BTreeMap::new(),
-            Some(value) => match value.into_table() {
-                Ok(table) => table.into_iter().collect(),
-                Err(_) => {
-                    self.mistakes.push(format!("{key}: expected a table with the keys {keys}"));
-                    BTreeMap::new()
-                }
-            },
-        };
-        Self { values: table, mistakes: std::mem::take(&mut self.mistakes), prefix }
-    }
-
-    fn finish(mut self) -> Vec<String> {
-        for key in self.values.keys() {
-            self.mistakes.push(format!("{}{key}: unknown key", self.prefix));
-        }
-        self.mistakes
-    }
-}
-
-/// `1048576`, `64KiB`, `200MiB`, `1GiB`.
-fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().ok()?;
-    let factor = match text[digits..].trim() {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
-        _ => return None,
-    };
-    number.checked_mul(factor)
-}
-
-const ENVIRONMENT_PREFIX: &str = "LICTOR_CONTROL_PLANE_";
+const VARIABLE_PREFIX: &str = "LICTOR_CONTROL_PLANE_";
 const MASTER_KEY_VARIABLE: &str = "LICTOR_MASTER_KEY";
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
-const DEFAULT_LISTEN: &str = "0.0.0.0:7443";
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7443);
+const DEFAULT_STATE_DIR: &str = "./lictor-control-plane";
 /// Loopback: metrics and health are for the machine's own collector unless somebody decides otherwise.
-const DEFAULT_HTTP_LISTEN: &str = "127.0.0.1:7480";
+const DEFAULT_HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7480);
 const DEFAULT_NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
 /// Three heartbeats: one may be lost and one late.
 const DEFAULT_LEASE: Duration = Duration::from_secs(30);
@@ -406,144 +312,16 @@ const DEFAULT_RETENTION_TASKS: Duration = Duration::from_secs(30 * 86400);
 const DEFAULT_RETENTION_OUTPUTS: Duration = Duration::from_secs(7 * 86400);
 /// Twenty tasks that print as much as they may.
 const DEFAULT_RETENTION_BYTES: u64 = 20 << 30;
+const MINIMUM_RETENTION_BYTES: u64 = 1 << 20;
+/// Ten years.
 const LONGEST_RETENTION: Duration = DAY.saturating_mul(3653);
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use super::*;
-
-    fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-    }
-
-    fn file(suffix: &str, text: &str) -> tempfile::NamedTempFile {
-        let mut file = tempfile::Builder::new().suffix(suffix).tempfile().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        file
-    }
-
-    #[test]
-    fn defaults_need_nothing() {
-        let config = Config::load(None, &BTreeMap::new()).unwrap();
-        assert_eq!(config.listen.port(), 7443);
-        assert_eq!(config.http_listen.to_string(), DEFAULT_HTTP_LISTEN);
-        assert_eq!(config.lease, Duration::from_secs(30));
-        assert_eq!(config.output_limit, 1 << 30);
-        assert!(matches!(config.master_key, MasterKeySource::StateDir));
-    }
-
-    #[test]
-    fn the_environment_overrides_the_file_in_both_formats() {
-        for (suffix, text) in [
-            (".toml", "lease = \"20s\"\nnames = [\"a.example\", \"10.0.0.1\"]\n[log]\nformat = \"json\"\n"),
-            (".yaml", "lease: 20s\nnames: [a.example, 10.0.0.1]\nlog:\n  format: json\n"),
-        ] {
-            let file = file(suffix, text);
-            let config = Config::load(
-                Some(file.path()),
-                &environment(&[("LICTOR_CONTROL_PLANE_LEASE", "40s"), ("LICTOR_CONTROL_PLANE_LOG__LEVEL", "debug")]),
-            )
-            .unwrap();
-            assert_eq!(config.lease, Duration::from_secs(40));
-            assert_eq!(config.names, ["a.example", "10.0.0.1"]);
-            assert_eq!(config.log_format, LogFormat::Json);
-            assert_eq!(config.log_level, "debug");
-        }
-        let config = Config::load(None, &environment(&[("LICTOR_CONTROL_PLANE_NAMES", "x.example, ::1")])).unwrap();
-        assert_eq!(config.names, ["x.example", "::1"]);
-    }
-
-    #[test]
-    fn every_mistake_is_reported_at_once() {
-        let file = file(
-            ".toml",
-            "listen = \"nowhere\"\nlease = \"forever\"\noutput_limit = \"1 potato\"\nlisten_adress = 1\nnames = [\"a b\"]\n[log]\nformat = \"xml\"\ncolour = true\n[limits]\ntasks_per_host = -1\ntasks = 1\n",
-        );
-        let Mistakes(mistakes) = Config::load(
-            Some(file.path()),
-            &environment(&[("LICTOR_CONTROL_PLANE_TYPO", "1"), ("LICTOR_MASTER_KEY", "short")]),
-        )
-        .unwrap_err();
-        let text = mistakes.join("\n");
-        for expected in [
-            "listen:",
-            "lease:",
-            "output_limit:",
-            "listen_adress: unknown key",
-            "names:",
-            "log.format:",
-            "log.colour: unknown key",
-            "limits.tasks_per_host:",
-            "limits.tasks: unknown key",
-            "typo: unknown key",
-            "LICTOR_MASTER_KEY:",
-        ] {
-            assert!(text.contains(expected), "{expected} is missing in:\n{text}");
-        }
-        assert_eq!(mistakes.len(), 11, "{text}");
-        assert!(!text.contains("short"), "the key's text must not be repeated");
-    }
-
-    #[test]
-    fn a_heartbeat_slower_than_half_the_lease_is_a_mistake() {
-        let pairs = [("LICTOR_CONTROL_PLANE_LEASE", "10s"), ("LICTOR_CONTROL_PLANE_HEARTBEAT_INTERVAL", "6s")];
-        let Mistakes(mistakes) = Config::load(None, &environment(&pairs)).unwrap_err();
-        assert!(mistakes[0].starts_with("heartbeat_interval:"), "{mistakes:?}");
-    }
-
-    #[test]
-    fn a_master_key_is_never_printed() {
-        let key = STANDARD.encode([7; 32]);
-        let config = Config::load(None, &environment(&[("LICTOR_MASTER_KEY", &key)])).unwrap();
-        assert!(matches!(&config.master_key, MasterKeySource::Value(k) if **k == [7; 32]));
-        let debug = format!("{config:?}");
-        assert!(!debug.contains(&key) && !debug.contains("7, 7"), "{debug}");
-    }
-
-    #[test]
-    fn the_reference_page_lists_exactly_the_settings_and_their_defaults() {
-        let page = include_str!("../../docs/control-plane-settings.md");
-        let defaults = format!("{:#?}", Config::load(None, &BTreeMap::new()).unwrap());
-        // The struct's own fields, so that one that the page leaves out cannot hide.
-        let mut settings: Vec<String> = defaults
-            .lines()
-            .filter(|line| line.starts_with("    ") && !line.starts_with("     "))
-            .filter_map(|line| line.trim().split_once(": ").map(|(field, _)| field))
-            .map(|field| match field {
-                "master_key" => "master_key_file".to_owned(),
-                field => field
-                    .replace("log_", "log.")
-                    .replace("retention_", "retention.")
-                    .replace("connections_", "connections.")
-                    .replace("limits_", "limits."),
-            })
-            .collect();
-        let mut listed = Vec::new();
-        let mut given = BTreeMap::new();
-        for row in page.lines().filter(|line| line.starts_with("| `")) {
-            let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
-            let (setting, variable, default) = (cells[1], cells[2], cells[3]);
-            assert_eq!(variable, format!("{ENVIRONMENT_PREFIX}{}", setting.to_uppercase().replace('.', "__")));
-            listed.push(setting.to_owned());
-            if default != "none" {
-                given.insert(variable.to_owned(), default.to_owned());
-            }
-        }
-        settings.sort();
-        listed.sort();
-        assert_eq!(settings, listed);
-        assert_eq!(format!("{:#?}", Config::load(None, &given).unwrap()), defaults);
-        assert!(page.contains(MASTER_KEY_VARIABLE));
-    }
-
-    #[test]
-    fn sizes() {
-        for (text, size) in
-            [("5", Some(5)), ("64KiB", Some(65536)), ("2 MiB", Some(2 << 20)), ("1GB", None), ("", None), ("-1", None)]
-        {
-            assert_eq!(parse_size(text), size, "{text}");
-        }
-    }
-}
+/// What public authorities sign at most.
+const LONGEST_CERTIFICATE: Duration = DAY.saturating_mul(397);
+const MAX_NAMES: usize = 100;
+const NAME_FORM: Form = Form::Written {
+    pattern: "^[0-9A-Za-z._:-]+$",
+    words: "DNS names and IP addresses",
+    example: "lictor.corp.example",
+};
+const LEVEL_FORM: Form = Form::Written { pattern: "^.+$", words: "a level or a filter", example: "info" };
+const DEFAULT_LEVEL: &str = "info";

@@ -9,6 +9,7 @@ mod api;
 mod app;
 mod audit;
 mod authority;
+mod check;
 pub mod cli;
 mod clock;
 pub mod config;

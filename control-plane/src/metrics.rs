@@ -230,31 +230,28 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use lictor_settings::reference::metrics::{exposed, listed};
 
     use super::*;
 
     #[test]
-    fn the_page_lists_exactly_the_metrics() {
+    fn the_page_lists_exactly_the_metrics_with_their_kinds_and_labels() {
         let metrics = Metrics::new();
-        metrics.finished(TaskState::Succeeded);
-        metrics.enrolments(true);
-        metrics.turned_away(Turned::Total);
+        // Every value that a label can have: states of the contract by their numbers, also those that come to it.
+        for state in (0..100).filter_map(|number| TaskState::try_from(number).ok()) {
+            metrics.finished(state);
+        }
+        for accepted in [true, false] {
+            metrics.enrolments(accepted);
+        }
+        for why in [Turned::Total, Turned::Source, Turned::Handshake, Turned::Silent, Turned::Stuck] {
+            metrics.turned_away(why);
+        }
         metrics.state(&Backlog::default(), 0);
-        metrics.refused(Refused::Missing);
-        let text = metrics.encode();
-        let exposed: BTreeSet<String> = text
-            .lines()
-            .filter_map(|line| {
-                let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
-                Some(if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
-            })
-            .collect();
-        let listed: BTreeSet<String> = include_str!("../../docs/metrics.md")
-            .lines()
-            .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name.to_owned()))
-            .filter(|name| !name.starts_with("agent_"))
-            .collect();
-        assert_eq!(exposed, listed);
+        let token = [Refused::Missing, Refused::Unknown, Refused::Expired, Refused::Revoked, Refused::Disabled];
+        for why in token.into_iter().chain([Refused::Denied, Refused::Enrolment, Refused::Certificate]) {
+            metrics.refused(why);
+        }
+        assert_eq!(exposed(&metrics.encode()), listed(include_str!("../../docs/metrics.md"), "control_plane_"));
     }
 }

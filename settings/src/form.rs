@@ -90,6 +90,8 @@ impl Form {
             Self::Path => "a path".to_owned(),
             Self::AbsolutePath => "an absolute path".to_owned(),
             Self::Address => "address and port".to_owned(),
+            // As many as there are.
+            Self::Number { least, most } if *most >= u64::from(u32::MAX) => format!("{least} and more"),
             Self::Number { least, most } => format!("{least} to {most}"),
             Self::NumberOrOff { least, most } => format!("{least} to {most}, `off`"),
             Self::Time { least, most } => format!("`{}` to `{}`", time(*least), time(*most)),

@@ -6,8 +6,12 @@
 //! files current.
 
 mod form;
+pub mod layers;
+pub mod overview;
 mod reader;
 pub mod reference;
 
 pub use form::Form;
+pub use layers::Layers;
+pub use overview::{Origins, Overview, Setting};
 pub use reader::{Asked, Reader};

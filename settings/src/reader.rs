@@ -34,6 +34,8 @@ pub struct Reader {
     empty: Vec<String>,
     tables: &'static [&'static str],
     asked: Vec<Asked>,
+    /// Values in effect, as people are shown them.
+    shown: BTreeMap<&'static str, String>,
     /// Where the values of keys came from.
     sources: BTreeMap<String, String>,
     /// Keys whose values have another name in the environment, which their author wants to read in a mistake.
@@ -49,7 +51,16 @@ impl Reader {
         flatten(String::new(), tree, tables, &mut leaves, &mut empty);
         let source = |value: &Value| value.origin().unwrap_or_default().to_owned();
         let sources = leaves.iter().map(|(key, value)| (key.clone(), source(value))).collect();
-        Self { leaves, empty, tables, asked: Vec::new(), sources, foreign: BTreeSet::new(), mistakes }
+        Self {
+            leaves,
+            empty,
+            tables,
+            asked: Vec::new(),
+            shown: BTreeMap::new(),
+            sources,
+            foreign: BTreeSet::new(),
+            mistakes,
+        }
     }
 
     /// Every mistake, the unknown keys included.
@@ -151,9 +162,18 @@ impl Reader {
         self.leaves.remove(key)
     }
 
+    /// The value in effect, as people are shown it.
+    pub fn shown(&self, key: &str) -> &str {
+        self.shown.get(key).map(String::as_str).unwrap_or_default()
+    }
+
+    /// Says which value is in effect, where that is not what was given or the default.
+    pub fn show(&mut self, key: &'static str, value: impl Display) {
+        self.shown.insert(key, value.to_string());
+    }
+
     fn ask(&mut self, key: &'static str, form: Form, default: Option<String>) {
-        // Written twice, such as where it counts before the others are read: the last is what the reference tells.
-        self.asked.retain(|asked| asked.key != key);
+        self.shown.insert(key, default.clone().unwrap_or_default());
         self.asked.push(Asked { key, form, default, required: false });
     }
 
@@ -183,7 +203,11 @@ impl Reader {
     fn parsed<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let value = self.take(key)?;
         let parsed = match scalar(&value) {
-            Some(text) => parse(&text),
+            Some(text) => {
+                let parsed = parse(&text);
+                self.shown.insert(key, text);
+                parsed
+            }
             None => Err("must be a single value".into()),
         };
         parsed.map_err(|text| self.mistake(key, &text)).ok()
@@ -256,7 +280,11 @@ impl Reader {
             "off" | "false" => Ok(None),
             text => whole(text, least, most).map(Some).map_err(|error| format!("{error}, or off")),
         });
-        given.unwrap_or(default)
+        let number = given.unwrap_or(default);
+        if number.is_none() {
+            self.show(key, "off");
+        }
+        number
     }
 
     /// True or false.
@@ -294,7 +322,9 @@ impl Reader {
             )),
             Err(_) => Err("must be a time with its unit, such as 30s or 5m".into()),
         });
-        given.unwrap_or(default)
+        let duration = given.unwrap_or(default);
+        self.show(key, humantime::format_duration(duration));
+        duration
     }
 
     /// A number of bytes: `1048576`, `64KiB`, `1GiB`.
@@ -317,6 +347,21 @@ impl Reader {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Vec<T> {
         self.optional_list(key, most, item, parse).unwrap_or_default()
+    }
+
+    /// The same with a default.
+    pub fn list_or<T>(
+        &mut self,
+        key: &'static str,
+        most: usize,
+        item: Form,
+        default: &[&str],
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        self.ask(key, Form::List { most, item: Box::new(item) }, Some(default.join(",")));
+        self.show(key, default.join(", "));
+        let given = self.listed(key, most, &parse);
+        given.unwrap_or_else(|| default.iter().filter_map(|text| parse(text).ok()).collect())
     }
 
     /// The same. Nothing: not set, which is not the same as an empty list.
@@ -349,6 +394,7 @@ impl Reader {
                 }
             },
         };
+        self.show(key, texts.join(", "));
         if texts.len() > most {
             self.mistake(key, &format!("has more than {most} entries"));
         }

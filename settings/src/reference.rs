@@ -5,6 +5,8 @@
 //! say it), `Range:` (where the form says too little) and `Example:`. Defaults and numeric ranges that the code knows must not be
 //! repeated. Pure, but for [`keep`]; called by tests alone, so that no program carries it.
 
+pub mod metrics;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -241,8 +243,18 @@ impl Entry {
 
     /// Everything in one line of plain text.
     fn told(&self, page: &str) -> String {
-        let Self { meaning, default, range, .. } = self;
-        plain(&format!("{meaning}. Default: {default}. Range: {range}."), page)
+        let Self { asked, meaning, default, range, .. } = self;
+        let default = match default.as_str() {
+            "none" => String::new(),
+            _ if asked.required => " Required.".to_owned(),
+            default => format!(" Default: {default}."),
+        };
+        let range = match asked.form {
+            Form::Flag | Form::Table { .. } => String::new(),
+            Form::Choice(_) => format!(" One of {range}."),
+            _ => format!(" Range: {range}."),
+        };
+        plain(&format!("{meaning}.{default}{range}"), page)
     }
 }
 
@@ -403,6 +415,21 @@ fn sorted(value: &Value) -> Value {
         Value::Array(items) => items.iter().map(sorted).collect(),
         other => other.clone(),
     }
+}
+
+/// The example file with every setting set, but for those `without`. A setting of one line.
+pub fn uncommented(example: &str, without: &[&str]) -> String {
+    let mut out = String::new();
+    for line in example.lines() {
+        let setting =
+            |rest: &&str| rest.starts_with("  ") || rest.starts_with(|first: char| first.is_ascii_lowercase());
+        let bare = line.strip_prefix('#').filter(setting).unwrap_or(line);
+        if !without.iter().any(|key| bare.trim_start().strip_prefix(key).is_some_and(|rest| rest.starts_with(':'))) {
+            out.push_str(bare);
+            out.push('\n');
+        }
+    }
+    out
 }
 
 /// Compares `path`, from the top of the repository `top`, with what was made of the code; with `LICTOR_WRITE_DOCS=1` in the

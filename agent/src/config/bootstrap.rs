@@ -3,18 +3,16 @@
 //! The script may write what other settings name, so that it runs before the configuration is loaded in full: [`early`]
 //! reads only what running it needs, and finds no mistakes in anything else. Called by the loader and by `bootstrap`.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::{Environment, File};
-use lictor_settings::{Form, Reader};
+use lictor_settings::{Form, Layers, Reader};
 
 use super::delegate::Delegate;
 use super::{
     DAY, DEFAULT_HTTP_LISTEN, DEFAULT_STATE_DIR, JOIN_TOKEN_VARIABLE, Kerberos, Log, LogFormat, Mistakes,
-    VARIABLE_PREFIX, is_service_link, kerberos, parse_address,
+    VARIABLE_PREFIX, kerberos, parse_address,
 };
 
 /// The bootstrap script.
@@ -75,20 +73,11 @@ pub(crate) fn early(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Early, Mistakes> {
-    let meant = |name: &str| name.starts_with(VARIABLE_PREFIX) && name != JOIN_TOKEN_VARIABLE && !is_service_link(name);
     let mut delegate = Delegate::default();
     let others = environment.into_iter().filter(|(name, value)| !delegate.takes(name, value));
-    let variables: HashMap<String, String> = others.filter(|(name, _)| meant(name)).collect();
-    let mut builder = config::Config::builder();
-    if let Some(path) = file.filter(|path| path.is_file()) {
-        builder = builder.add_source(File::from(path));
-    }
-    let environment =
-        Environment::with_prefix("LICTOR_AGENT").prefix_separator("_").separator("__").source(Some(variables));
-    let tree = match builder.add_source(environment).build() {
-        Ok(built) => built.cache,
-        Err(error) => return Err(Mistakes(vec![format!("the configuration file cannot be read: {error}")])),
-    };
+    let variables: Vec<_> = others.filter(|(name, _)| name != JOIN_TOKEN_VARIABLE).collect();
+    let file = file.filter(|path| path.is_file());
+    let Layers { tree, .. } = Layers::read(VARIABLE_PREFIX, file, variables).map_err(Mistakes)?;
     let mut reader = Reader::new(tree, kerberos::TABLES, Vec::new());
     delegate.apply_early(&mut reader);
     delegate.listen(&mut reader);

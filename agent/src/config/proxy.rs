@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Proxy {
-    /// HTTP proxy on the way to the control plane, or `none`; see [below](#through-a-proxy). Default: what the
+    /// HTTP proxy on the way to the control plane, or `none`; see [through a proxy](#through-a-proxy). Default: what the
     /// environment names.
     #[cfg_attr(test, schemars(rename = "url", with = "String"))]
     pub(crate) address: ProxyAddress,
@@ -27,7 +27,7 @@ pub struct Proxy {
     /// system's bundle. Example: `/etc/lictor/proxy/ca.pem`.
     pub(crate) ca_file: Option<PathBuf>,
     /// What does not go through the proxy: names with everything below them, addresses, blocks (`10.0.0.0/8`), each
-    /// perhaps with `:port`, and `*`. Default: `NO_PROXY`. Range: at most 1000.
+    /// perhaps with `:port`, and `*`. Default: that of `NO_PROXY`. Range: at most 1000.
     #[cfg_attr(test, schemars(with = "Vec<String>"))]
     pub(crate) no_proxy: Vec<Exception>,
 }

@@ -1,6 +1,7 @@
 //! `docs/agent-settings.md`, its JSON schema and the example file are made from the settings; with `LICTOR_WRITE_DOCS=1` in its
 //! environment the test writes them instead of comparing them. And what they say is tried: ranges, examples, variables of a delegate.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use lictor_settings::Asked;
@@ -19,8 +20,8 @@ fn top() -> &'static Path {
 
 fn asked() -> Vec<Asked> {
     let mut reader = Reader::new(config::Value::default(), kerberos::TABLES, Vec::new());
-    read(&mut reader, Path::new("/proc/sys/kernel/hostname"), None);
     proxy::read(&mut reader, proxy::Foreign::default());
+    read(&mut reader, Path::new("/proc/sys/kernel/hostname"), None);
     reader.asked().to_vec()
 }
 
@@ -78,6 +79,15 @@ fn every_range_ends_where_the_reference_says() {
     }
 }
 
+#[test]
+fn files_that_the_schema_is_judged_by_are_judged_alike_here() {
+    for entry in std::fs::read_dir(top().join("tests/deploy/settings/agent")).unwrap() {
+        let path = entry.unwrap().path();
+        let bad = path.file_name().unwrap().to_string_lossy().starts_with("bad-");
+        assert_eq!(load(Some(&path), []).is_err(), bad, "{}", path.display());
+    }
+}
+
 fn written(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     file.write_all(text.as_bytes()).unwrap();
@@ -92,13 +102,7 @@ fn the_example_is_a_configuration_with_and_without_its_comments() {
     assert!(checked.valid, "{:?}", checked.mistakes());
 
     // Every setting, but for the one that excludes others.
-    let mut all = String::new();
-    for line in example.lines().filter(|line| !line.starts_with("#  krb5_conf:")) {
-        let bare =
-            line.strip_prefix('#').filter(|rest| rest.starts_with("  ") || rest.starts_with(char::is_alphabetic));
-        all.push_str(bare.unwrap_or(line));
-        all.push('\n');
-    }
+    let all = reference::uncommented(&example, &["krb5_conf"]);
     let file = written(&all);
     let loaded = load(Some(file.path()), []).unwrap_or_else(|mistakes| panic!("{mistakes}\n{all}"));
     let shown = file.path().display().to_string();

@@ -133,9 +133,6 @@ fn check_config_shows_every_setting_and_every_field_has_its_key() {
     asked.sort();
     // What check-config shows, of the same keys.
     let loaded = load(None, environment(&[("LICTOR_AGENT_CONTROL_PLANE", "https://a")])).unwrap();
-    let mut shown: Vec<&str> = shown::values(&loaded.config).into_keys().collect();
-    shown.sort_unstable();
-    assert_eq!(shown, asked, "shown.rs and the settings differ");
     let overview: Vec<&str> = loaded.overview.settings.iter().map(|setting| setting.key.as_str()).collect();
     assert_eq!(overview, asked);
 
