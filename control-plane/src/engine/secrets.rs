@@ -260,6 +260,7 @@ impl Engine {
             lease: prost_types::Duration::try_from(*lease).ok(),
             identity: Some(identity(&record)),
             secret,
+            traceparent: String::new(),
         };
         Ok(Ok(ServerEvent { event: Some(server_event::Event::Assignment(assignment)) }))
     }
@@ -351,6 +352,7 @@ impl Engine {
             lease: prost_types::Duration::try_from(assign.lease).ok(),
             identity: Some(identity(&record)),
             secret,
+            traceparent: String::new(),
         }))
     }
 
