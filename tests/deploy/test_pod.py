@@ -1,5 +1,6 @@
 """The rendered charts, run as pods by podman: a control plane, and agents in both profiles, against MIT's KDC and the simulated
-Windows host. There is no cluster here: what only a cluster does (probes, policies, autoscaling) is not shown by this.
+Windows host. There is no cluster here: what only a cluster does (probes that act, policies, autoscaling, the group that fsGroup
+gives to volumes) is not shown by this.
 
 What runs is the unmodified images of tests/deploy/images/build. Every test of a class goes on where the one before it ended; they
 run in the order in which they stand.
@@ -9,6 +10,8 @@ import atexit
 import base64
 import json
 import pathlib
+import re
+import shlex
 import shutil
 import tempfile
 import threading
@@ -16,6 +19,7 @@ import time
 import unittest
 
 import pods
+from chart_checks.rendering import notes
 from pods import PATIENCE, Kdc, Pod, Space, config_map, eventually, free_port, get, listeners, render, secret
 
 REALM = "CORP.EXAMPLE"
@@ -65,24 +69,15 @@ class World:
 
     def _start_control_plane(self):
         self.grpc, self.http = free_port(), free_port()
-        values = {"http": {"port": self.http}, "grpc": {"port": self.grpc}}
-        self.control_plane = Pod(self.space, render("lictor-control-plane", "cp", values), "control-plane",
-                                 self.images["control-plane"])
-        begin = time.monotonic()
+        self.control_plane_values = {"http": {"port": self.http}, "grpc": {"port": self.grpc}}
+        documents = render("lictor-control-plane", "cp", self.control_plane_values)
+        self.control_plane = Pod(self.space, documents, "control-plane", self.images["control-plane"])
         self.control_plane.play()
         self.control_plane.ready(self.http)
-        self.control_plane_start = time.monotonic() - begin
 
-    def lictor(self, *arguments, check=True, **more):
+    def lictor(self, *arguments, **more):
         """A command of the administrator, as the chart's notes say: in the control plane's pod."""
-        return self.control_plane.space.podman(
-            "exec", "--interactive", "--env", f"LICTOR_SERVER=https://127.0.0.1:{self.grpc}",
-            "--env", f"LICTOR_TOKEN_FILE={self.state}/admin-token", "--env", f"LICTOR_CA={self.state}/ca.pem",
-            self.control_plane.main, "lictor", *arguments, check=check, **more)
-
-    @property
-    def state(self):
-        return "/var/lib/lictor-control-plane"
+        return self.control_plane.execute("lictor", *arguments, **more)
 
     def lictor_json(self, *arguments):
         return json.loads(self.lictor(*arguments, "--output", "json").stdout)
@@ -198,19 +193,42 @@ class ControlPlane(PodTest):
             self.assertTrue(WORLD.control_plane.owns(port), port)
         self.assertEqual(set(WORLD.control_plane.probe().values()), {200})
 
-    def test_20_the_administrators_token_is_where_the_notes_say(self):
-        self.assertIn("admin", WORLD.lictor("whoami").stdout)
+    def test_20_what_the_notes_tell_to_do_works(self):
+        told = re.findall(r" exec statefulset/\S+ -c control-plane -- (.*)", notes("lictor-control-plane", WORLD.control_plane_values))
+        answers = {}
+        for command in told:
+            command = command.split(" > ")[0]
+            answers[command] = WORLD.control_plane.execute(*shlex.split(command)).stdout
+        self.assertEqual(len(answers), 4, answers)
+        self.assertIn("admin", answers["lictor whoami"])
+        (join_token,) = [text for command, text in answers.items() if "token create" in command]
+        self.assertRegex(join_token, r"^lictor-join\.\S+\n$")
+        # The administrator's token and the authority are what somebody outside needs, and nobody without them gets in.
+        state = "/var/lib/lictor-control-plane/state"
+        outside = self._outside(answers[f"cat {state}/admin-token"], answers[f"cat {state}/ca.pem"])
+        self.assertEqual(outside.stdout, answers["lictor whoami"], outside.stderr)
+        self.assertNotEqual(self._outside("nobody", answers[f"cat {state}/ca.pem"]).returncode, 0)
+
+    def _outside(self, token, authority):
+        """`lictor whoami` in a container that has nothing of the control plane's but what it is given."""
+        given = pathlib.Path(tempfile.mkdtemp(dir=WORLD.directory))
+        (given / "token").write_text(token)
+        (given / "ca.pem").write_text(authority)
+        environment = {"SERVER": f"https://localhost:{WORLD.grpc}", "TOKEN_FILE": "/given/token", "CA": "/given/ca.pem"}
+        arguments = [word for name, value in environment.items() for word in ("--env", f"LICTOR_{name}={value}")]
+        return WORLD.space.podman("run", "--rm", "--network", "host", "--user", "0", "--entrypoint", "lictor", *arguments,
+                                  "--volume", f"{given}:/given:ro", WORLD.images["agent"], "whoami", check=False)
 
     def test_30_a_new_pod_on_the_same_volume_knows_all_that_the_old_one_knew(self):
         WORLD.credential("own", "--keytab-on-agent")
-        authority = WORLD.control_plane.execute("cat", f"{WORLD.state}/ca.pem").stdout
+        authority = WORLD.control_plane.execute("sh", "-c", 'cat "$LICTOR_CA"').stdout
         self.assertEqual(WORLD.control_plane.stop(), 0, WORLD.control_plane.log())
         WORLD.control_plane.down(claims=False)
         self.assertEqual(get(WORLD.http, "/live")[0], 0)
         WORLD.control_plane.play()
         WORLD.control_plane.ready(WORLD.http)
         self.assertEqual([each["name"] for each in WORLD.lictor_json("credential", "list")["credentials"]], ["own"])
-        self.assertEqual(WORLD.control_plane.execute("cat", f"{WORLD.state}/ca.pem").stdout, authority)
+        self.assertEqual(WORLD.control_plane.execute("sh", "-c", 'cat "$LICTOR_CA"').stdout, authority)
 
 
 class Restricted(PodTest):
