@@ -94,6 +94,7 @@ class Space:
     def close(self):
         if self._holder is None:
             return
+        groups = self._control_groups()
         holder, self._holder = self._holder, None
         atexit.unregister(self.close)
         with contextlib.suppress(OSError, AttributeError):
@@ -105,15 +106,23 @@ class Space:
             holder.kill()
             holder.wait()
         holder.stdout.close()
-        self._remove_control_groups()
-
-    @staticmethod
-    def _remove_control_groups():
-        """Of pods that were not taken down. Only groups without a process can be removed: none that somebody uses."""
-        for root in pathlib.Path("/sys/fs/cgroup").glob("**/libpod_parent"):
-            for directory, _, _ in os.walk(root, topdown=False):
+        # Only groups without a process can be removed; that of all pods stays while others have some.
+        for group in groups:
+            for directory, _, _ in os.walk(group, topdown=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(directory)
+            with contextlib.suppress(OSError):
+                os.rmdir(group.parent)
+
+    def _control_groups(self):
+        """Those of pods and containers that were not taken down."""
+        found = []
+        with contextlib.suppress(AssertionError, AttributeError, subprocess.TimeoutExpired):
+            pods = self.podman("pod", "ps", "--quiet", "--no-trunc", patience=20).stdout.split()
+            containers = self.podman("ps", "--all", "--quiet", "--no-trunc", patience=20).stdout.split()
+            for name in [*pods, *(f"libpod-{container}" for container in containers), "conmon"]:
+                found += pathlib.Path("/sys/fs/cgroup").glob(f"**/libpod_parent/{name}")
+        return found
 
     def podman(self, *arguments, **more):
         environment = {**os.environ, "LICTOR_PODMAN_SPACE": str(self.init), "LICTOR_DEPLOY_CACHE": str(CACHE)}
