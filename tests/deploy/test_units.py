@@ -6,7 +6,7 @@ import re
 import subprocess
 import unittest
 
-from local_stack import ROOT, programs
+from local_stack import ROOT, drain_grace, programs
 
 UNITS = ROOT / "deploy" / "systemd"
 README = (UNITS / "README.md").read_text()
@@ -36,7 +36,7 @@ def exit_codes(page: str) -> dict[int, str]:
 
 class Units(unittest.TestCase):
     def test_a_stop_waits_longer_than_the_drain(self):
-        grace = int(re.search(r"\| `drain_grace` \| `(\d+)s` \|", (ROOT / "docs" / "agent-settings.md").read_text())[1])
+        grace = drain_grace()
         self.assertGreaterEqual(int(service("lictor-agent")["TimeoutStopSec"][0]), grace + 30)
 
     def test_exit_codes_that_end_it_are_those_of_the_documents(self):
