@@ -339,6 +339,7 @@ class Pod:
         parts, self.manifest = as_pod(documents)
         self.name = self.manifest["metadata"]["name"]
         (main,) = [each for each in self.manifest["spec"]["containers"] if each["name"] == container]
+        self._main = main
         # The image is here under what the chart calls it; podman is given no other chance to get it.
         space.podman("tag", image, main["image"])
         main["imagePullPolicy"] = "Never"
@@ -434,12 +435,16 @@ class Pod:
                         return True
         return False
 
-    def replace(self, name, files):
-        """Changes a ConfigMap or Secret (file name to bytes), and what is mounted of it, as kubelet does some time later."""
-        (document,) = [each for each in self.documents if each["kind"] in ("ConfigMap", "Secret") and each["metadata"]["name"] == name]
+    def replace(self, path, files):
+        """Changes the ConfigMap or Secret (file name to bytes) that is mounted at `path`, and what is mounted of it, as kubelet
+        does some time later."""
+        spec = self.manifest["spec"]
+        (mounted,) = [mount["name"] for mount in self._main["volumeMounts"] if mount["mountPath"] == path]
+        (volume,) = [each for each in spec["volumes"] if each["name"] == mounted]
+        kind, name = ("Secret", volume["secret"]["secretName"]) if "secret" in volume else ("ConfigMap", volume["configMap"]["name"])
+        (document,) = [each for each in self.documents if (each["kind"], each["metadata"]["name"]) == (kind, name)]
         for file, content in files.items():
-            text = base64.b64encode(content) if document["kind"] == "Secret" else content
-            document["data"][file] = text.decode()
+            document["data"][file] = (base64.b64encode(content) if kind == "Secret" else content).decode()
         source = self.space.podman("volume", "inspect", "--format", "{{.Mountpoint}}", name).stdout.strip()
         replace_as_kubelet(pathlib.Path(f"/proc/{self.space.init}/root{source}"), files)
 

@@ -284,7 +284,7 @@ class Restricted(PodTest):
         before = self.pod.state()["StartedAt"]
         WORLD.kdc.administer("cpw -pw An0ther-Horse-0815 alice")
         new = WORLD.kdc.keytab("rotated.keytab", "alice").read_bytes()
-        self.pod.replace("projected-keytabs", {"alice.keytab": new})
+        self.pod.replace("/etc/lictor/keytabs", {"alice.keytab": new})
         logins = WORLD.kdc.logins(USER)
         self.serves("own", "--fresh-tickets", "--env", "ROTATED=1")
         self.assertEqual(WORLD.kdc.logins(USER), logins + 1, WORLD.kdc.log())
@@ -295,7 +295,7 @@ class Restricted(PodTest):
         before, old = self.pod.state()["StartedAt"], WORLD.kdc.port
         WORLD.kdc.move()
         self.assertNotEqual(WORLD.kdc.port, old)
-        self.pod.replace("one-krb5", {"krb5.conf": WORLD.kdc.krb5_conf().encode()})
+        self.pod.replace("/etc/lictor/krb5", {"krb5.conf": WORLD.kdc.krb5_conf().encode()})
         logins = WORLD.kdc.logins(USER)
         self.serves("own", "--fresh-tickets", "--env", "MOVED=1")
         self.assertEqual(WORLD.kdc.logins(USER), logins + 1, WORLD.kdc.log())
@@ -398,6 +398,11 @@ class Root(PodTest):
         pod = type(self).pod = WORLD.agent("two", values, "agent-root")
         self.start(pod)
         self.assertEqual(pod.status()["Uid"].split()[0], "0")
+        # Root with no more than files and processes of its own need, by the numbers of capabilities(7): no SYS_ADMIN, no NET_ADMIN.
+        given = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7))
+        for process in pod.processes():
+            self.assertEqual(int(pod.status(process)["CapEff"], 16) & ~given, 0)
+            self.assertEqual(pod.status(process)["NoNewPrivs"], "1")
         log = pod.log()
         for line in ("microdnf: command not found", "yum: command not found", f"Default principal: {USER}"):
             self.assertIn(line, log)
