@@ -276,7 +276,8 @@ class Agent(unittest.TestCase):
         for volume in one.pod["volumes"]:
             source = volume.get("secret") or volume.get("projected")
             if source:
-                self.assertEqual(source["defaultMode"], 0o440)
+                # Certificates are for everybody, and nothing else is.
+                self.assertEqual(source["defaultMode"], 0o444 if volume["name"] == "ca" else 0o440)
 
     def test_secrets_stand_in_secrets_only(self):
         seen = 0

@@ -85,6 +85,8 @@ GOOD = {
     },
 }
 BAD = {
+    "a setting that is none": ({"config": {"leases": "30s"}}, "additional properties 'leases' not allowed"),
+    "a setting that is no time": ({"config": {"lease": "soon"}}, "at '/config/lease'"),
     "replicas": ({"replicas": 2}, "additional properties 'replicas' not allowed"),
     "a setting of the chart's": (
         {"config": {"listen": "0.0.0.0:1"}},
@@ -145,7 +147,7 @@ class ControlPlane(unittest.TestCase):
         self.assertEqual(code, 0, out + error)
 
     def test_the_control_plane_would_find_a_mistake(self):
-        wrong = render(CHART, {"config": {"lease": "soon"}})
+        wrong = render(CHART, {"config": {"lease": "2fortnights"}})
         code, _, error = judges.check_config(wrong, OUTSIDE, "lictor-control-plane", "LICTOR_CONTROL_PLANE_")
         self.assertEqual(code, 78)
         self.assertIn("lease", error)

@@ -133,24 +133,6 @@ it: that of a volume belongs to root. */}}
 {{- end }}
 {{- end -}}
 
-{{/* A volume of one source, or of several together: plain where it can be, because not every runtime has projected ones. */}}
-{{- define "lictor.volumeOf" -}}
-{{- $first := first . -}}
-{{- if gt (len .) 1 -}}
-projected:
-  defaultMode: 0440
-  sources:
-    {{- toYaml . | nindent 4 }}
-{{- else if hasKey $first "secret" -}}
-secret:
-  secretName: {{ $first.secret.name }}
-  defaultMode: 0440
-{{- else -}}
-configMap:
-  name: {{ $first.configMap.name }}
-{{- end -}}
-{{- end -}}
-
 {{/* Secrets are for the pod's group only; a keytab is as good as a password. */}}
 {{- define "lictor.volumes" -}}
 {{- $name := include "lictor.fullname" . -}}
@@ -193,7 +175,10 @@ configMap:
 {{- end }}
 {{- with include "lictor.keytabSources" . | fromYamlArray }}
 - name: keytabs
-  {{- include "lictor.volumeOf" . | nindent 2 }}
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- toYaml . | nindent 6 }}
 {{- end }}
 {{- with include "lictor.bootstrapSource" . | fromYaml }}
 - name: bootstrap
@@ -220,7 +205,10 @@ configMap:
 {{- end }}
 {{- with include "lictor.authorities" . | fromYamlArray }}
 - name: ca
-  {{- include "lictor.volumeOf" . | nindent 2 }}
+  projected:
+    defaultMode: 0444
+    sources:
+      {{- toYaml . | nindent 6 }}
 {{- end }}
 {{- if include "lictor.policyFile" . }}
 - name: policy

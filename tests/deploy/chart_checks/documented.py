@@ -70,9 +70,25 @@ def schema_text(chart):
     whole = schema(chart)
     settings = REPOSITORY / SETTINGS[chart]
     if settings.exists():
-        known = json.loads(settings.read_text())
+        known = bare(json.loads(settings.read_text()))
         whole["properties"]["config"] = {key: known[key] for key in ("type", "additionalProperties", "properties")}
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
+def bare(node):
+    """A schema without what is for people, who read about settings elsewhere."""
+    if isinstance(node, list):
+        return [bare(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    left = {
+        key: bare(value)
+        for key, value in node.items()
+        if key not in ("description", "default", "examples", "properties")
+    }
+    if "properties" in node:
+        left["properties"] = {key: bare(value) for key, value in node["properties"].items()}
+    return left
 
 
 def schema_keys(chart):
