@@ -452,13 +452,16 @@ class Agent(unittest.TestCase):
             self.assertIn(f"\n  {name}: ", told)
         self.assertIn("does not look like one", told)
         self.assertEqual(
-            rendered["all values of Harness's chart, copied"].container["image"], "lictor-agent:0.1.0-root"
+            rendered["all values of Harness's chart, copied"].container["image"], f"lictor-agent:{documented.version()}-root"
         )
         self.assertNotIn("These values do nothing", notes(CHART, HARNESS))
 
     def test_notes_warn_of_scripts_without_root(self):
         self.assertIn("runs without root", notes(CHART, on(BASIC, initScript="true")))
         self.assertNotIn("runs without root", notes(CHART, on(BASIC, initScript="true", profile="root")))
+
+    def test_the_chart_is_of_the_version_of_the_programs(self):
+        self.assertEqual(documented.about(CHART)["appVersion"], documented.version())
 
     def test_every_value_is_described_and_in_the_schema(self):
         described = documented.comments(CHART)

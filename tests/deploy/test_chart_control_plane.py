@@ -221,6 +221,9 @@ class ControlPlane(unittest.TestCase):
                     render(CHART, values)
                 self.assertIn(words, str(refused.exception))
 
+    def test_the_chart_is_of_the_version_of_the_programs(self):
+        self.assertEqual(documented.about(CHART)["appVersion"], documented.version())
+
     def test_every_value_is_described_and_in_the_schema(self):
         described, values = documented.comments(CHART), documented.leaves(CHART)
         self.assertEqual([path for path in values if path not in described], [])

@@ -5,6 +5,7 @@ A comment that begins with `# -- ` belongs to the key below it.
 
 import json
 import re
+import tomllib
 
 import yaml
 
@@ -55,6 +56,15 @@ def leaves(chart):
                 yield ".".join(here), value
 
     return dict(walk(defaults(chart), []))
+
+
+def about(chart):
+    return yaml.safe_load((CHARTS / chart / "Chart.yaml").read_text())
+
+
+def version():
+    """That of the workspace."""
+    return tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 
 
 def defaults(chart):
