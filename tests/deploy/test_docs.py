@@ -178,6 +178,9 @@ class Pages(unittest.TestCase):
             ]
             for line, word in named:
                 word = re.sub(r"::\w+$", "", word.strip("()[];,.:")).removeprefix("./").rstrip("/")
+                if re.search(r"/N(-\d)?\.\w+$", word):
+                    # N stands for a version.
+                    continue
                 if word.startswith("winrm/config"):
                     # The service's own resources: `winrm get winrm/config`.
                     continue
@@ -243,6 +246,14 @@ class Pages(unittest.TestCase):
                         continue
                     found.append(f"{page.name}:{number}: {name} is no setting and in no program")
         self.none(found)
+
+    def test_images_have_the_version_of_the_programs(self):
+        version = re.search(r'^version = "([^"]+)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
+        found = []
+        for name in ("README.md", "docs/kubernetes.md", "docs/images.md"):
+            named = re.findall(r"lictor-(?:agent|control-plane|winsim):(\d[\d.]*\d)|^  tag: (\S+)", pages()[name].path.read_text(), re.M)
+            found += [f"{name}: an image of version {'/'.join(one)}, not {version}" for one in named if version not in one]
+        self.none(sorted(set(found)))
 
     def test_blocks_can_be_read(self):
         found = []
