@@ -37,7 +37,7 @@ RUN --mount=type=bind,source=deploy/image,target=/run/image \
 
 # ---- What they are made of: the crates of the programs and the packages of the system, in one document per image -----------
 FROM builder AS sbom
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 COPY --from=agent-base /usr/share/lictor/*.tsv /sbom/agent/
 COPY --from=control-plane-base /usr/share/lictor/*.tsv /sbom/control-plane/
 RUN deploy/image/sbom lictor-agent "${VERSION}" /sbom/agent /out/sbom lictor-agent lictor >/sbom/agent.cdx.json \
@@ -47,7 +47,7 @@ RUN deploy/image/sbom lictor-agent "${VERSION}" /sbom/agent /out/sbom lictor-age
 
 # ---- winsim: a simulated Windows host, for trials ---------------------------------------------------------------------------
 FROM control-plane-base AS winsim
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 ARG CREATED=unknown
 ARG RUNTIME_IMAGE
@@ -69,7 +69,7 @@ CMD ["--help"]
 
 # ---- The control plane ------------------------------------------------------------------------------------------------------
 FROM control-plane-base AS control-plane
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 ARG CREATED=unknown
 ARG RUNTIME_IMAGE
@@ -94,7 +94,7 @@ CMD ["run"]
 
 # ---- The agent, as both variants have it --------------------------------------------------------------------------------------
 FROM agent-base AS agent-files
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 ARG CREATED=unknown
 ARG RUNTIME_IMAGE

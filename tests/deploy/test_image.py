@@ -57,6 +57,11 @@ class Dockerfile(unittest.TestCase):
         for file in [REPOSITORY / "Dockerfile", *(REPOSITORY / "deploy/image").iterdir()]:
             self.assertNotRegex(file.read_text(), r"x86_64|amd64|aarch64|arm64", file)
 
+    def test_the_build_sees_every_member_of_the_workspace(self):
+        members = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["members"]
+        let_in = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+        self.assertLessEqual({member.split("/")[0] for member in members}, let_in)
+
     def test_versions_are_those_of_the_workspace(self):
         version = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["package"]["version"]
         toolchain = tomllib.loads((REPOSITORY / "rust-toolchain.toml").read_text())["toolchain"]["channel"]
@@ -206,11 +211,11 @@ class Images(unittest.TestCase):
         agent = self.images["agent"]
         done = run(agent, "bash", "-c", "id -u; id -g; echo $HOME; touch /etc/x; touch /tmp/x && grep CapBnd /proc/self/status")
         self.assertEqual((done.returncode, done.stdout.splitlines()[:3]), (0, [str(ANY_UID), "0", "/tmp"]))
-        self.assertIn("Read-only file system", done.stdout)
+        self.assertRegex(done.stdout, "/etc/x.*(Read-only file system|Permission denied)")
         self.assertRegex(done.stdout, r"CapBnd:\s+0{16}")
         # A user whom no account describes has a cache of credentials all the same.
         done = run(agent, "bash", "-c", "klist; kinit -k -t /nowhere svc@CORP.EXAMPLE; true")
-        self.assertIn(f"FILE:/tmp/krb5cc_{ANY_UID}", done.stdout)
+        self.assertIn(f"/tmp/krb5cc_{ANY_UID}", done.stdout)
         self.assertRegex(done.stdout, "kinit: .*(CORP.EXAMPLE|/nowhere)")
         done = run(agent, "lictor-agent", "check-config", environment={"LICTOR_AGENT_CONTROL_PLANE": "https://control.example"})
         self.assertEqual(done.returncode, 0, done.stdout)
@@ -269,13 +274,13 @@ class Images(unittest.TestCase):
                 self.assertEqual(container.wait(), 0, container.output())
 
     def test_orphans_are_taken_in_while_the_script_runs_and_afterwards(self):
-        script = "for i in 1 2 3 4 5; do (setsid sh -c 'exit 7' & ); done; (sleep 0.1 &); echo begun; read -r line </tmp/go; echo over"
-        with self.agent("mkfifo /tmp/go\n" + script) as container:
+        script = "for i in 1 2 3 4 5; do (setsid sh -c 'exit 7' & ); done; (sleep 0.1 &); echo begun; until [[ -e /tmp/go ]]; do sleep 0.05; done"
+        with self.agent(script) as container:
             container.says("begun")
             first = container.first()
             container.eventually(lambda: len(children(first)) == 1, "orphans of the script stay")
             self.assert_only(container, 1)
-            container.enter("bash", "-c", "echo >/tmp/go")
+            container.enter("touch", "/tmp/go")
             container.says("Going on after the bootstrap script")
             self.assert_takes_in_orphans(container)
             container.signal(signal.SIGTERM)
@@ -325,7 +330,7 @@ id -u
         with self.agent(script) as container:
             container.says("Going on after the bootstrap script")
             output = container.output()
-            self.assertIn("/etc/hosts: Read-only file system", output)
+            self.assertRegex(output, "/etc/hosts: (Read-only file system|Permission denied)")
             self.assertIn("Kerberos 5 version", output)
             self.assertIn(str(ANY_UID), output)
             container.signal(signal.SIGTERM)
