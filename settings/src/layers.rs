@@ -79,7 +79,8 @@ mod tests {
             ("OTHER", "x"),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let Layers { tree, names, mistakes } = Layers::read("A_B_", Some(Path::new("/nowhere/x.toml")), variables).unwrap();
+        let Layers { tree, names, mistakes } =
+            Layers::read("A_B_", Some(Path::new("/nowhere/x.toml")), variables).unwrap();
         assert_eq!(names, BTreeMap::from([("log.level".to_owned(), "A_B_LOG__LEVEL".to_owned())]));
         assert_eq!(tree.into_table().unwrap().len(), 1);
         assert_eq!(mistakes, ["/nowhere/x.toml: there is no such file"]);
