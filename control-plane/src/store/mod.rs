@@ -210,10 +210,10 @@ mod tests {
             "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
              VALUES (999, 'of the future', 1, x'00', 0)",
         )
-        .execute(&mut writer)
+        .execute(&mut writer.connection)
         .await
         .unwrap();
-        sqlx::Connection::close(writer).await.unwrap();
+        sqlx::Connection::close(writer.connection).await.unwrap();
         readers.close().await;
         let error = open(dir.path(), vault.task_keys()).await.err().unwrap();
         assert!(matches!(error, StoreError::Newer(999)), "{error:?}");
