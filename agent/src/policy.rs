@@ -9,6 +9,8 @@ mod file;
 mod identity;
 mod names;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 mod turns;
 mod watch;
@@ -28,57 +30,83 @@ pub(crate) use file::{PolicyError, load};
 pub(crate) use turns::Turn;
 pub(crate) use watch::Policies;
 
-/// What the agent serves. `docs/policy.md` lists the same keys; a test compares the two. The default serves everything.
+/// What the agent serves. The doc comments of the fields are what `docs/policy.md` and its JSON schema say; a test makes them. The
+/// default serves everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Policy {
     /// Where it was read from. Nothing: there is no policy.
+    #[cfg_attr(test, schemars(skip))]
     file: Option<PathBuf>,
-    /// `hosts.*`.
+    /// Which hosts. A list that is present and empty allows nothing.
     hosts: Hosts,
-    /// `identities.*`.
+    /// As whom.
     identities: Identities,
-    /// `connection.*`.
+    /// How.
     connection: Connection,
-    /// `tasks.*`.
+    /// What.
     tasks: Tasks,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Hosts {
-    /// Nothing: all.
+    /// Hosts that may be connected to: names (`win01.corp.example`), everything below a name (`.corp.example`, without `corp.example`
+    /// itself), addresses and blocks (`10.20.0.0/16`, `2001:db8::/32`), `*`. Default: all.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     allow: Option<Vec<HostRule>>,
+    /// Hosts that may not, in the same forms, even when they are allowed above.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     deny: Vec<HostRule>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Identities {
-    /// Nothing: all.
+    /// Users that tasks may run as: `CORP\svc-web`, `svc-*@corp.example`, `*`. Default: all.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     allow: Option<Vec<Pattern>>,
+    /// Users that they may not run as, even when they are allowed above.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     deny: Vec<Pattern>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Connection {
-    /// Nothing: all.
+    /// TCP ports that hosts may be connected to at. Default: all.
     ports: Option<BTreeSet<u16>>,
+    /// `sealed`: over http only when messages are sealed, so not with Basic, nor with message encryption `never`.
+    #[cfg_attr(test, schemars(with = "String"))]
     http: PlainHttp,
+    /// Whether a task may skip the check of a host's certificate.
     skip_cert_check: bool,
+    /// Whether a task may bring the authorities that its host's certificate is checked against. When it may not, those of the agent's
+    /// system count.
     task_ca: bool,
+    /// Whether a task may use Basic authentication.
     basic: bool,
-    /// Nothing: all.
+    /// Ways to authenticate that a task may name. `negotiate` may turn out to be NTLM: list `kerberos` alone to insist on it. Default:
+    /// all.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     auth: Option<Vec<AuthKind>>,
+    /// Whether a task may hand a host a forwarded ticket, with which what runs there can go on to others as the user.
     delegation: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Tasks {
-    /// Nothing: all.
+    /// Kinds of tasks. A connection test and a diagnosis open a shell and run harmless commands; a posture check reads the configuration
+    /// and may run a script of the agent's own. Default: all.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     kinds: Option<BTreeSet<TaskKind>>,
-    /// Nothing: the contract's bounds.
+    /// Most bytes that a task may bring for the host: script or command line, arguments, standard input and environment together.
+    /// Default: the contract's bounds.
     max_script_bytes: Option<u32>,
-    /// Nothing: the setting `slots`.
+    /// Most tasks that work on hosts at once. Others wait within their own timeout. Default: the setting `slots`.
     concurrent: Option<u32>,
-    /// Nothing: no bound of its own.
+    /// The same for one host, as the task names it: a host that is reached by two names counts twice. Default: no bound.
     concurrent_per_host: Option<u32>,
 }
 

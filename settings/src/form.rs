@@ -44,6 +44,8 @@ pub enum Form {
         /// Most.
         most: u64,
     },
+    /// A share of one, such as `0.1`.
+    Share,
     /// A time with its unit.
     Time {
         /// Least.
@@ -94,6 +96,7 @@ impl Form {
             Self::Number { least, most } if *most >= u64::from(u32::MAX) => format!("{least} and more"),
             Self::Number { least, most } => format!("{least} to {most}"),
             Self::NumberOrOff { least, most } => format!("{least} to {most}, `off`"),
+            Self::Share => "0 to 1".to_owned(),
             Self::Time { least, most } => format!("`{}` to `{}`", time(*least), time(*most)),
             Self::Size { least } => format!("`{}` and more", size(*least)),
             Self::Flag => "`true`, `false`".to_owned(),
@@ -131,6 +134,7 @@ impl Form {
             Self::NumberOrOff { least, most } => {
                 json!({ "anyOf": [{ "type": "integer", "minimum": least, "maximum": most }, { "enum": ["off", false] }] })
             }
+            Self::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
             Self::Time { .. } => json!({ "type": "string", "pattern": TIME }),
             Self::Size { least } => {
                 json!({ "anyOf": [{ "type": "integer", "minimum": least }, { "type": "string", "pattern": SIZE }] })
@@ -154,6 +158,7 @@ impl Form {
             Self::Number { .. } | Self::NumberOrOff { .. } => {
                 text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from)
             }
+            Self::Share => text.parse::<f64>().map_or_else(|_| Value::from(text), Value::from),
             Self::Flag => Value::from(text == "true"),
             Self::List { item, .. } if !text.is_empty() => text.split(',').map(|text| item.typed(text)).collect(),
             Self::List { .. } => Value::Array(Vec::new()),
@@ -169,6 +174,7 @@ impl Form {
             Self::Path | Self::AbsolutePath => Value::from("/path"),
             Self::Address => Value::from("127.0.0.1:0"),
             Self::Number { least, .. } | Self::NumberOrOff { least, .. } => Value::from(*least),
+            Self::Share => Value::from(1),
             Self::Time { most, .. } => Value::from(time(*most)),
             Self::Size { least } => Value::from(size(*least)),
             Self::Flag => Value::from(true),
@@ -198,6 +204,10 @@ impl Form {
                 edges.outside.extend(["-1", "1.5", "x"].map(str::to_owned));
                 let off = if matches!(self, Self::Number { .. }) { &mut edges.outside } else { &mut edges.inside };
                 off.push("off".to_owned());
+            }
+            Self::Share => {
+                edges.inside.extend(["0", "1", "0.25"].map(str::to_owned));
+                edges.outside.extend(["-0.1", "1.1", "NaN", "x"].map(str::to_owned));
             }
             Self::Time { least, most } => {
                 let step = Duration::from_millis(1);

@@ -287,6 +287,14 @@ impl Reader {
         number
     }
 
+    /// A share of one.
+    pub fn share(&mut self, key: &'static str, default: f64) -> f64 {
+        self.or(key, Form::Share, default, |text| {
+            let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+            share.ok_or_else(|| "must be a number from 0 to 1".to_owned())
+        })
+    }
+
     /// True or false.
     pub fn flag(&mut self, key: &'static str, default: bool) -> bool {
         self.ask(key, Form::Flag, Some(default.to_string()));
@@ -469,5 +477,80 @@ fn scalar(value: &Value) -> Option<String> {
         ValueKind::U64(number) => Some(number.to_string()),
         ValueKind::Float(number) => Some(number.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Layers;
+    use crate::form::Edges;
+
+    use super::*;
+
+    /// Reads one setting from a variable: its mistakes, and what is shown of it.
+    fn read(value: &str, ask: impl Fn(&mut Reader)) -> (Vec<String>, String, Form) {
+        let layers = Layers::read("P_", None, [("P_KEY".to_owned(), value.to_owned())]).unwrap();
+        let mut reader = Reader::new(layers.tree, &[], Vec::new());
+        ask(&mut reader);
+        let (shown, form) = (reader.shown("key").to_owned(), reader.asked()[0].form.clone());
+        (reader.finish(), shown, form)
+    }
+
+    #[test]
+    fn each_kind_of_question_takes_what_its_form_says() {
+        let second = Duration::from_secs(1);
+        let questions: [&dyn Fn(&mut Reader); 9] = [
+            &|reader| {
+                reader.number("key", 5_u32, 1, 10);
+            },
+            &|reader| {
+                reader.optional_number("key", 0_u16, u16::MAX);
+            },
+            &|reader| {
+                reader.number_or_off("key", None, 1, 100);
+            },
+            &|reader| {
+                reader.duration("key", second, second, second * 90);
+            },
+            &|reader| {
+                reader.size("key", 1 << 20, 1 << 10);
+            },
+            &|reader| {
+                reader.share("key", 1.0);
+            },
+            &|reader| {
+                reader.flag("key", true);
+            },
+            &|reader| {
+                reader.choice("key", 1, &[("one", 1), ("two", 2), ("three", 3)]);
+            },
+            &|reader| {
+                reader.list_or("key", 3, Form::ANY, &["a"], |text| Ok(text.to_owned()));
+            },
+        ];
+        for question in questions {
+            let (_, _, form) = read("", question);
+            let Edges { inside, outside } = form.edges();
+            assert!(!inside.is_empty() && !outside.is_empty(), "{form:?}");
+            for value in inside {
+                assert_eq!(read(&value, question).0, [""; 0], "{form:?} {value}");
+            }
+            for value in outside {
+                assert_eq!(read(&value, question).0.len(), 1, "{form:?} {value}");
+            }
+        }
+        let (mistakes, shown, _) = read("90s", questions[3]);
+        assert_eq!((mistakes.len(), shown.as_str()), (0, "1m 30s"));
+        assert_eq!(read("false", questions[2]).1, "off");
+        assert_eq!(read("four", questions[7]).0, ["key: must be one, two or three"]);
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, size) in
+            [("5", Some(5)), ("64KiB", Some(65536)), ("2 MiB", Some(2 << 20)), ("1GB", None), ("", None), ("-1", None)]
+        {
+            assert_eq!(bytes(text), size, "{text}");
+        }
     }
 }

@@ -28,8 +28,10 @@ pub struct Reference {
 /// Whose settings they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Program {
-    /// The program's name.
-    pub name: &'static str,
+    /// What they are as a whole, such as `Settings of lictor-agent`.
+    pub title: &'static str,
+    /// What one of them is called.
+    pub one: &'static str,
     /// What its variables begin with. Nothing: they only stand in files.
     pub variables: Option<&'static str>,
     /// The page that holds the table, from the top of the repository.
@@ -91,10 +93,11 @@ impl Reference {
 
     /// The table of the page.
     pub fn table(&self) -> String {
-        let mut out = match self.program.variables {
-            Some(_) => "| Setting | Environment | Default | Range | Meaning |\n|---|---|---|---|---|\n".to_owned(),
-            None => "| Setting | Default | Range | Meaning |\n|---|---|---|---|\n".to_owned(),
+        let out = match self.program.variables {
+            Some(_) => "Environment | Default | Range | Meaning |\n|---|---|---|---|---|\n",
+            None => "Default | Range | Meaning |\n|---|---|---|---|\n",
         };
+        let mut out = format!("| {} | {out}", self.program.one);
         for Entry { asked, meaning, default, range, variables, .. } in &self.entries {
             let cell = |text: &str| text.replace('|', "\\|");
             let names: Vec<String> = variables.iter().map(|name| format!("`{name}`")).collect();
@@ -134,8 +137,8 @@ impl Reference {
         }
         json!({
             "$schema": "http://json-schema.org/draft-07/schema#",
-            "title": format!("Settings of {}", self.program.name),
-            "description": format!("Made from the code; see {}. In a file; the environment goes before it.", self.program.page),
+            "title": self.program.title,
+            "description": format!("Made from the code; see {}.", self.program.page),
             "type": "object",
             "additionalProperties": false,
             "properties": root,
@@ -145,10 +148,9 @@ impl Reference {
     /// The example file: every setting with what it means, commented out unless it must be given. A line that begins with `#` and a
     /// letter, or with `#` and two spaces, is one of YAML without the `#`.
     pub fn example(&self) -> String {
-        let Program { name, variables, page } = self.program;
-        let mut out = format!(
-            "# Settings of {name}: every one, with its default or else an example. What is commented out is not set.\n"
-        );
+        let Program { title, variables, page, .. } = self.program;
+        let mut out =
+            format!("# {title}: every one, with its default or else an example. What is commented out is not set.\n");
         let _ = writeln!(out, "# Made from the code; {page} says the same as a table.");
         if let Some(prefix) = variables {
             let _ = writeln!(

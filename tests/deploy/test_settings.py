@@ -15,6 +15,7 @@ import yaml
 TOP = pathlib.Path(__file__).resolve().parents[2]
 CASES = TOP / "tests/deploy/settings"
 PROGRAMS = ("agent", "control-plane")
+FILES = {"agent": "agent-settings", "control-plane": "control-plane-settings", "policy": "policy"}
 DRAFTS = (jsonschema.Draft7Validator, jsonschema.Draft202012Validator)
 
 
@@ -29,8 +30,8 @@ Yaml.yaml_implicit_resolvers = {
 Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
 
 
-def schema(program):
-    return json.loads((TOP / f"docs/{program}-settings.schema.json").read_text())
+def schema(kind):
+    return json.loads((TOP / f"docs/{FILES[kind]}.schema.json").read_text())
 
 
 def mistakes(program, text, loader=Yaml):
@@ -46,7 +47,7 @@ def uncommented(text):
 
 class Settings(unittest.TestCase):
     def test_schemas_are_schemas(self):
-        for program in PROGRAMS:
+        for program in FILES:
             for draft in DRAFTS:
                 draft.check_schema(schema(program))
 
@@ -60,7 +61,7 @@ class Settings(unittest.TestCase):
                 for key, value in node.items():
                     visit(f"{path}/{key}", value)
 
-        for program in PROGRAMS:
+        for program in FILES:
             visit(program, schema(program))
 
     def test_examples_are_good_with_and_without_their_comments(self):
@@ -73,9 +74,9 @@ class Settings(unittest.TestCase):
             )
 
     def test_good_files_are_good_and_bad_ones_bad(self):
-        for program in PROGRAMS:
+        for program in FILES:
             files = sorted((CASES / program).glob("*.yaml"))
-            self.assertGreater(len(files), 10)
+            self.assertGreater(len(files), 10, program)
             for file in files:
                 found = mistakes(program, file.read_text())
                 with self.subTest(file=file.name):

@@ -10,8 +10,12 @@ use schemars::generate::SchemaSettings;
 
 use super::*;
 
-const PROGRAM: Program =
-    Program { name: "lictor-agent", variables: Some(VARIABLE_PREFIX), page: "docs/agent-settings.md" };
+const PROGRAM: Program = Program {
+    title: "Settings of lictor-agent",
+    one: "Setting",
+    variables: Some(VARIABLE_PREFIX),
+    page: "docs/agent-settings.md",
+};
 const COMMAND: &str = "cargo nextest run --workspace -E 'test(reference::)'";
 
 fn top() -> &'static Path {

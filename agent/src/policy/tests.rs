@@ -345,19 +345,11 @@ fn every_mistake_is_told_at_once_and_nothing_is_taken_for_granted() {
 }
 
 #[test]
-fn the_reference_page_lists_exactly_the_rules() {
+fn every_field_has_its_rule_and_the_page_lists_the_codes() {
     let mut reader = Reader::new(config::Value::default(), &[], Vec::new());
     let policy = file::take(&mut reader, "/p".as_ref());
-    let mut asked: Vec<String> = reader.asked().iter().map(|asked| asked.key.to_owned()).collect();
-    asked.sort();
+    let asked = reader.asked();
     let page = include_str!("../../../docs/policy.md");
-    let mut listed: Vec<String> = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(key, _)| key.to_owned()))
-        .collect();
-    listed.retain(|key| !key.starts_with("policy."));
-    listed.sort();
-    assert_eq!(asked, listed);
     // The struct's own fields, so that a field that no key sets cannot hide.
     let fields =
         format!("{policy:#?}").lines().filter(|line| line.starts_with("        ") && line.contains(": ")).count();

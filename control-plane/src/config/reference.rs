@@ -9,8 +9,12 @@ use schemars::generate::SchemaSettings;
 
 use super::*;
 
-const PROGRAM: Program =
-    Program { name: "lictor-control-plane", variables: Some(VARIABLE_PREFIX), page: "docs/control-plane-settings.md" };
+const PROGRAM: Program = Program {
+    title: "Settings of lictor-control-plane",
+    one: "Setting",
+    variables: Some(VARIABLE_PREFIX),
+    page: "docs/control-plane-settings.md",
+};
 const COMMAND: &str = "cargo nextest run --workspace -E 'test(reference::)'";
 
 fn top() -> &'static Path {
