@@ -96,6 +96,7 @@ fn an_agent_of_ours_serves_a_control_plane_of_the_previous_contract() -> Result<
     let told: Value = serde_json::from_str(&peer.line(PATIENCE * 2).context(agent.process.log())?)?;
     stack.control_plane.address = ours;
 
+    assert_eq!(told["over"], true, "{told:#}");
     let result = &told["result"];
     assert_eq!(result["outcome"], "TASK_STATE_SUCCEEDED", "{told:#}");
     // Left out by protobuf's JSON when it is zero, were it not optional.
