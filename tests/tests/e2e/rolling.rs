@@ -1,8 +1,8 @@
 //! Rolling updates under load: agents and control plane are replaced one after the other, as Kubernetes does it, while tasks
 //! flow in. Every task is carried out once, and heard of.
 
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use anyhow::{Result, ensure};
 use lictor_tests::{Agent, PASSWORD, Stack, Windows, WindowsOptions, eventually};
@@ -70,13 +70,13 @@ impl Feeder<'_> {
 const ENVIRONMENT: &[(&str, &str)] = &[("LICTOR_AGENT_SLOTS", "4"), ("INIT_SCRIPT", "export ROLLED=yes\n")];
 
 fn agent(stack: &RwLock<Stack>, name: &str) -> Result<Agent> {
-    stack.read().expect("the feeder does not panic").agent(name, ENVIRONMENT)
+    stack.read().unwrap_or_else(PoisonError::into_inner).agent(name, ENVIRONMENT)
 }
 
 /// SIGTERM, and the next process once it has ended.
 fn replace_control_plane(stack: &RwLock<Stack>) -> Result<()> {
-    stack.read().expect("the feeder does not panic").control_plane.process.terminate()?;
-    let mut stack = stack.write().expect("the feeder does not panic");
+    stack.read().unwrap_or_else(PoisonError::into_inner).control_plane.process.terminate()?;
+    let mut stack = stack.write().unwrap_or_else(PoisonError::into_inner);
     ensure!(stack.control_plane.process.wait(PATIENCE)?.success());
     stack.control_plane.restart()
 }
