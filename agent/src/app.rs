@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lictor_telemetry::{Levels, Traces, level};
 use lictor_winrm::pool::{Pool, PoolSettings};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -73,7 +74,17 @@ impl AppError {
 /// # Errors
 /// [`AppError`], which knows its exit code.
 pub async fn run(loaded: Loaded, ready_file: Option<PathBuf>, shutdown: Shutdown) -> Result<(), AppError> {
-    run_after(loaded, ready_file, shutdown, (None, Arc::default())).await
+    run_after(loaded, ready_file, shutdown, Before::default()).await
+}
+
+/// What there is before the agent.
+#[derive(Debug, Default)]
+pub(crate) struct Before {
+    /// How a bootstrap script went.
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// What changes the level of logs.
+    pub(crate) levels: Option<Levels>,
 }
 
 /// The same after a bootstrap script, perhaps.
@@ -81,12 +92,12 @@ pub(crate) async fn run_after(
     loaded: Loaded,
     ready_file: Option<PathBuf>,
     shutdown: Shutdown,
-    (outcome, metrics): (Option<Outcome>, Arc<Metrics>),
+    Before { outcome, metrics, levels }: Before,
 ) -> Result<(), AppError> {
-    let Loaded { config, join_token, proxy_password, told, .. } = loaded;
+    let Loaded { config, join_token, proxy_password, told, traces, .. } = loaded;
     let config = Arc::new(config);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), name = config.name, control_plane = %config.control_plane, "Starting");
-    tell(&told);
+    tell(&told, &traces);
     authorities::trust(&config.ca_files).await.map_err(Kind::Authorities)?;
     let policies = Policies::open(config.policy_file.clone()).map_err(Kind::Policy)?;
     let store = Store::open(&config.state_dir).map_err(Kind::State)?;
@@ -127,6 +138,10 @@ pub(crate) async fn run_after(
     let admission = AbortOnDropHandle::new(tokio::spawn(admission.follow(served.clone())));
     let following = policies.follow(Arc::clone(&metrics), served.clone());
     let following = AbortOnDropHandle::new(tokio::spawn(following));
+    // Only now: the engine holds the lock of the state directory.
+    let leveller = levels.map(|levels| {
+        AbortOnDropHandle::new(tokio::spawn(level::serve(config.state_dir.clone(), levels, served.clone())))
+    });
     let engine = AbortOnDropHandle::new(tokio::spawn(engine.run(shutdown.stop().clone())));
 
     let route = Route {
@@ -173,6 +188,11 @@ pub(crate) async fn run_after(
     if !matches!(timeout(SERVER_CLOSE, admission).await, Ok(Ok(()))) {
         tracing::debug!("The control group was not watched to the end");
     }
+    if let Some(leveller) = leveller
+        && !matches!(timeout(SERVER_CLOSE, leveller).await, Ok(Ok(())))
+    {
+        tracing::debug!("The socket for the level of logs was not closed in order");
+    }
     if !matches!(timeout(SERVER_CLOSE, following).await, Ok(Ok(Ok(())))) {
         tracing::debug!("The policy was not followed to the end");
     }
@@ -185,7 +205,7 @@ pub(crate) async fn run_after(
 }
 
 /// Says what became of a delegate's variables: in one line what does nothing, in one each what was understood otherwise.
-fn tell(told: &Told) {
+fn tell(told: &Told, traces: &Traces) {
     if !told.ignored.is_empty() {
         let each = told.ignored.iter().map(|ignored| format!("{}: {}", ignored.name, ignored.reason));
         let ignored = each.collect::<Vec<_>>().join("; ");
@@ -193,6 +213,12 @@ fn tell(told: &Told) {
     }
     for remark in &told.remarks {
         tracing::warn!(remark, "A variable of a Harness delegate is not taken as it stands");
+    }
+    for remark in &traces.remarks {
+        tracing::warn!(remark, "A variable of OpenTelemetry is not taken as it stands");
+    }
+    if let Some(endpoint) = &traces.settings.otlp_endpoint {
+        tracing::info!(endpoint, sample_ratio = traces.settings.sample_ratio, "Traces are exported");
     }
 }
 

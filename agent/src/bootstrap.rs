@@ -25,6 +25,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use lictor_telemetry::Traces;
 use lictor_winrm::mask::Patterns;
 use rustix::process::{Resource, getrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -144,7 +145,8 @@ fn run(file: Option<&Path>, script: Script, handover: &Handover) -> anyhow::Resu
         Ok(settings) => settings,
         Err(Mistakes(mistakes)) => return Ok(Start::Mistaken(mistakes)),
     };
-    telemetry::start_logs(&settings.log).context("failed to set up logs")?;
+    // Of a start nothing is traced.
+    let _telemetry = telemetry::start_logs(&settings.log, Traces::off()).context("failed to set up logs")?;
     // Whoever started them did so before this program ran as the agent.
     family::leave_out(family::present());
     let order =

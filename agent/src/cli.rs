@@ -8,9 +8,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
+use lictor_telemetry::level;
 use zeroize::Zeroizing;
 
-use crate::app;
+use crate::app::{self, Before};
 use crate::bootstrap::{self, Begun, Start};
 use crate::check;
 use crate::config::{self, Loaded, Mistakes};
@@ -78,6 +79,24 @@ enum Command {
     Schema,
     /// Print a configuration file with every setting, what it means and its default, commented out.
     Example,
+    /// Show or change what a running agent logs. Falls back to the settings by itself.
+    ///
+    /// Asks the agent by a socket in its state directory, as the user that the agent runs as, such as by `kubectl exec`. Give it the
+    /// same --config and environment as the agent, or --state-dir. Libraries that print secrets stay capped at every level.
+    LogLevel {
+        /// `error`, `warn`, `info`, `debug`, `trace`; or a filter such as `info,lictor_agent::link=debug`; or `reset` for what the
+        /// settings say. Shows what is logged now when not given.
+        level: Option<String>,
+        /// For how long, from 1s to 24h.
+        #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+        period: std::time::Duration,
+        /// Configuration file, TOML or YAML, as for `run`.
+        #[arg(long, value_name = "FILE", conflicts_with = "state_dir")]
+        config: Option<PathBuf>,
+        /// The agent's state directory [default: what its settings say].
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+    },
     /// Print a completion script.
     Completion {
         /// For this shell.
@@ -173,6 +192,18 @@ pub fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Schema => print(SCHEMA.as_bytes()).map(|()| ExitCode::Success),
         Command::Example => print(EXAMPLE.as_bytes()).map(|()| ExitCode::Success),
+        Command::LogLevel { level, period, config, state_dir } => {
+            let wish = level::Wish::of(level.as_deref(), period)?;
+            let state_dir = match state_dir {
+                Some(state_dir) => state_dir,
+                None => match load(config.as_deref(), (HashMap::new(), bootstrap::environment()), Vec::new())? {
+                    Some(loaded) => loaded.config.state_dir,
+                    None => return Ok(ExitCode::Configuration),
+                },
+            };
+            let answer = level::ask(&state_dir, &wish)?;
+            print(format!("{answer}\n").as_bytes()).map(|()| ExitCode::Success)
+        }
         Command::Completion { shell } => {
             // Not straight to standard output: the generator panics when a reader such as `head` has had enough.
             let mut script = Vec::new();
@@ -229,7 +260,8 @@ fn load(file: Option<&Path>, given: Given, before: Vec<String>) -> anyhow::Resul
 type Given = (HashMap<String, String>, Vec<(String, String)>);
 
 fn run(loaded: Loaded, ready_file: Option<PathBuf>, mut begun: Begun) -> anyhow::Result<ExitCode> {
-    telemetry::start_logs(&loaded.config.log).context("failed to set up logs")?;
+    let mut telemetry =
+        telemetry::start_logs(&loaded.config.log, loaded.traces.clone()).context("failed to set up logs")?;
     process::report(std::mem::replace(&mut begun.guarded, Ok(())));
     if let Err(error) = &begun.hidden {
         let error = format!("{error:#}");
@@ -239,6 +271,7 @@ fn run(loaded: Loaded, ready_file: Option<PathBuf>, mut begun: Begun) -> anyhow:
         tracing::info!(outcome = %outcome, "Going on after the bootstrap script");
     }
     let metrics = Arc::new(Metrics::default());
+    metrics.traces(telemetry.figures());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -246,12 +279,16 @@ fn run(loaded: Loaded, ready_file: Option<PathBuf>, mut begun: Begun) -> anyhow:
         .context("failed to start the runtime")?;
     let shutdown = Shutdown::default();
     let ended = runtime.block_on(async {
+        telemetry.export();
         let _followers = begun.follow(&metrics);
-        let before = (begun.outcome.take(), Arc::clone(&metrics));
-        tokio::select! {
+        let before =
+            Before { outcome: begun.outcome.take(), metrics: Arc::clone(&metrics), levels: Some(telemetry.levels()) };
+        let ended = tokio::select! {
             ended = app::run_after(loaded, ready_file, shutdown.clone(), before) => Ok(ended),
             signals = shutdown.clone().follow_signals() => signals.context("failed to listen for signals").map(|()| Ok(())),
-        }
+        };
+        telemetry.finish().await;
+        ended
     })?;
     // What still blocks a thread must not keep the process.
     runtime.shutdown_timeout(LAST_WAIT);

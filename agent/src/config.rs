@@ -23,6 +23,7 @@ use lictor_proto::token::JoinToken;
 use lictor_settings::layers::{self, Layers};
 use lictor_settings::{Form, Origins, Reader};
 pub use lictor_settings::{Overview, Setting};
+use lictor_telemetry::{Standard, Traces};
 use lictor_winrm::pool::PoolSettings;
 use lictor_winrm::target::Secret;
 use zeroize::Zeroizing;
@@ -90,6 +91,8 @@ pub struct Config {
     pub pool: Pool,
     /// Logging.
     pub log: Log,
+    /// Traces.
+    pub telemetry: lictor_telemetry::Settings,
 }
 
 /// When not to ask for more work. Each share may be `off`.
@@ -234,6 +237,8 @@ pub struct Loaded {
     pub join_token: Option<JoinToken>,
     /// The proxy's password, when it came from the environment.
     pub proxy_password: Option<Secret>,
+    /// Where traces go, the standard variables considered.
+    pub traces: Traces,
     /// What there is to tell of a delegate's variables.
     pub told: Told,
     /// Every setting, and where its value came from.
@@ -277,7 +282,9 @@ pub(crate) fn load_over(
     let mut join_token = None;
     let mut variables = HashMap::new();
     let mut delegate = Delegate::default();
+    let mut standard = Standard::default();
     for (name, value) in environment {
+        standard.takes(&name, &value);
         if delegate.takes(&name, &value) {
             continue;
         }
@@ -327,12 +334,17 @@ pub(crate) fn load_over(
     }
     reader.put_beneath(below, |key| !delegate.proxy.covers(key));
     delegate.listen(&mut reader);
+    standard.apply(&mut reader);
+    let headers_source = standard.headers_source().filter(|_| !reader.is_set("telemetry.otlp_headers_file"));
     let (proxy, proxy_password) = proxy::read(&mut reader, std::mem::take(&mut delegate.proxy));
     let config = read(&mut reader, hostname_file, proxy);
     let Some(config) = config else { return Err(Mistakes(reader.finish())) };
     show(&config, &mut reader);
-    let secrets =
-        [("join token", join_token.as_ref().map(|(_, name)| *name)), (proxy::PASSWORD, reader.source(proxy::PASSWORD))];
+    let secrets = [
+        ("join token", join_token.as_ref().map(|(_, name)| *name)),
+        ("OTLP headers", headers_source),
+        (proxy::PASSWORD, reader.source(proxy::PASSWORD)),
+    ];
     let secrets = secrets.into_iter().filter_map(|(key, source)| Some(Setting::secret(key, source?)));
     // What INIT_SCRIPT exported is layered under the configuration as variables that the process never had.
     let origins = Origins { file, names, beneath: "INIT_SCRIPT" };
@@ -342,7 +354,8 @@ pub(crate) fn load_over(
         return Err(Mistakes(mistakes));
     }
     let join_token = join_token.map(|(token, _)| token);
-    Ok(Loaded { config, join_token, proxy_password, told: delegate.into_told(), overview })
+    let traces = Traces::new(config.telemetry.clone(), standard);
+    Ok(Loaded { config, join_token, proxy_password, traces, told: delegate.into_told(), overview })
 }
 
 /// What is in effect otherwise than it was given.
@@ -428,6 +441,7 @@ fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Opti
             ),
             level: reader.choice("log.level", tracing::Level::INFO, &LEVELS),
         },
+        telemetry: lictor_telemetry::Settings::read(reader, TRACES_SERVICE),
     };
     Some(config)
 }
@@ -520,6 +534,8 @@ const LEVELS: [(&str, tracing::Level); 5] = [
     ("debug", tracing::Level::DEBUG),
     ("trace", tracing::Level::TRACE),
 ];
+/// What the agent is called in traces.
+const TRACES_SERVICE: &str = "lictor-agent";
 const VARIABLE_PREFIX: &str = "LICTOR_AGENT_";
 /// What the control plane listens on unless told otherwise.
 const DEFAULT_CONTROL_PLANE_PORT: u16 = 7443;

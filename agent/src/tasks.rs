@@ -11,6 +11,7 @@ mod execute;
 mod follow;
 pub(crate) mod journal;
 pub(crate) mod output;
+mod spans;
 mod task;
 
 use std::fmt;

@@ -21,6 +21,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use lictor_kerberos::ErrorKind;
 use lictor_proto::v1::{HandBackReason, TaskState};
+use lictor_telemetry::{Figures, Format, Options, StartError, Telemetry, Traces};
 use lictor_winrm::pool::{Pool, PoolStatistics};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
@@ -31,9 +32,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::admission::Closed;
 use crate::bootstrap;
@@ -67,6 +65,8 @@ pub(crate) struct Metrics {
     /// How the bootstrap script went: whether it failed, its seconds, its failed commands.
     bootstrap: OnceLock<(bool, u64, u64)>,
     bootstrap_processes: AtomicU64,
+    /// About exported spans.
+    traces: OnceLock<Arc<Figures>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -104,6 +104,7 @@ impl Default for Metrics {
             draining: AtomicBool::new(false),
             bootstrap: OnceLock::new(),
             bootstrap_processes: AtomicU64::new(0),
+            traces: OnceLock::new(),
         }
     }
 }
@@ -241,6 +242,12 @@ impl Metrics {
     /// How many processes that it left running there are.
     pub(crate) fn bootstrap_processes(&self, left: usize) {
         self.bootstrap_processes.store(left as u64, Ordering::Relaxed);
+    }
+
+    /// Where the figures about exported spans are.
+    pub(crate) fn traces(&self, figures: Arc<Figures>) {
+        // They are told of once.
+        let _known = self.traces.set(figures);
     }
 
     /// A session asked for a ticket.
@@ -393,6 +400,14 @@ impl Collector for OnScrape {
         let help = "Processes that the bootstrap script left running";
         let left = self.metrics.bootstrap_processes.load(Ordering::Relaxed);
         encode_gauge(&mut encoder, "agent_bootstrap_left_processes", help, left)?;
+        let traces = self.metrics.traces.get().map(Arc::as_ref);
+        let figure = |of: fn(&Figures) -> u64| traces.map(of).unwrap_or_default();
+        let help = "Spans that the collector took";
+        encode_counter(&mut encoder, "agent_trace_spans_exported", help, figure(Figures::exported))?;
+        let help = "Spans that were lost on the way to the collector";
+        encode_counter(&mut encoder, "agent_trace_spans_dropped", help, figure(Figures::dropped))?;
+        let help = "Attempts to export spans that failed";
+        encode_counter(&mut encoder, "agent_trace_export_failures", help, figure(Figures::failures))?;
         encode_gauge(&mut encoder, "agent_process_resident_bytes", "Resident memory of the process", resident_bytes())?;
         encode_pool(&mut encoder, self.pool.statistics())
     }
@@ -524,22 +539,24 @@ async fn exposition(State((_, registry)): Shared) -> impl IntoResponse {
     }
 }
 
-/// Sends logs to standard error from now on.
-pub(crate) fn start_logs(log: &Log) -> Result<(), tracing_subscriber::util::TryInitError> {
-    let registry = tracing_subscriber::registry().with(targets(log.level));
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    match log.format {
-        LogFormat::Text => registry.with(layer.with_ansi(false)).try_init(),
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
-    }
+/// Sends logs to standard error from now on, and spans where `traces` says.
+pub(crate) fn start_logs(log: &Log, traces: Traces) -> Result<Telemetry, StartError> {
+    lictor_telemetry::start(Options {
+        format: match log.format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        },
+        filter: log.level.to_string().to_lowercase(),
+        caps: caps(),
+        traces,
+        version: env!("CARGO_PKG_VERSION"),
+    })
 }
 
-fn targets(level: tracing::Level) -> Targets {
-    // The more verbose of two levels is the greater. A target stands for everything below it too.
+/// The most that some libraries may say. A target stands for everything below it too.
+fn caps() -> Vec<(&'static str, tracing::Level)> {
     let plaintext = lictor_winrm::QUIET_TARGETS.iter().map(|target| (*target, tracing::Level::WARN));
-    plaintext
-        .chain(CAPPED.iter().map(|target| (*target, tracing::Level::INFO)))
-        .fold(Targets::new().with_default(level), |targets, (target, cap)| targets.with_target(target, cap.min(level)))
+    plaintext.chain(CAPPED.iter().map(|target| (*target, tracing::Level::INFO))).collect()
 }
 
 /// Libraries that may show headers, and with them Basic credentials, at debug or trace. `krb5` shows no keys in the version in

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use lictor_telemetry::{Levels, Telemetry, level};
 use serde_json::json;
 use sqlx::SqliteConnection;
 use tokio::net::TcpListener;
@@ -83,6 +84,9 @@ pub struct ControlPlane {
     http_address: SocketAddr,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    state_dir: PathBuf,
+    /// What changes the level of logs.
+    levels: Option<Levels>,
     /// INVARIANT: one process at a time decides over what is in a state directory.
     lock: std::fs::File,
 }
@@ -125,7 +129,14 @@ impl ControlPlane {
             stop: stop.clone(),
             silence: config.lease * LEASES_OF_SILENCE,
         };
-        Ok(Self { engine, api, tls, bounds, grpc, http, address, http_address, metrics, stop, lock })
+        let (state_dir, levels) = (config.state_dir.clone(), None);
+        Ok(Self { engine, api, tls, bounds, grpc, http, address, http_address, metrics, stop, state_dir, levels, lock })
+    }
+
+    /// Lets what is told of this process be changed and counted.
+    pub(crate) fn tell_of(&mut self, telemetry: &Telemetry) {
+        self.metrics.traces(telemetry.figures());
+        self.levels = Some(telemetry.levels());
     }
 
     /// Where agents and users connect.
@@ -167,7 +178,21 @@ impl ControlPlane {
     }
 
     async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Cause> {
-        let Self { engine, api, tls, bounds, grpc, http, metrics, stop, address, http_address, lock } = self;
+        let Self {
+            engine,
+            api,
+            tls,
+            bounds,
+            grpc,
+            http,
+            metrics,
+            stop,
+            state_dir,
+            levels,
+            address,
+            http_address,
+            lock,
+        } = self;
         let (tracker, readers) = (api.tracker.clone(), api.readers.clone());
         let notes = (api.engine.clone(), Arc::clone(&api.guard), Arc::clone(&api.users));
         let server = Server::builder()
@@ -208,6 +233,13 @@ impl ControlPlane {
         parts.spawn(async move {
             axum::serve(http, router).with_graceful_shutdown(http_stop.cancelled_owned()).await.map_err(Cause::Http)
         });
+        if let Some(levels) = levels {
+            let level_stop = stop.clone();
+            parts.spawn(async move {
+                level::serve(state_dir, levels, level_stop).await;
+                Ok(())
+            });
+        }
         info!(%address, %http_address, "Control plane ready");
 
         let first = tokio::select! {

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
+use lictor_telemetry::level;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{ControlPlane, issue_admin_token, settle_restored};
-use crate::config::{Config, Mistakes};
+use crate::config::{self, Config, Loaded, Mistakes};
 use crate::{check, process, telemetry};
 
 /// Lictor's control plane: takes tasks from users, gives them to agents, keeps output and results.
@@ -66,6 +67,22 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Show or change what a running control plane logs. Falls back to the settings by itself.
+    ///
+    /// Asks it by a socket in its state directory, as the user that it runs as. Libraries that may print secrets stay capped at
+    /// every level.
+    #[command(after_help = EXIT_CODES)]
+    LogLevel {
+        /// `error`, `warn`, `info`, `debug`, `trace`; or a filter such as `info,lictor_control_plane=debug`; or `reset` for what
+        /// the settings say. Shows what is logged now when not given.
+        level: Option<String>,
+        /// For how long, from 1s to 24h.
+        #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+        period: std::time::Duration,
+        /// Settings, TOML or YAML, as for `run`.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Print the completion script of a shell.
     Completion {
         /// The shell.
@@ -95,15 +112,28 @@ async fn execute(command: Command) -> Result<(), (u8, String)> {
             // Installed before all else: a signal that comes early is not lost.
             let signals = shutdown_signals().map_err(|error| (EXIT_FAILURE, error.to_string()))?;
             let guarded = process::guard();
-            let config = load(config)?;
-            telemetry::start(&config);
+            let loaded = config::load(config.as_deref(), &environment());
+            let Loaded { config, traces, .. } = loaded.map_err(|mistakes| (EXIT_CONFIG, mistakes.to_string()))?;
+            let told = traces.remarks.clone();
+            let mut telemetry = telemetry::start(&config, traces);
+            for remark in told {
+                tracing::warn!(remark, "A variable of OpenTelemetry is not taken as it stands");
+            }
             process::report(guarded);
             let _orphans = process::take_in_orphans().map_err(|error| (EXIT_FAILURE, error.to_string()))?;
-            let control_plane = ControlPlane::start(&config).await.map_err(failed)?;
+            let mut control_plane = ControlPlane::start(&config).await.map_err(failed)?;
+            if let Some(telemetry) = &mut telemetry {
+                telemetry.export();
+                control_plane.tell_of(telemetry);
+            }
             if let Some(path) = ready_file {
                 control_plane.write_ready_file(&path).map_err(failed)?;
             }
-            control_plane.run(signals).await.map_err(failed)
+            let ended = control_plane.run(signals).await.map_err(failed);
+            if let Some(telemetry) = &mut telemetry {
+                telemetry.finish().await;
+            }
+            ended
         }
         Command::CheckConfig { config, output } => {
             let checked = check::check(config.as_deref(), &environment());
@@ -130,6 +160,13 @@ async fn execute(command: Command) -> Result<(), (u8, String)> {
         Command::SettleRestored { config } => {
             let settled = settle_restored(&load(config)?).await.map_err(failed)?;
             let _ = writeln!(std::io::stdout(), "{settled} tasks were ended as unknown.");
+            Ok(())
+        }
+        Command::LogLevel { level, period, config } => {
+            let refused = |error: level::LevelError| (EXIT_FAILURE, crate::app::chain(&error));
+            let wish = level::Wish::of(level.as_deref(), period).map_err(refused)?;
+            let answer = level::ask(&load(config)?.state_dir, &wish).map_err(refused)?;
+            let _ = writeln!(std::io::stdout(), "{answer}");
             Ok(())
         }
         Command::Completion { shell } => {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lictor_settings::{Form, Layers, Origins, Overview, Reader, Setting};
+use lictor_telemetry::{Standard, Traces};
 use zeroize::Zeroizing;
 
 /// All settings of the control plane. The doc comments of the fields are what `docs/control-plane-settings.md`, its JSON schema and the
@@ -60,6 +61,8 @@ pub struct Config {
     pub limits: Limits,
     /// Logging.
     pub log: Log,
+    /// Traces.
+    pub telemetry: lictor_telemetry::Settings,
 }
 
 /// Bounds of connections on `listen`.
@@ -157,6 +160,8 @@ impl Config {
 pub(crate) struct Loaded {
     /// The settings.
     pub(crate) config: Config,
+    /// Where traces go, the standard variables considered.
+    pub(crate) traces: Traces,
     /// Every setting, and where its value came from.
     pub(crate) overview: Overview,
 }
@@ -166,12 +171,23 @@ pub(crate) fn load(file: Option<&Path>, environment: &BTreeMap<String, String>) 
     let Layers { tree, names, mistakes } =
         Layers::read(VARIABLE_PREFIX, file, environment.clone()).map_err(Mistakes)?;
     let mut reader = Reader::new(tree, &[], mistakes);
+    let mut standard = Standard::default();
+    for (name, value) in environment {
+        standard.takes(name, value);
+    }
+    standard.apply(&mut reader);
+    let headers = standard.headers_source().filter(|_| !reader.is_set("telemetry.otlp_headers_file"));
     let config = read(&mut reader, environment.get(MASTER_KEY_VARIABLE));
     let given = matches!(config.master_key, MasterKeySource::Value(_));
-    let secret = given.then(|| Setting::secret("master key", MASTER_KEY_VARIABLE));
-    let overview = Overview::new(&reader, &Origins { file, names, beneath: "the environment" }, secret);
+    let secrets = [("master key", given.then_some(MASTER_KEY_VARIABLE)), ("OTLP headers", headers)];
+    let secrets = secrets.into_iter().filter_map(|(key, source)| Some(Setting::secret(key, source?)));
+    let overview = Overview::new(&reader, &Origins { file, names, beneath: "the environment" }, secrets);
     let mistakes = reader.finish();
-    if mistakes.is_empty() { Ok(Loaded { config, overview }) } else { Err(Mistakes(mistakes)) }
+    if !mistakes.is_empty() {
+        return Err(Mistakes(mistakes));
+    }
+    let traces = Traces::new(config.telemetry.clone(), standard);
+    Ok(Loaded { config, traces, overview })
 }
 
 fn read(reader: &mut Reader, master_key: Option<&String>) -> Config {
@@ -251,6 +267,7 @@ fn read(reader: &mut Reader, master_key: Option<&String>) -> Config {
                 filter.map(|_| text.to_owned()).map_err(|_| "must be a level such as info, or a filter".to_owned())
             }),
         },
+        telemetry: lictor_telemetry::Settings::read(reader, TRACES_SERVICE),
     }
 }
 
@@ -280,6 +297,8 @@ pub(crate) fn parse_master_key(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     bytes.as_slice().try_into().ok().map(Zeroizing::new)
 }
 
+/// What the control plane is called in traces.
+const TRACES_SERVICE: &str = "lictor-control-plane";
 const VARIABLE_PREFIX: &str = "LICTOR_CONTROL_PLANE_";
 const MASTER_KEY_VARIABLE: &str = "LICTOR_MASTER_KEY";
 const SECOND: Duration = Duration::from_secs(1);

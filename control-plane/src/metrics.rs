@@ -1,11 +1,14 @@
 //! Every metric of the control plane, in one place, listed in `docs/metrics.md`. Labels come from small fixed sets.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use lictor_proto::v1::TaskState;
-use prometheus_client::encoding::EncodeLabelSet;
+use lictor_telemetry::Figures;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
@@ -42,6 +45,26 @@ pub(crate) struct Metrics {
     storage_failures: Counter,
     connections_open: Gauge,
     connections_refused: Family<ReasonLabel, Counter>,
+    traces: Traces,
+}
+
+/// Figures about exported spans, asked for at each scrape.
+#[derive(Debug, Clone, Default)]
+struct Traces(Arc<OnceLock<Arc<Figures>>>);
+
+impl Collector for Traces {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let figure = |of: fn(&Figures) -> u64| self.0.get().map(|figures| of(figures)).unwrap_or_default();
+        for (name, help, value) in [
+            ("trace_spans_exported", "Spans that the collector took", figure(Figures::exported)),
+            ("trace_spans_dropped", "Spans that were lost on the way to the collector", figure(Figures::dropped)),
+            ("trace_export_failures", "Attempts to export spans that failed", figure(Figures::failures)),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a connection was refused or ended.
@@ -112,7 +135,9 @@ impl Metrics {
             refused: Family::default(),
             audited: Counter::default(),
             registry: Registry::default(),
+            traces: Traces::default(),
         };
+        registry.register_collector(Box::new(metrics.traces.clone()));
         registry.register("tasks_submitted", "Tasks accepted", metrics.submitted.clone());
         registry.register("tasks_finished", "Tasks that became final, by state", metrics.finished.clone());
         registry.register("tasks_queued", "Tasks that wait for an agent", metrics.queued.clone());
@@ -214,6 +239,12 @@ impl Metrics {
 
     pub(crate) fn turned_away(&self, why: Turned) {
         self.connections_refused.get_or_create(&ReasonLabel { reason: why.name() }).inc();
+    }
+
+    /// Where the figures about exported spans are.
+    pub(crate) fn traces(&self, figures: Arc<Figures>) {
+        // They are told of once.
+        let _known = self.traces.0.set(figures);
     }
 
     /// OpenMetrics text.

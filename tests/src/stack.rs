@@ -118,6 +118,16 @@ impl Stack {
         Output::of(&mut self.lictor_command(arguments)?, Duration::from_secs(60))
     }
 
+    /// The same with more in its environment.
+    ///
+    /// # Errors
+    /// When it takes longer.
+    pub fn lictor_in(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Result<Output> {
+        let mut command = self.lictor_command(arguments)?;
+        command.envs(environment.iter().copied());
+        Output::of(&mut command, Duration::from_secs(60))
+    }
+
     /// Runs `lictor --output json` and parses what it prints.
     ///
     /// # Errors

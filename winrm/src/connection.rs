@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 pub use dial::{Socket, Transport, dial, resolve};
@@ -29,6 +30,7 @@ pub use tls::{FurtherError, TlsInfo, trust_further};
 use crate::auth::seal::{self, SealError};
 use crate::auth::{SecurityContext, challenges, kerberos, offered_schemes};
 use crate::error::{Error, ErrorKind, Stage};
+use crate::spans;
 use crate::target::{AuthKind, MessageEncryption, Scheme, Target};
 use link::{Link, Request, Response};
 
@@ -195,6 +197,13 @@ impl Candidate {
     /// # Errors
     /// [`Error`] of the stage that failed. Nothing was sent when the target's own settings contradict each other.
     pub async fn reach(target: &Target, deadline: Instant) -> Result<Self, Error> {
+        let span = spans::connect(&target.endpoint);
+        let result = Self::reach_unseen(target, deadline).instrument(span.clone()).await;
+        spans::note(&span, &result);
+        result
+    }
+
+    async fn reach_unseen(target: &Target, deadline: Instant) -> Result<Self, Error> {
         Sealing::of(target)?;
         kerberos::check(target)?;
         #[cfg(test)]
@@ -215,17 +224,17 @@ impl Candidate {
     /// an error of kind [`ErrorKind::HttpStatus`].
     pub async fn identify(&mut self, envelope: Bytes, read_timeout: Duration) -> Result<Answer, Error> {
         let request = Request::soap(SOAP_TYPE.to_owned(), [envelope, Bytes::new(), Bytes::new()]).unauthenticated();
-        let result = match self
-            .link
-            .round(request, Instant::now() + read_timeout, ErrorKind::ReadTimeout { after: read_timeout })
-            .await
-        {
+        let span = spans::exchange("Identify");
+        let round =
+            self.link.round(request, Instant::now() + read_timeout, ErrorKind::ReadTimeout { after: read_timeout });
+        let result = match round.instrument(span.clone()).await {
             Ok(response) if response.status == 401 => {
                 Err(Error::new(Stage::Identify, ErrorKind::HttpStatus { status: 401 }))
             }
             Ok(response) => plain(response),
             Err(error) => Err(error),
         };
+        spans::note(&span, &result);
         result.map_err(|error| {
             self.link.close();
             error.at(Stage::Identify)

@@ -37,6 +37,8 @@ pub mod probe;
 mod session;
 #[cfg(all(test, feature = "client"))]
 mod simulated;
+#[cfg(feature = "client")]
+mod spans;
 
 #[cfg(feature = "client")]
 pub use auth::ntlm::QUIET_TARGETS;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::connection::{self, Candidate, Connection, TlsInfo};
@@ -473,11 +474,12 @@ impl Drop for Opened {
         let command_id = self.command_id;
         // Nobody is left who could own this task; it ends by itself within the time for clean-up.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
+            let closing = async move {
                 if let Err(error) = close(&mut session, command_id, true).await {
                     tracing::warn!(error = %error.report(), "Failed to delete the shell of an abandoned connection test");
                 }
-            });
+            };
+            runtime.spawn(closing.in_current_span());
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::connection::Connection;
@@ -20,6 +21,7 @@ use crate::error::{Error, ErrorKind, Stage};
 use crate::fault::{Fault, Meaning, Operation};
 use crate::shell::Turn;
 use crate::soap::{SoapError, Unsendable};
+use crate::spans;
 use crate::target::Target;
 use crate::wsman::{CommandRef, ListedShell, Listing, Requests, Response, Signal, parse};
 
@@ -177,7 +179,7 @@ impl Session {
         let envelope =
             self.requests.create(id, &name, &self.target.shell).map_err(|error| unsendable(Stage::OpenShell, error))?;
         self.unconfirmed = Some(name);
-        let answer = self.call(Stage::OpenShell, id, envelope, self.wait(deadline)).await;
+        let answer = self.call(Stage::OpenShell, "Create", id, envelope, self.wait(deadline)).await;
         let ambiguous = match &answer {
             Ok(Response::Created(_)) => false,
             Ok(Response::Fault(fault)) => fault.meaning(Operation::Create) == Meaning::Ambiguous,
@@ -225,14 +227,16 @@ impl Session {
         let mut shells = Vec::new();
         let mut id = new_id();
         let mut envelope = self.requests.list(id, Listing::Shells).map_err(|error| unsendable(Stage::Close, error))?;
+        let mut operation = "Enumerate";
         for _ in 0..MAX_PAGES {
-            let listed = match self.call(Stage::Close, id, envelope, self.wait(deadline)).await? {
+            let listed = match self.call(Stage::Close, operation, id, envelope, self.wait(deadline)).await? {
                 Response::Listed(listed) => listed,
                 Response::Fault(fault) => return Err(fault_error(Stage::Close, fault)),
                 other => return Err(self.unexpected(Stage::Close, &other)),
             };
             shells.extend(listed.shells);
             let Some(context) = listed.more else { break };
+            operation = "Pull";
             id = new_id();
             envelope = self
                 .requests
@@ -250,13 +254,13 @@ impl Session {
         let envelope =
             self.requests.command(id, command, line, input).map_err(|error| unsendable(Stage::Run, error))?;
         let wait = Wait { limit: self.target.timeouts.read, by_deadline: false };
-        self.call(Stage::Run, id, envelope, wait).await
+        self.call(Stage::Run, "Command", id, envelope, wait).await
     }
 
     /// Sends what the command machine asks for next, Command and the end apart.
     pub(crate) async fn turn(&mut self, command_id: Uuid, turn: &Turn) -> Result<Response, Error> {
         let request = self.request(command_id, turn)?;
-        self.call(request.stage, request.id, request.envelope, request.wait).await
+        self.call(request.stage, request.operation, request.id, request.envelope, request.wait).await
     }
 
     /// The request for what the command machine asks for next, to be sent over any connection of the same user.
@@ -264,16 +268,18 @@ impl Session {
         let (id, stage) = (new_id(), stage_of(turn));
         let shell_id = self.shell_id(stage)?;
         let command = CommandRef { shell_id: &shell_id, command_id };
-        let (envelope, patience) = match turn {
-            Turn::Send { data, end, patience } => (self.requests.send(id, command, data, *end, *patience), *patience),
-            Turn::Receive { patience } => (self.requests.receive(id, command, *patience), *patience),
+        let (operation, envelope, patience) = match turn {
+            Turn::Send { data, end, patience } => {
+                ("Send", self.requests.send(id, command, data, *end, *patience), *patience)
+            }
+            Turn::Receive { patience } => ("Receive", self.requests.receive(id, command, *patience), *patience),
             Turn::Command | Turn::Finished => return Err(Error::new(stage, ErrorKind::SessionInDoubt).unsent()),
         };
         let envelope = envelope.map_err(|error| unsendable(stage, error))?;
         // What the read timeout exceeds the operation timeout by is for the way there and back.
         let timeouts = self.target.timeouts;
         let limit = timeouts.read.saturating_sub(timeouts.operation).saturating_add(patience).min(timeouts.read);
-        Ok(Prepared { stage, id, envelope, wait: Wait { limit, by_deadline: false } })
+        Ok(Prepared { stage, operation, id, envelope, wait: Wait { limit, by_deadline: false } })
     }
 
     /// Signals a command. A command that is gone already is a success.
@@ -282,7 +288,7 @@ impl Session {
         let shell_id = self.shell_id(Stage::Close)?;
         let command = CommandRef { shell_id: &shell_id, command_id };
         let envelope = self.requests.signal(id, command, signal).map_err(|error| unsendable(Stage::Close, error))?;
-        match self.call(Stage::Close, id, envelope, self.wait(deadline)).await? {
+        match self.call(Stage::Close, "Signal", id, envelope, self.wait(deadline)).await? {
             Response::Signalled => Ok(()),
             Response::Fault(fault) if fault.meaning(Operation::Signal) == Meaning::AlreadyGone => Ok(()),
             Response::Fault(fault) => Err(fault_error(Stage::Close, fault)),
@@ -302,7 +308,7 @@ impl Session {
     pub(crate) async fn delete_shell(&mut self, shell_id: &str, deadline: Instant) -> Result<(), Error> {
         let id = new_id();
         let envelope = self.requests.delete(id, shell_id).map_err(|error| unsendable(Stage::Close, error))?;
-        match self.call(Stage::Close, id, envelope, self.wait(deadline)).await? {
+        match self.call(Stage::Close, "Delete", id, envelope, self.wait(deadline)).await? {
             Response::Empty => Ok(()),
             Response::Fault(fault) if fault.meaning(Operation::Delete) == Meaning::AlreadyGone => Ok(()),
             Response::Fault(fault) => Err(fault_error(Stage::Close, fault)),
@@ -315,11 +321,18 @@ impl Session {
         self.requests.send_budget()
     }
 
-    async fn call(&mut self, stage: Stage, id: Uuid, envelope: Vec<u8>, wait: Wait) -> Result<Response, Error> {
+    async fn call(
+        &mut self,
+        stage: Stage,
+        operation: &'static str,
+        id: Uuid,
+        envelope: Vec<u8>,
+        wait: Wait,
+    ) -> Result<Response, Error> {
         let Some(connection) = &mut self.connection else {
             return Err(Error::new(stage, ErrorKind::ConnectionClosed).unsent());
         };
-        exchange(connection, Prepared { stage, id, envelope, wait }).await
+        exchange(connection, Prepared { stage, operation, id, envelope, wait }).await
     }
 
     fn unexpected(&mut self, stage: Stage, response: &Response) -> Error {
@@ -351,6 +364,8 @@ impl Session {
 #[derive(Debug)]
 pub(crate) struct Prepared {
     stage: Stage,
+    /// As [MS-WSMV] calls it.
+    operation: &'static str,
     id: Uuid,
     envelope: Vec<u8>,
     wait: Wait,
@@ -365,7 +380,14 @@ impl Prepared {
 }
 
 async fn exchange(connection: &mut Connection, request: Prepared) -> Result<Response, Error> {
-    let Prepared { stage, id, envelope, wait } = request;
+    let span = spans::exchange(request.operation);
+    let result = exchange_once(connection, request).instrument(span.clone()).await;
+    spans::note_end(&span, &result);
+    result
+}
+
+async fn exchange_once(connection: &mut Connection, request: Prepared) -> Result<Response, Error> {
+    let Prepared { stage, id, envelope, wait, .. } = request;
     let answer = match connection.exchange(Bytes::from(envelope), wait.limit).await {
         Ok(answer) => answer,
         Err(error) if wait.by_deadline && matches!(error.kind(), ErrorKind::ReadTimeout { .. }) => {

@@ -144,8 +144,15 @@ pub(super) fn without_user(url: &str) -> Option<String> {
 const TEXTS: [&str; 2] = ["INIT_SCRIPT", "HARNESS_INIT_SCRIPT"];
 /// Files that hold it.
 const FILES: [&str; 2] = ["INIT_SCRIPT_PATH", "HARNESS_INIT_SCRIPT_PATH"];
-const SECRETS: &[&str] =
-    &["DELEGATE_TOKEN", "HARNESS_DELEGATE_TOKEN", "ACCOUNT_SECRET", "UPGRADER_TOKEN", "PROXY_PASSWORD"];
+const SECRETS: &[&str] = &[
+    "DELEGATE_TOKEN",
+    "HARNESS_DELEGATE_TOKEN",
+    "ACCOUNT_SECRET",
+    "UPGRADER_TOKEN",
+    "PROXY_PASSWORD",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+];
 /// Their URLs may hold a password.
 pub(super) const PROXIES: &[&str] =
     &["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "LICTOR_AGENT_PROXY__URL"];

@@ -40,6 +40,9 @@ fn made() -> Reference {
             reference.also_set_by(&key, name.name);
         }
     }
+    for (key, names) in lictor_telemetry::settings::VARIABLES {
+        names.iter().for_each(|name| reference.also_set_by(key, name));
+    }
     reference
 }
 

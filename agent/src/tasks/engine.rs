@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use self::jobs::{Left, job, removal};
 use self::trouble::{Chore, Owed};
@@ -27,6 +27,7 @@ use super::clock::Stamp;
 use super::execute::{Orders, Worker};
 use super::journal::{Journal, JournalError, Record, Start};
 use super::output::{Limits, Log, Shelf, prepare_directory};
+use super::spans;
 use super::task::Task;
 use super::{Command, Event, TaskKey};
 use crate::failure::{self, HandBack, StopCause};
@@ -109,6 +110,8 @@ struct Held {
     phase: Phase,
     /// The acknowledgement overtook the news that the job has left.
     acknowledged: bool,
+    /// Ends with the acknowledgement.
+    delivery: Span,
 }
 
 #[derive(Debug, Clone)]
@@ -121,6 +124,10 @@ enum Phase {
 }
 
 impl Held {
+    fn new(log: Log, orders: watch::Sender<Orders>, started: Arc<AtomicBool>, phase: Phase) -> Self {
+        Self { log, orders, started, phase, acknowledged: false, delivery: Span::none() }
+    }
+
     /// What its end takes up in memory and journal, its output apart.
     fn result_bytes(&self) -> usize {
         if let Phase::Ended(result) = &self.phase { result.encoded_len() } else { 0 }
@@ -226,8 +233,7 @@ impl Engine {
         };
         let event = event_of(&key, &phase, &log);
         let (orders, _) = watch::channel(Orders::default());
-        self.held
-            .insert(key, Held { log, orders, started: Arc::new(AtomicBool::new(true)), phase, acknowledged: false });
+        self.held.insert(key, Held::new(log, orders, Arc::new(AtomicBool::new(true)), phase));
         event
     }
 
@@ -385,26 +391,27 @@ impl Engine {
             });
             self.drop_output(&older);
         }
+        let traceparent = std::mem::take(&mut assignment.traceparent);
         let permitted = Task::parse(key.clone(), assignment).and_then(|mut task| {
             let permit = self.worker.sessions.permit(&mut task.plan, task.job);
             permit.map(|()| task).map_err(|refusal| failure::policy(&refusal))
         });
         match permitted {
-            Ok(task) => self.begin(task),
+            Ok(task) => self.begin(task, &traceparent),
             Err(hand_back) => self.refuse(&key, hand_back).await,
         }
     }
 
-    fn begin(&mut self, task: Task) {
+    fn begin(&mut self, task: Task, traceparent: &str) {
         let key = task.key.clone();
         let log = self.shelf.log(&key);
         let (orders, receiver) = watch::channel(Orders::default());
         let started = Arc::new(AtomicBool::new(false));
-        let span = tracing::info_span!("task", task_id = %key.task_id, attempt = key.epoch, target = task.plan.host());
+        let span = spans::task(&key, task.plan.host(), traceparent);
         let job = job(Arc::clone(&self.worker), task, log.clone(), receiver, Arc::clone(&started));
         let handle = self.jobs.spawn(job.instrument(span));
         self.job_keys.insert(handle.id(), key.clone());
-        self.held.insert(key, Held { log, orders, started, phase: Phase::Active, acknowledged: false });
+        self.held.insert(key, Held::new(log, orders, started, Phase::Active));
     }
 
     /// Hands back what was never accepted.
@@ -432,6 +439,7 @@ impl Engine {
         match (left.phase, self.held.get_mut(&key)) {
             (Some(phase), Some(held)) => {
                 held.phase = phase;
+                held.delivery = left.delivery;
                 if !left.journalled {
                     self.owed.ends.insert(key.clone());
                 }
@@ -450,7 +458,7 @@ impl Engine {
 
     /// A bug ended the job: say so as precisely as what is journalled allows.
     async fn broke_off(&mut self, key: &TaskKey) -> Left {
-        let Some(held) = self.held.get(key) else { return Left { phase: None, journalled: true } };
+        let Some(held) = self.held.get(key) else { return Left::unwanted() };
         let message = "the agent has a bug: the task's job broke off".to_owned();
         let log = held.log.clone();
         let mut journalled = true;
@@ -472,7 +480,7 @@ impl Engine {
             self.worker.tell(Event::HandedBack { key: key.clone(), reason, failure: failure.clone() }).await;
             Phase::HandedBack(reason, failure)
         };
-        Left { phase: Some(phase), journalled }
+        Left { phase: Some(phase), journalled, delivery: Span::none() }
     }
 
     fn order(&mut self, key: &TaskKey, change: impl FnOnce(&mut Orders)) {

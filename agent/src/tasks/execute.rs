@@ -26,10 +26,12 @@ use lictor_winrm::{Error as WinrmError, Stage, probe};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::clock::Stamp;
 use super::journal::{self, Journal, Start};
 use super::output::Log;
+use super::spans;
 use super::task::{Kind, Task, Work};
 use super::{Event, TaskKey};
 use crate::failure::{self, HandBack, StopCause, Verdict};
@@ -188,14 +190,19 @@ impl Run<'_> {
         let sessions = &self.worker.sessions;
         // What the command writes goes to whoever may see the task: not only to those who know the password.
         let secrets = Arc::new(Patterns::new(target.credential.secret().map(Secret::expose)));
+        let span = spans::lease();
         let leased = tokio::select! {
             biased;
             cause = unstarted_stop(&mut self.orders) => return Err(failure::stopped_before_start(&cause)),
             leased = timeout_at(deadline + SLACK, async {
                 let turn = sessions.turn(&self.task.plan).await;
                 (turn, sessions.lease(target, deadline).await)
-            }) => leased,
+            }.instrument(span.clone())) => leased,
         };
+        if let Ok((_, Ok(lease))) = &leased {
+            span.record("reused", lease.connection().reused);
+        }
+        drop(span);
         let (_turn, mut lease) = match leased {
             Ok((turn, Ok(lease))) => (turn, lease),
             Ok((_, Err(error))) => return Err(failure::leasing(&error)),
@@ -223,7 +230,7 @@ impl Run<'_> {
     pub(super) async fn whole_access(&mut self, report: &mut Report) -> Result<Access, Verdict> {
         let deadline = self.deadline();
         let (sealed, purpose) = self.task.secret();
-        let access = self.worker.sessions.access(&self.task.plan, sealed, purpose);
+        let access = self.worker.sessions.access(&self.task.plan, sealed, purpose).instrument(spans::credential());
         let Ok(access) = timeout_at(deadline.max(Instant::now() + SLACK), access).await else {
             return Err(failure::stopped_before_start(&StopCause::Deadline));
         };
@@ -251,9 +258,9 @@ impl Run<'_> {
         report: &mut Report,
     ) -> Result<TaskState, Verdict> {
         let deadline = self.deadline();
-        let (started, ordered) = self.start(lease, work, deadline).await?;
+        let (started, ordered) = self.start(lease, work, deadline).instrument(spans::start()).await?;
         match started {
-            Ok(running) => self.attend(running, ordered, refiner, report).await,
+            Ok(running) => self.attend(running, ordered, refiner, report).instrument(spans::run()).await,
             Err(error) if error.may_have_started() => Err(failure::starting(&error)),
             Err(error) => {
                 let cause = ordered.or_else(|| (Instant::now() >= deadline).then_some(StopCause::Deadline));

@@ -14,9 +14,11 @@ use lictor_winrm::{Error as WinrmError, ErrorKind, Stage};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::execute::{Report, Run, STOP_GRACE, STOP_LIMIT, stop};
 use super::journal::Record;
+use super::spans;
 use super::task::Followed;
 use crate::failure::{self, StopCause, Verdict};
 
@@ -57,7 +59,7 @@ impl Run<'_> {
             let turn = sessions.turn(plan).await;
             (turn, sessions.attach(target, place, until).await)
         };
-        let (leased, ordered) = self.unless_stopped(attach).await;
+        let (leased, ordered) = self.unless_stopped(attach.instrument(spans::lease())).await;
         let (_turn, mut lease) = match leased {
             Some((turn, Ok(lease))) => (turn, lease),
             Some((_, Err(error))) => return Err(failure::not_followed_on_host(host, &error)),
@@ -75,7 +77,7 @@ impl Run<'_> {
                     command_id = start.command_id,
                     "Following a command of the process before this one"
                 );
-                self.attend(running, ordered, &mut refiner, report).await
+                self.attend(running, ordered, &mut refiner, report).instrument(spans::run()).await
             }
             Err((error, ordered)) => Err(match ordered {
                 Some(cause) => failure::not_stopped(&cause, &error),

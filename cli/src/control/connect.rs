@@ -109,9 +109,13 @@ impl ControlPlane {
 
 type Authorized = InterceptedService<Channel, BearerToken>;
 
-/// Adds `authorization: Bearer` to every call.
+/// Adds `authorization: Bearer` to every call, and the caller's trace.
 #[derive(Clone)]
-pub(super) struct BearerToken(MetadataValue<Ascii>);
+pub(super) struct BearerToken {
+    token: MetadataValue<Ascii>,
+    /// The caller's trace, which what is asked for becomes a part of.
+    trace: Option<MetadataValue<Ascii>>,
+}
 
 impl BearerToken {
     fn new(token: &str) -> Result<Self, Failure> {
@@ -120,7 +124,9 @@ impl BearerToken {
             Failure::usage("the user token holds characters that no token has", "Check the token file.")
         })?;
         value.set_sensitive(true);
-        Ok(Self(value))
+        // The control plane passes over what is none.
+        let trace = std::env::var(TRACEPARENT).ok().filter(|text| text.len() <= MAX_TRACEPARENT);
+        Ok(Self { token: value, trace: trace.and_then(|text| text.parse().ok()) })
     }
 }
 
@@ -132,10 +138,17 @@ impl fmt::Debug for BearerToken {
 
 impl Interceptor for BearerToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        request.metadata_mut().insert("authorization", self.token.clone());
+        if let Some(trace) = &self.trace {
+            request.metadata_mut().insert("traceparent", trace.clone());
+        }
         Ok(request)
     }
 }
+
+/// As build servers and wrappers such as otel-cli set it.
+const TRACEPARENT: &str = "TRACEPARENT";
+const MAX_TRACEPARENT: usize = 512;
 
 /// Waits for the answer of a unary call, with a deadline.
 pub(super) async fn unary<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {

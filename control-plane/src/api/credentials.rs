@@ -12,6 +12,7 @@ use super::door::{caller, outside};
 use super::{Api, page, page_size};
 use crate::engine::{Command, NewCredential};
 use crate::store::secrets::{self, CredentialRecord};
+use crate::telemetry::Submission;
 use crate::validate;
 
 #[tonic::async_trait]
@@ -67,6 +68,7 @@ impl CredentialService for Api {
         request: Request<TestCredentialRequest>,
     ) -> Result<Response<TestCredentialResponse>, Status> {
         let caller = caller(&request)?;
+        let submission = Submission::of(request.metadata());
         let TestCredentialRequest { name, target, selector } = request.into_inner();
         let spec = TaskSpec {
             target,
@@ -76,7 +78,7 @@ impl CredentialService for Api {
             label: "credential test".into(),
             ..TaskSpec::default()
         };
-        let task = self.submit(Some(spec), String::new(), &caller).await?;
+        let task = self.submit(Some(spec), String::new(), &caller, submission).await?;
         Ok(Response::new(TestCredentialResponse { task: Some(task) }))
     }
 }

@@ -12,6 +12,7 @@ use lictor_proto::v1::{
     watch_task_response,
 };
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::door::{caller, outside};
@@ -22,6 +23,7 @@ use crate::access::Caller;
 use crate::engine::Command;
 use crate::store::late::late_results;
 use crate::store::tasks::{self, NewTask, TaskView};
+use crate::telemetry::{self, Submission};
 use crate::validate;
 
 impl Api {
@@ -31,6 +33,20 @@ impl Api {
         spec: Option<TaskSpec>,
         idempotency_key: String,
         caller: &Caller,
+        submission: Submission,
+    ) -> Result<Task, Status> {
+        let Submission { span, traceparent } = submission;
+        let result = self.accept(spec, idempotency_key, caller, traceparent).instrument(span.clone()).await;
+        telemetry::note_submission(&span, &result);
+        result
+    }
+
+    async fn accept(
+        &self,
+        spec: Option<TaskSpec>,
+        idempotency_key: String,
+        caller: &Caller,
+        traceparent: Option<String>,
     ) -> Result<Task, Status> {
         let (mut spec, queue_timeout) = validate::task(spec.unwrap_or_default(), &idempotency_key)?;
         let wanted = spec.selector.as_ref().map_or("", |selector| selector.scope.as_str());
@@ -46,6 +62,7 @@ impl Api {
             idempotency_key: (!idempotency_key.is_empty()).then_some(idempotency_key),
             batch: None,
             retries: 0,
+            traceparent,
         });
         let by = caller.clone();
         let task_id = self.engine.ask(|reply| Command::Submit { task, by, reply }).await?;
@@ -72,8 +89,9 @@ impl Api {
 impl TaskService for Api {
     async fn submit_task(&self, request: Request<SubmitTaskRequest>) -> Result<Response<SubmitTaskResponse>, Status> {
         let caller = caller(&request)?;
+        let submission = Submission::of(request.metadata());
         let SubmitTaskRequest { spec, idempotency_key } = request.into_inner();
-        let task = self.submit(spec, idempotency_key, &caller).await?;
+        let task = self.submit(spec, idempotency_key, &caller, submission).await?;
         Ok(Response::new(SubmitTaskResponse { task: Some(task) }))
     }
 

@@ -32,7 +32,11 @@ fn made() -> Reference {
         .with(|settings| settings.inline_subschemas = true)
         .into_generator()
         .into_root_schema_for::<Config>();
-    Reference::new(PROGRAM, documented.as_value(), &asked()).unwrap()
+    let mut reference = Reference::new(PROGRAM, documented.as_value(), &asked()).unwrap();
+    for (key, names) in lictor_telemetry::settings::VARIABLES {
+        names.iter().for_each(|name| reference.also_set_by(key, name));
+    }
+    reference
 }
 
 #[test]
@@ -84,12 +88,17 @@ fn the_example_is_a_configuration_with_and_without_its_comments() {
     let (Loaded { overview, .. }, _) = load(&example);
     assert!(overview.settings.iter().all(|setting| setting.source == "default"), "{overview:?}");
 
-    let (Loaded { overview, config }, file) = load(&reference::uncommented(&example, &[]));
+    let (Loaded { overview, config, .. }, file) = load(&reference::uncommented(&example, &[]));
     assert!(overview.settings.iter().all(|setting| setting.source == file), "{overview:?}");
-    // The values that stand there are the defaults, but for that of the key's file, which is an example.
+    // The values that stand there are the defaults, but for those of the key's file and of the collector, which are examples.
     let defaults = Config::load(None, &BTreeMap::new()).unwrap();
-    let without_key = Config { master_key: MasterKeySource::StateDir, ..config };
-    assert_eq!(format!("{without_key:?}"), format!("{defaults:?}"));
+    let telemetry = lictor_telemetry::Settings {
+        sample_ratio: config.telemetry.sample_ratio,
+        service_name: config.telemetry.service_name.clone(),
+        ..defaults.telemetry.clone()
+    };
+    let without_examples = Config { master_key: MasterKeySource::StateDir, telemetry, ..config };
+    assert_eq!(format!("{without_examples:?}"), format!("{defaults:?}"));
 }
 
 #[test]

@@ -39,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::store::tasks::NewTask;
 use crate::store::{self, StoreError, Writer};
+use crate::telemetry;
 use crate::validate;
 use crate::vault::Vault;
 use crate::watchers::Watchers;
@@ -337,11 +338,12 @@ impl Engine {
             return Ok(Err(refusal));
         }
         let (task_id, details) = (task.task_id.clone(), audited_spec(&task.spec));
+        let trace_id = telemetry::trace_id(task.traceparent.as_deref());
         for live in store::tasks::add(self.database().await?, vec![task], now.wall).await? {
             self.parts.ledger.submit(live, now);
         }
         self.parts.metrics.submitted(1);
-        info!(task_id, "Task submitted");
+        info!(task_id, trace_id, "Task submitted");
         self.audit_of(by, Action::TaskSubmitted, ("task", &task_id), details, now).await?;
         Ok(Ok(task_id))
     }

@@ -21,7 +21,9 @@ use crate::connection;
 use crate::dispatch::{Assign, is_on_agent};
 use crate::failure;
 use crate::store::secrets::{self, CredentialRecord};
+use crate::store::tasks::Submitted;
 use crate::store::{StoreError, tasks};
+use crate::telemetry::Assigned;
 use crate::validate::{self, quoted};
 use crate::vault::{Encrypted, VaultError};
 
@@ -236,8 +238,8 @@ impl Engine {
         let Assign { agent_id, task_id, epoch, credential_version, lease } = assign;
         let database = self.database().await?;
         tasks::add_assignment(database, task_id, *epoch, agent_id, *credential_version, now.wall).await?;
-        let spec =
-            tasks::spec(database, task_id).await?.ok_or(StoreError::Malformed("a live task without a record"))?;
+        let Submitted { spec, traceparent } =
+            tasks::submitted(database, task_id).await?.ok_or(StoreError::Malformed("a live task without a record"))?;
         let Some(record) = secrets::credential(database, &spec.credential).await? else {
             return Ok(Err(failure::credential_deleted(&spec.credential)));
         };
@@ -260,7 +262,7 @@ impl Engine {
             lease: prost_types::Duration::try_from(*lease).ok(),
             identity: Some(identity(&record)),
             secret,
-            traceparent: String::new(),
+            traceparent: self.traced(assign, true, now).trace(traceparent.as_deref()),
         };
         Ok(Ok(ServerEvent { event: Some(server_event::Event::Assignment(assignment)) }))
     }
@@ -326,7 +328,8 @@ impl Engine {
     /// An assignment that the agent was given before, without what only starting needs.
     async fn once_more(&mut self, assign: &Assign, now: Now) -> Result<Option<Assignment>, StoreError> {
         let database = self.database().await?;
-        let Some(mut spec) = tasks::spec(database, &assign.task_id).await? else { return Ok(None) };
+        let Some(submitted) = tasks::submitted(database, &assign.task_id).await? else { return Ok(None) };
+        let Submitted { mut spec, traceparent } = submitted;
         let Some(record) = secrets::credential(database, &spec.credential).await? else { return Ok(None) };
         let elsewhere = !within(&record.scope, scope_of(&spec));
         if elsewhere || record.deleted_at.is_some() || record.rejected_at.is_some() {
@@ -352,8 +355,15 @@ impl Engine {
             lease: prost_types::Duration::try_from(assign.lease).ok(),
             identity: Some(identity(&record)),
             secret,
-            traceparent: String::new(),
+            traceparent: self.traced(assign, false, now).trace(traceparent.as_deref()),
         }))
+    }
+
+    fn traced<'a>(&self, assign: &'a Assign, waited: bool, now: Now) -> Assigned<'a> {
+        let task = self.parts.ledger.task(&assign.task_id).filter(|_| waited);
+        let queued_at = task.map(|task| task.queued_at);
+        let Assign { task_id, epoch, agent_id, .. } = assign;
+        Assigned { task_id, epoch: *epoch, agent_id, queued_at, now: now.wall }
     }
 
     /// Nothing when the secret is on the agent.

@@ -134,6 +134,7 @@ impl Bench {
             idempotency_key: None,
             batch: None,
             retries: 0,
+            traceparent: None,
         }
     }
 

@@ -31,6 +31,14 @@ pub(crate) struct NewTask {
     pub(crate) idempotency_key: Option<String>,
     pub(crate) batch: Option<Arc<str>>,
     pub(crate) retries: u32,
+    /// W3C Trace Context of its submission, when it is traced.
+    pub(crate) traceparent: Option<String>,
+}
+
+/// What was submitted, and in which trace.
+pub(crate) struct Submitted {
+    pub(crate) spec: TaskSpec,
+    pub(crate) traceparent: Option<String>,
 }
 
 /// Stores new tasks, waiting. They come back in the same order.
@@ -49,7 +57,7 @@ pub(crate) async fn add(
         let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
             "INSERT INTO tasks (task_id, spec, submitted_by, idempotency_key, state, epoch, accepted, started, \
              credential_version, submitted_at, queued_at, output_bytes, output_base, batch_id, retries_left, \
-             sealed, scope) ",
+             sealed, scope, traceparent) ",
         );
         query.push_values(some.iter().zip(specs), |mut row, (task, spec)| {
             row.push_bind(&task.task_id)
@@ -64,7 +72,8 @@ pub(crate) async fn add(
                 .push_bind(task.batch.as_deref())
                 .push_bind(i64::from(task.retries))
                 .push("TRUE")
-                .push_bind(task.spec.selector.as_ref().map_or("", |selector| selector.scope.as_str()));
+                .push_bind(task.spec.selector.as_ref().map_or("", |selector| selector.scope.as_str()))
+                .push_bind(&task.traceparent);
         });
         query.push(" RETURNING task_id, seq");
         let rows = query.build().fetch_all(&mut **writer).await?;
@@ -125,10 +134,16 @@ pub(crate) async fn find_by_key(writer: &mut Writer, user: &str, key: &str) -> R
         .await?)
 }
 
-pub(crate) async fn spec(writer: &mut Writer, task_id: &str) -> Result<Option<TaskSpec>, StoreError> {
-    let row =
-        sqlx::query("SELECT spec FROM tasks WHERE task_id = $1").bind(task_id).fetch_optional(&mut **writer).await?;
-    row.map(|row| opened::<TaskSpec>(&writer.keys, task_id, Place::Spec, row.try_get("spec")?)).transpose()
+pub(crate) async fn submitted(writer: &mut Writer, task_id: &str) -> Result<Option<Submitted>, StoreError> {
+    let row = sqlx::query("SELECT spec, traceparent FROM tasks WHERE task_id = $1")
+        .bind(task_id)
+        .fetch_optional(&mut **writer)
+        .await?;
+    let submitted = |row: SqliteRow| {
+        let spec = opened::<TaskSpec>(&writer.keys, task_id, Place::Spec, row.try_get("spec")?)?;
+        Ok(Submitted { spec, traceparent: row.try_get("traceparent")? })
+    };
+    row.map(submitted).transpose()
 }
 
 /// Every task that is not final.
@@ -334,7 +349,7 @@ pub(crate) async fn assigned_credential(
             .bind(signed(epoch))
             .fetch_optional(&mut **writer)
             .await?;
-    let spec = spec(writer, task_id).await?;
+    let spec = submitted(writer, task_id).await?.map(|submitted| submitted.spec);
     Ok(spec.zip(version).map(|(spec, version)| (spec.credential, unsigned(version))))
 }
 

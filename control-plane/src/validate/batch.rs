@@ -82,6 +82,8 @@ pub(crate) fn batch(request: SubmitBatchRequest, submitted_by: String) -> Result
                 idempotency_key: None,
                 batch: Some(Arc::clone(&batch_id)),
                 retries: request.retries,
+                // One trace each: a trace of thousands of hosts is of use to nobody.
+                traceparent: None,
             }
         })
         .collect();

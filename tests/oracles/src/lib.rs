@@ -23,6 +23,7 @@ mod secrets;
 mod soap;
 mod target;
 mod tickets;
+mod trace_context;
 mod wsman;
 
 pub use greeting::greeting;
@@ -40,6 +41,7 @@ pub use secrets::{join_token, sealed_secret};
 pub use soap::soap;
 pub use target::target;
 pub use tickets::{credential_cache, kdc_reply};
+pub use trace_context::traceparent;
 pub use wsman::{fault, received, response};
 
 /// A target by its name: that of its fuzz target, its folder of seeds and its folder of regressions.
@@ -72,6 +74,7 @@ pub const ALL: &[Oracle] = &[
     ("posture_script", posture_script),
     ("inventory", inventory),
     ("credential_document", credential_document),
+    ("traceparent", traceparent),
 ];
 
 /// Pieces of the input, for oracles that need several values: up to `N`, split at bytes of value 0, missing ones empty.

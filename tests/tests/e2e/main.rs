@@ -29,6 +29,7 @@ mod rolling;
 mod scripts;
 mod secrecy;
 mod settings;
+mod traces;
 mod volume;
 
 use std::time::Duration;

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::link::Request;
 use super::{Authenticated, Candidate, Connection, ConnectionDetails, KerberosDetails, SOAP_TYPE, Sealing, TlsInfo};
@@ -14,6 +15,7 @@ use crate::auth::kerberos::{self, Granted, KerberosContext, TicketErrorKind, Tic
 use crate::auth::ntlm::NtlmContext;
 use crate::auth::{AuthError, ContextError, Handshake, SecurityContext, Step, basic};
 use crate::error::{Error, ErrorKind, Refusal, Stage};
+use crate::spans;
 use crate::target::{AuthKind, Scheme, Target};
 
 /// What an authentication came to.
@@ -36,7 +38,20 @@ impl Candidate {
     ///
     /// # Errors
     /// [`Error`] of stage `authenticate`. A rejected credential must not be tried again by itself: accounts lock out.
-    pub async fn authenticate(mut self, target: &Target, deadline: Instant) -> Result<Connection, Error> {
+    pub async fn authenticate(self, target: &Target, deadline: Instant) -> Result<Connection, Error> {
+        let span = spans::authenticate(&target.endpoint);
+        let before = self.link.exchanges();
+        let result = self.authenticate_unseen(target, deadline).instrument(span.clone()).await;
+        if let Ok(connection) = &result {
+            span.record("winrm.auth", connection.info.auth);
+            span.record("winrm.sealed", connection.info.sealed);
+            span.record("winrm.handshake_legs", i64::from(connection.exchanges().saturating_sub(before)));
+        }
+        spans::note(&span, &result);
+        result
+    }
+
+    async fn authenticate_unseen(mut self, target: &Target, deadline: Instant) -> Result<Connection, Error> {
         let sealing = Sealing::of(target)?;
         kerberos::check(target)?;
         let agreed = match (target.auth, target.credential.source()) {
@@ -158,6 +173,7 @@ impl Candidate {
             let response = self
                 .link
                 .round(request, read.min(deadline), timeout)
+                .instrument(spans::exchange("Handshake"))
                 .await
                 .map_err(|error| Failed::Exchange(error.at(Stage::Authenticate)))?;
             let fields = response.headers.get_all(WWW_AUTHENTICATE).iter().map(|field| field.as_bytes());

@@ -20,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::MAX_ENVELOPE;
 use crate::error::{Error, ErrorKind, Stage};
+use crate::spans;
 use crate::target::Endpoint;
 
 /// The HTTP side of a connection.
@@ -27,6 +28,8 @@ use crate::target::Endpoint;
 pub(super) struct Link {
     sender: SendRequest<Pieces>,
     driver: AbortOnDropHandle<()>,
+    /// Host and port, for spans.
+    server: (Box<str>, u16),
     host: HeaderValue,
     path: Uri,
     exchanges: u32,
@@ -99,7 +102,8 @@ impl Link {
             }
         });
         let driver = AbortOnDropHandle::new(driver);
-        Ok(Self { sender, driver, host, path, exchanges: 0, state: State::Usable })
+        let server = (Box::from(endpoint.host()), endpoint.port());
+        Ok(Self { sender, driver, server, host, path, exchanges: 0, state: State::Usable })
     }
 
     /// One request and its whole answer. At `deadline` it fails with `timeout`. Cancel safe in the sense that a dropped
@@ -136,6 +140,7 @@ impl Link {
     async fn perform(&mut self, request: Request, progress: &mut Progress) -> Result<(Response, bool), Error> {
         self.sender.ready().await.map_err(|error| exchange_error(&error))?;
         let request = self.request(request)?;
+        spans::note_request((&self.server.0, self.server.1), request.body().length());
         self.exchanges = self.exchanges.saturating_add(1);
         *progress = Progress::InDoubt;
         let response = match self.sender.try_send_request(request).await {
@@ -151,6 +156,7 @@ impl Link {
         let (head, body) = response.into_parts();
         let keep = head.version == Version::HTTP_11 && !closes(&head.headers);
         let body = read(body).await?;
+        spans::note_answer(head.status.as_u16(), body.len());
         Ok((Response { status: head.status.as_u16(), headers: head.headers, body }, keep))
     }
 

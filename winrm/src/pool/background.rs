@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::key::User;
@@ -259,7 +260,8 @@ impl Inner {
         }
         self.places.returning(&pooled.key);
         let returning = Returning { inner: Arc::clone(self), pooled: Some(pooled), ended, runtime: runtime.clone() };
-        self.spawn(returning.run(spent, sweep), runtime);
+        // A part of what the session was lent for.
+        self.spawn(returning.run(spent, sweep).in_current_span(), runtime);
     }
 
     /// Ends a session: signals its command, if one may run, and deletes its shell, over a new connection when needed.
@@ -269,7 +271,7 @@ impl Inner {
         }
         pooled.slot.begin_closing();
         let inner = Arc::clone(self);
-        self.spawn(async move { inner.clean_up(pooled, command).await }, runtime);
+        self.spawn(async move { inner.clean_up(pooled, command).await }.in_current_span(), runtime);
     }
 
     async fn clean_up(&self, mut pooled: Pooled, command: Option<Uuid>) {

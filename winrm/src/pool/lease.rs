@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::ConnectionInfo;
@@ -87,7 +88,7 @@ impl Lease {
             // Sent or not: whoever drops the guard gives the session back.
             drop(sender.send((guard, result)));
         };
-        self.inner.spawn(task, &self.runtime);
+        self.inner.spawn(task.in_current_span(), &self.runtime);
         // Until then the task itself keeps to the deadline, and names the stage that failed.
         let _ = create_begins.await;
         match timeout_at(deadline, opened).await {

@@ -14,7 +14,7 @@ impl Session {
     pub(crate) async fn configuration(&mut self, deadline: Instant) -> Result<Config, Error> {
         let id = new_id();
         let envelope = self.requests.configuration(id).map_err(|error| unsendable(Stage::Run, error))?;
-        match self.call(Stage::Run, id, envelope, self.wait(deadline)).await? {
+        match self.call(Stage::Run, "Get", id, envelope, self.wait(deadline)).await? {
             Response::Configured(config) => Ok(*config),
             Response::Fault(fault) => Err(fault_error(Stage::Run, fault)),
             other => Err(self.unexpected(Stage::Run, &other)),
@@ -38,8 +38,9 @@ impl Session {
         let mut pages = Vec::new();
         let mut id = new_id();
         let mut envelope = self.requests.list(id, listing).map_err(|error| unsendable(Stage::Run, error))?;
+        let mut operation = "Enumerate";
         loop {
-            let mut listed = match self.call(Stage::Run, id, envelope, self.wait(deadline)).await? {
+            let mut listed = match self.call(Stage::Run, operation, id, envelope, self.wait(deadline)).await? {
                 Response::Listed(listed) => listed,
                 Response::Fault(fault) => return Err(fault_error(Stage::Run, fault)),
                 other => return Err(self.unexpected(Stage::Run, &other)),
@@ -53,6 +54,7 @@ impl Session {
                 return Err(Error::new(Stage::Run, ErrorKind::SoapMalformed { detail }));
             }
             let Some(context) = more else { return Ok(pages) };
+            operation = "Pull";
             id = new_id();
             envelope = self.requests.list_more(id, listing, &context).map_err(|error| unsendable(Stage::Run, error))?;
         }

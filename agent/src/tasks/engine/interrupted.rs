@@ -9,6 +9,7 @@ use tracing::Instrument as _;
 use super::jobs::follow;
 use super::{Engine, Phase};
 use crate::failure::{self, StopCause};
+use crate::tasks::spans;
 use crate::tasks::task::Task;
 use crate::tasks::{Event, Resumption, TaskKey};
 
@@ -18,6 +19,7 @@ impl Engine {
         let Resumption { key, assignment, output_acked, stale } = resumption;
         let Some(held) = self.held.get_mut(&key) else { return };
         let Phase::Interrupted(start) = &held.phase else { return };
+        let traceparent = assignment.as_ref().map(|assignment| assignment.traceparent.clone()).unwrap_or_default();
         let mut start = (**start).clone();
         start.skipped = held.log.resume(output_acked);
         if stale {
@@ -51,7 +53,7 @@ impl Engine {
         };
         let (worker, log, orders) = (Arc::clone(&self.worker), held.log.clone(), held.orders.subscribe());
         held.phase = Phase::Active;
-        let span = tracing::info_span!("task", task_id = %key.task_id, attempt = key.epoch, target = task.plan.host());
+        let span = spans::task(&key, task.plan.host(), &traceparent);
         let job = follow(worker, task, log, orders, Arc::clone(&held.started));
         let handle = self.jobs.spawn(job.instrument(span));
         self.job_keys.insert(handle.id(), key);

@@ -9,6 +9,7 @@ use lictor_proto::v1::TaskState;
 use lictor_winrm::pool::Lease;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use super::Phase;
 use super::trouble::Chore;
@@ -17,6 +18,7 @@ use crate::tasks::clock::Stamp;
 use crate::tasks::execute::{Orders, Outcome, Run, Worker};
 use crate::tasks::journal::Record;
 use crate::tasks::output::Log;
+use crate::tasks::spans;
 use crate::tasks::task::{Kind, Task};
 use crate::tasks::{Event, TaskKey};
 
@@ -27,6 +29,15 @@ pub(super) struct Left {
     pub(super) phase: Option<Phase>,
     /// Its end is in the journal.
     pub(super) journalled: bool,
+    /// Its end is on its way until this ends.
+    pub(super) delivery: Span,
+}
+
+impl Left {
+    /// Nobody waits for it.
+    pub(super) fn unwanted() -> Self {
+        Self { phase: None, journalled: true, delivery: Span::none() }
+    }
 }
 
 /// Follows a task that an earlier process started.
@@ -72,7 +83,7 @@ pub(super) async fn job(
 ) -> Left {
     let (accepted, accepted_at) = (Instant::now(), Stamp::now());
     let key = task.key.clone();
-    let (outcome, session) = match worker.journal.put(&key, &Record::Accepted).await {
+    let (outcome, session) = match worker.journal.put(&key, &Record::Accepted).instrument(spans::accept()).await {
         Ok(()) => {
             worker.tell(Event::Accepted { key: key.clone(), log: log.clone() }).await;
             let run = Run {
@@ -108,26 +119,29 @@ pub(super) async fn conclude(
     session: Option<Lease>,
 ) -> Left {
     if orders.borrow().forget {
-        return Left { phase: None, journalled: true };
+        return Left::unwanted();
     }
     let mut journalled = true;
+    let delivery = spans::deliver();
     let phase = match outcome {
         Outcome::Ended(result) => {
             let state = TaskState::try_from(result.outcome).unwrap_or(TaskState::Unknown);
             worker.metrics.task_finished(state, accepted.elapsed());
             tracing::debug!(outcome = ?state, exit_code = result.exit_code, "Task ended");
-            journalled = worker.finish(key, log, result.clone(), session).await;
+            spans::note_end(state, result.failure.as_ref());
+            journalled = worker.finish(key, log, result.clone(), session).instrument(delivery.clone()).await;
             Phase::Ended(result)
         }
         Outcome::HandedBack(reason, failure) => {
             worker.metrics.task_handed_back(reason);
             tracing::debug!(reason = ?reason, error = failure.message, "Task handed back");
             let event = Event::HandedBack { key: key.clone(), reason, failure: failure.clone() };
-            worker.tell(event).await;
+            spans::note_handed_back(&failure);
+            worker.tell(event).instrument(delivery.clone()).await;
             Phase::HandedBack(reason, failure)
         }
     };
-    Left { phase: Some(phase), journalled }
+    Left { phase: Some(phase), journalled, delivery }
 }
 
 /// Takes an acknowledged task out of the journal.
