@@ -58,8 +58,6 @@ pub enum Form {
         /// Least.
         least: u64,
     },
-    /// A number from 0 to 1.
-    Share,
     /// True or false.
     Flag,
     /// One of these words.
@@ -101,7 +99,6 @@ impl Form {
             Self::Share => "0 to 1".to_owned(),
             Self::Time { least, most } => format!("`{}` to `{}`", time(*least), time(*most)),
             Self::Size { least } => format!("`{}` and more", size(*least)),
-            Self::Share => "0 to 1".to_owned(),
             Self::Flag => "`true`, `false`".to_owned(),
             Self::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
             Self::List { most, item } => match item.words().as_str() {
@@ -142,7 +139,6 @@ impl Form {
             Self::Size { least } => {
                 json!({ "anyOf": [{ "type": "integer", "minimum": least }, { "type": "string", "pattern": SIZE }] })
             }
-            Self::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
             Self::Flag => json!({ "type": "boolean" }),
             Self::Choice(words) => json!({ "enum": words }),
             Self::List { most, item } => {
@@ -181,7 +177,6 @@ impl Form {
             Self::Share => Value::from(1),
             Self::Time { most, .. } => Value::from(time(*most)),
             Self::Size { least } => Value::from(size(*least)),
-            Self::Share => Value::from(0.5),
             Self::Flag => Value::from(true),
             Self::Choice(words) => words.first().map_or(Value::Null, |word| Value::from(*word)),
             Self::List { item, .. } => Value::Array(vec![item.example()]),
@@ -224,10 +219,6 @@ impl Form {
             Self::Size { least } => {
                 edges.inside.extend([least.to_string(), size(*least)]);
                 edges.outside.extend([least.saturating_sub(1).to_string(), "1GB".to_owned()]);
-            }
-            Self::Share => {
-                edges.inside.extend(["0", "0.5", "1"].map(str::to_owned));
-                edges.outside.extend(["-0.1", "1.1", "x"].map(str::to_owned));
             }
             Self::Flag => {
                 edges.inside.extend(["true", "false"].map(str::to_owned));
