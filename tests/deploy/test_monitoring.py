@@ -133,6 +133,9 @@ class Documents(unittest.TestCase):
         # Figures that belong beside others in a query of somebody who looks for something.
         left_out = {"agent_bootstrap_duration_seconds", "agent_bootstrap_failed_commands", "agent_bootstrap_left_processes",
                     "control_plane_storage_failures_total", "control_plane_tasks_assigned"}
+        # Of programs that trace: docs/observability.md says what they mean.
+        left_out |= {f"{program}_trace_{what}_total" for program in ("agent", "control_plane")
+                     for what in ("spans_exported", "spans_dropped", "export_failures")}
         missing = {name for name in METRICS if not re.search(rf"\b{name}(_bucket)?\b", shown)}
         self.assertEqual(missing, left_out)
 
