@@ -7,7 +7,6 @@ and is stopped by its own process id. Programs come from LICTOR_BIN, else from t
 import json
 import os
 import pathlib
-import re
 import secrets
 import subprocess
 import tempfile
@@ -32,12 +31,6 @@ def programs() -> pathlib.Path:
         if not (directory / name).is_file():
             raise AssertionError(f"{directory / name} is missing: run `cargo build --workspace --bins`, or set LICTOR_BIN")
     return directory
-
-
-def drain_grace() -> int:
-    """The agent's default in seconds, as its page of settings says."""
-    row = re.search(r"^\| `drain_grace` \|.*?`(\d+)([sm])`", (ROOT / "docs" / "agent-settings.md").read_text(), flags=re.M)
-    return int(row[1]) * {"s": 1, "m": 60}[row[2]]
 
 
 def get(url: str) -> str:

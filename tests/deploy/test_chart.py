@@ -6,7 +6,6 @@
 import base64
 import functools
 import os
-import re
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,11 +13,10 @@ import jsonschema
 
 from chart_checks import documented, judges, pod_security
 from chart_checks.agent_cases import BAD, BASIC, COPIED, GOOD, HARNESS, KEYTAB, KRB5_CONF, MARKER, OUTSIDE, SCRIPT, on
-from chart_checks.rendering import CHARTS, NAMESPACE, REPOSITORY, Refused, lint, notes, render
+from chart_checks.rendering import CHARTS, NAMESPACE, Refused, lint, notes, render
+from drain import AFTER_DRAIN, bounds_after_drain
 
 CHART = "lictor-agent"
-# What the agent may need after drain_grace, in seconds; its constants are in agent/src (STOP_LIMIT, FLUSH, CLOSE).
-AFTER_DRAIN = 90
 # Kinds that would give rights in the cluster.
 RIGHTS = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 # The names that Harness users know, as shared/reference lists them: a value of each that is not its default.
@@ -183,16 +181,7 @@ class Agent(unittest.TestCase):
         self.assertGreaterEqual(grace, seconds(settings_of(name)["drain_grace"]) + AFTER_DRAIN)
 
     def test_what_follows_the_drain_is_what_the_agent_may_need(self):
-        def constant(path, name):
-            text = (REPOSITORY / "agent/src" / path).read_text()
-            (found,) = re.findall(
-                rf"^(?:pub\(.*\) )?const {name}: Duration = Duration::from_secs\((\d+)\);", text, re.MULTILINE
-            )
-            return int(found)
-
-        needed = constant("tasks/execute.rs", "STOP_LIMIT") + constant("link.rs", "FLUSH") + constant("app.rs", "CLOSE")
-        needed += 3 * constant("app.rs", "SERVER_CLOSE")
-        self.assertLessEqual(needed, AFTER_DRAIN)
+        self.assertLessEqual(bounds_after_drain(), AFTER_DRAIN)
 
     def test_a_user_that_the_platform_chooses_is_not_named(self):
         context = rendered["an uid that the platform chooses"].pod["securityContext"]

@@ -6,7 +6,8 @@ import re
 import subprocess
 import unittest
 
-from local_stack import ROOT, drain_grace, programs
+from drain import AFTER_DRAIN, stop_seconds
+from local_stack import ROOT, programs
 
 UNITS = ROOT / "deploy" / "systemd"
 README = (UNITS / "README.md").read_text()
@@ -36,8 +37,12 @@ def exit_codes(page: str) -> dict[int, str]:
 
 class Units(unittest.TestCase):
     def test_a_stop_waits_longer_than_the_drain(self):
-        grace = drain_grace()
-        self.assertGreaterEqual(int(service("lictor-agent")["TimeoutStopSec"][0]), grace + 30)
+        self.assertGreaterEqual(int(service("lictor-agent")["TimeoutStopSec"][0]), stop_seconds())
+        # The page tells how to lengthen both.
+        text = README.split("**A longer drain.**")[1].split("\n- ")[0]
+        self.assertIn(f"by {AFTER_DRAIN} seconds", text)
+        minutes, stop = re.search(r"`drain_grace: (\d+)m`.*?TimeoutStopSec=(\d+)", text, flags=re.S).groups()
+        self.assertEqual(int(stop), int(minutes) * 60 + AFTER_DRAIN)
 
     def test_exit_codes_that_end_it_are_those_of_the_documents(self):
         agent, control_plane = exit_codes("agent-settings.md"), exit_codes("control-plane-settings.md")
