@@ -15,6 +15,7 @@ import unittest
 
 import yaml
 
+from devices import Guard
 from drain import stop_seconds
 from pods import CACHE, REPOSITORY, TOOLS, Space, eventually, get, run
 
@@ -79,6 +80,7 @@ class Text(unittest.TestCase):
 class AtWork(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
+        cls.addClassCleanup(Guard().check)
         cls.space = Space()
         cls.addClassCleanup(cls.space.close)
         work = tempfile.TemporaryDirectory(prefix="lictor-compose-")

@@ -20,6 +20,7 @@ import unittest
 
 import pods
 from chart_checks.rendering import notes
+from devices import Guard
 from pods import PATIENCE, Kdc, Pod, Space, config_map, eventually, free_port, get, listeners, render, secret
 
 REALM = "CORP.EXAMPLE"
@@ -143,6 +144,7 @@ WORLD = None
 
 def setUpModule():
     global WORLD
+    unittest.addModuleCleanup(Guard().check)
     WORLD = World()
 
 

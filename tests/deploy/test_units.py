@@ -6,6 +6,7 @@ import re
 import subprocess
 import unittest
 
+from devices import Guard
 from drain import AFTER_DRAIN, stop_seconds
 from local_stack import ROOT, programs
 
@@ -79,6 +80,7 @@ class Units(unittest.TestCase):
             self.assertIn(f"{rating}", README)
 
     def test_they_run_under_systemd(self):
+        self.addCleanup(Guard().check)
         here = pathlib.Path(__file__).parent
         done = subprocess.run([here / "tools" / "with-systemd", here / "systemd" / "prepare", here / "systemd" / "command"],
                               env=os.environ | {"LICTOR_BIN": str(programs())}, capture_output=True, text=True, timeout=400, check=False,
