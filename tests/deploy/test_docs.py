@@ -256,6 +256,14 @@ class Pages(unittest.TestCase):
             found += [f"{name}: an image of version {'/'.join(one)}, not {version}" for one in named if version not in one]
         self.none(sorted(set(found)))
 
+    def test_images_that_are_built_for_a_registry_are_pushed(self):
+        found = []
+        for page in pages().values():
+            text = page.path.read_text()
+            built = re.findall(r"^ +docker build\b.*?--tag (registry\.example/\S+)", text, re.M)
+            found += [f"{page.name}: {one} is built and not pushed" for one in built if f"docker push {one}\n" not in text]
+        self.none(found)
+
     def test_blocks_can_be_read(self):
         found = []
         for page in pages().values():
