@@ -450,6 +450,10 @@ class Pod:
 
     # ------------------------------------------------------------------------------------------------------------ memory
 
+    def requests(self):
+        """What the pod asks the cluster for."""
+        return self._main["resources"]["requests"]
+
     def memory(self):
         """(resident memory of all processes, working set of the control group as kubelet counts it), in bytes."""
         resident = 0
