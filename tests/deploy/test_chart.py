@@ -5,15 +5,20 @@
 
 import base64
 import functools
+import json
 import os
+import pathlib
+import shutil
+import tempfile
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 
 from chart_checks import documented, judges, pod_security
-from chart_checks.agent_cases import BAD, BASIC, COPIED, GOOD, HARNESS, KEYTAB, KRB5_CONF, MARKER, OUTSIDE, SCRIPT, on
-from chart_checks.rendering import CHARTS, NAMESPACE, Refused, lint, notes, render
+from chart_checks.agent_cases import BASIC, COPIED, GOOD, HARNESS, KEYTAB, KRB5_CONF, MARKER, OUTSIDE, SCRIPT, on
+from chart_checks.agent_refused import BAD
+from chart_checks.rendering import CHARTS, NAMESPACE, RELEASE, Refused, Rendered, helm, lint, notes, render
 from drain import AFTER_DRAIN, bounds_after_drain
 
 CHART = "lictor-agent"
@@ -186,6 +191,25 @@ class Agent(unittest.TestCase):
     def test_a_user_that_the_platform_chooses_is_not_named(self):
         context = rendered["an uid that the platform chooses"].pod["securityContext"]
         self.assertEqual(set(context), {"runAsNonRoot", "seccompProfile"})
+        self.assertEqual(rendered["a platform that chooses the uid"].pod["securityContext"], context)
+
+    def test_a_parent_chart_can_let_the_platform_choose(self):
+        # Nulls of a parent's values do not reach the charts below it.
+        with tempfile.TemporaryDirectory(prefix="lictor-parent-") as parent:
+            for chart in ("lictor-agent", "lictor-control-plane"):
+                shutil.copytree(CHARTS / chart, f"{parent}/charts/{chart}")
+            about = {"apiVersion": "v2", "name": "parent", "version": "1.0.0"}
+            pathlib.Path(parent, "Chart.yaml").write_text(json.dumps(about))
+            values = {"lictor-agent": on(BASIC, platformChoosesUser=True, image=None, service={"port": None}),
+                      "lictor-control-plane": {"platformChoosesUser": True, "image": {"tag": None}}}
+            pathlib.Path(parent, "values.yaml").write_text(json.dumps(values))
+            code, out, error = helm("template", "trial", parent)
+            self.assertEqual(code, 0, error)
+            workloads = [one for one in Rendered("parent", out).objects if one["kind"] == "StatefulSet"]
+            self.assertEqual(len(workloads), 2)
+            for one in workloads:
+                context = one["spec"]["template"]["spec"]["securityContext"]
+                self.assertEqual(set(context), {"runAsNonRoot", "seccompProfile"})
 
     def test_the_grace_follows_the_drain(self):
         def grace(name):
@@ -203,7 +227,7 @@ class Agent(unittest.TestCase):
         budget = probe["failureThreshold"] * probe["periodSeconds"]
         self.assertGreaterEqual(budget, 60)
         # A probe of /live passes while a script runs, so that copied values with a smaller budget do no harm.
-        given = GOOD[name].get("startupProbe", {}).get("failureThreshold")
+        given = (GOOD[name].get("startupProbe") or {}).get("failureThreshold")
         if (settings["bootstrap.script_file"] or "INIT_SCRIPT" in one.environment()) and not given:
             self.assertGreaterEqual(budget, seconds(settings["bootstrap.timeout"]))
         # Whether a pod is started anew never depends on the control plane.
@@ -214,7 +238,8 @@ class Agent(unittest.TestCase):
     def test_pods_keep_to_the_pod_security_standards(self, name, one):
         context = one.container["securityContext"]
         root = one.pod["securityContext"].get("runAsUser") == 0
-        self.assertEqual(root, GOOD[name].get("profile") == "root" or "securityContext" in GOOD[name])
+        alias = (GOOD[name].get("securityContext") or {}).get("runAsRoot") is True
+        self.assertEqual(root, (GOOD[name].get("profile") or ("root" if alias else "")) == "root")
         self.assertEqual(pod_security.baseline(one.template), [])
         self.assertEqual(bool(pod_security.restricted(one.template)), root)
         self.assertEqual(context["readOnlyRootFilesystem"], not root)
@@ -266,7 +291,87 @@ class Agent(unittest.TestCase):
             source = volume.get("secret") or volume.get("projected")
             if source:
                 # Certificates are for everybody, and nothing else is.
-                self.assertEqual(source["defaultMode"], 0o444 if volume["name"] == "ca" else 0o440)
+                certificates = volume["name"].split("-")[0] == "ca"
+                self.assertEqual(source["defaultMode"], 0o444 if certificates else 0o440)
+
+    @with_each
+    def test_no_name_is_there_twice(self, _, one):
+        for key, things in (
+            ("name", one.container["env"]),
+            ("name", one.pod["volumes"]),
+            ("mountPath", [{"mountPath": each["mountPath"].rstrip("/")} for each in one.container["volumeMounts"]]),
+        ):
+            names = [thing[key] for thing in things]
+            self.assertEqual(len(names), len(set(names)), names)
+
+    def test_keytabs_and_authorities_of_one_name_are_all_there(self):
+        def mounted(name, volume):
+            return {each["mountPath"] for each in rendered[name].container["volumeMounts"]
+                    if each["name"].split("-")[0] == volume}
+
+        def listed(name, setting):
+            return settings_of(name)[setting].split(", ")
+
+        several = {f"/etc/lictor/keytabs/{name}" for name in ("keytabs-a", "keytabs-b", "keytabs.c", f"{RELEASE}-{CHART}-keytabs")}
+        self.assertEqual(mounted("keytabs of one name", "keytabs"), several)
+        self.assertEqual(set(listed("keytabs of one name", "kerberos.keytabs")), several)
+        self.assertEqual(mounted("declared realms", "keytabs"), {"/etc/lictor/keytabs"})
+        self.assertEqual(listed("declared realms", "kerberos.keytabs"), ["/etc/lictor/keytabs"])
+        # The agent's own default finds one, and Harness's directory beside it.
+        one = "authorities of one Secret"
+        self.assertEqual(mounted(one, "ca"), {"/etc/lictor/ca"})
+        self.assertNotIn("ca_files", rendered[one].one("ConfigMap")["data"]["agent.yaml"])
+        everywhere = "authorities from everywhere"
+        self.assertEqual(set(listed(everywhere, "ca_files")), mounted(everywhere, "ca"))
+        self.assertEqual(len(mounted(everywhere, "ca")), 3)
+        beside = "authorities beside Harness's directory"
+        self.assertEqual(
+            listed(beside, "ca_files"),
+            ["/etc/lictor/ca/authorities", "/etc/lictor/ca/authorities.configmap",
+             "/opt/harness-delegate/ca-bundle", "/etc/lictor/more"],
+        )
+
+    def test_resources_go_before_copied_numbers(self):
+        name = "resources, and copied numbers"
+        self.assertEqual(rendered[name].container["resources"], {"limits": {"memory": "1Gi"}})
+        told = notes(CHART, GOOD[name])
+        for value in ("cpu", "memory"):
+            self.assertIn(f"\n  {value}: resources goes before it", told)
+
+    def test_an_update_can_begin(self):
+        self.assertEqual(
+            rendered["no surge"].workload["spec"]["strategy"]["rollingUpdate"], {"maxSurge": "0%", "maxUnavailable": 1}
+        )
+
+    def test_empty_sections_are_the_defaults(self):
+        for name in ("sections that are empty", "values that are empty"):
+            self.assertEqual(rendered[name].objects, rendered["smallest, as Harness users write it"].objects)
+
+    def test_another_tmp_takes_the_place_of_ours(self):
+        one = rendered["another /tmp"]
+        (volume,) = [each for each in one.pod["volumes"] if each["name"] == "tmp"]
+        self.assertEqual(volume["emptyDir"], {"sizeLimit": "9Gi"})
+        self.assertEqual([each["mountPath"] for each in one.container["volumeMounts"] if each["name"] == "tmp"], ["/tmp/"])
+        self.assertIn("\n  tmp.size: ", notes(CHART, on(GOOD["another /tmp"], tmp={"size": "1Gi"})))
+
+    def test_what_does_nothing_is_told(self):
+        for values, names in (
+            ({"persistence": {"enabled": False, "size": "9Gi"}}, ["persistence.size"]),
+            ({"autoscaling": {"enabled": True}, "replicas": 3}, ["replicas"]),
+            ({"autoscaling": {"targetSlotsUsed": 3}}, ["autoscaling.targetSlotsUsed"]),
+            ({"ephemeralStateSize": "9Gi"}, ["ephemeralStateSize"]),
+            (
+                {"persistence": {"enabled": False}, "deploymentStrategy": "Recreate", "rollingUpdate": {"maxSurge": 2}},
+                ["rollingUpdate.maxSurge"],
+            ),
+            ({"profile": "restricted", "securityContext": {"runAsRoot": True}}, ["securityContext.runAsRoot"]),
+            ({"delegateDockerImage": "mirror.example/harness-delegate:25.1"}, ["delegateDockerImage"]),
+        ):
+            told = notes(CHART, on(BASIC, **values))
+            for name in names:
+                self.assertIn(f"\n  {name}: ", told)
+        self.assertNotIn("These values do nothing", notes(CHART, BASIC))
+        self.assertIn("must name an image of this agent", notes(CHART, GOOD["an image of Harness's name"]))
 
     def test_secrets_stand_in_secrets_only(self):
         seen = 0
@@ -327,6 +432,12 @@ class Agent(unittest.TestCase):
         self.assertEqual(self.ports("declared realms", "UDP"), {53, 5353, 88, 8888, 464})
         self.assertEqual(self.ports("a proxy of our own names"), {53, 5353, 3128, 7443, 88, 5985, 5986})
         self.assertEqual(self.ports("a proxy without a port"), {53, 5353, 443, 7443, 88, 5985, 5986})
+        self.assertIn(3129, self.ports("a proxy in variables of Harness"))
+        self.assertIn(3130, self.ports("a proxy in a variable of everybody"))
+        self.assertIn(3131, self.ports("a proxy in a Secret, let through by hand"))
+        self.assertIn(3132, self.ports("a proxy without a scheme"))
+        self.assertIn(14317, self.ports("traces"))
+        self.assertIn(14318, self.ports("traces by a variable"))
         # Packages are fetched by a script that runs as root, and by nothing else.
         self.assertIn(80, self.ports("a script from a value, as root"))
         self.assertIn(80, self.ports("a script in a variable"))
@@ -396,6 +507,7 @@ class Agent(unittest.TestCase):
             with self.subTest(values=name):
                 self.assertIn(words, str(refused.exception).replace('\\"', '"'))
                 self.assertNotIn("nil pointer", str(refused.exception))
+                self.assertNotIn(MARKER, str(refused.exception))
 
     def test_every_name_of_harness_is_taken_and_works_or_is_told_of(self):
         keys = documented.schema_keys(CHART)
@@ -462,6 +574,13 @@ class Agent(unittest.TestCase):
         jsonschema.Draft7Validator.check_schema(documented.schema(CHART))
         page = CHARTS / CHART / "values.schema.json"
         wanted = documented.schema_text(CHART)
+        if os.environ.get("LICTOR_WRITE_DOCS"):
+            page.write_text(wanted)
+        self.assertEqual(page.read_text(), wanted, "run with LICTOR_WRITE_DOCS=1")
+
+    def test_the_templates_know_the_defaults(self):
+        page = CHARTS / CHART / "templates/_defaults.tpl"
+        wanted = documented.defaults_template(CHART)
         if os.environ.get("LICTOR_WRITE_DOCS"):
             page.write_text(wanted)
         self.assertEqual(page.read_text(), wanted, "run with LICTOR_WRITE_DOCS=1")

@@ -15,7 +15,9 @@ from chart_checks.rendering import CHARTS, NAMESPACE, RELEASE, Refused, lint, no
 CHART = "lictor-control-plane"
 NAME = f"{RELEASE}-{CHART}"
 # 32 bytes of nobody's.
-OUTSIDE = {"master": {"master-key": "QUJD" * 10 + "QUI=", "other": "QUJD" * 10 + "QUI="}}
+OUTSIDE = {
+    "12345": {"1e3": "QUJD" * 10 + "QUI="},
+    "master": {"master-key": "QUJD" * 10 + "QUI=", "other": "QUJD" * 10 + "QUI="}}
 
 GOOD = {
     "nothing": {},
@@ -83,6 +85,52 @@ GOOD = {
         "podSecurityContext": {"runAsUser": None, "fsGroup": None},
         "terminationGracePeriodSeconds": 60,
     },
+    "a platform that chooses the uid": {"platformChoosesUser": True},
+    "traces": {"config": {"telemetry": {"otlp_endpoint": "http://collector.example:14317"}}},
+    "traces by a variable": {
+        "extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector.example:14318"}]
+    },
+    "another /tmp": {
+        "extraVolumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "9Gi"}}],
+        "extraVolumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+    },
+    "names that look like numbers": {
+        "masterKey": {"existingSecret": "12345", "key": "1e3"},
+        "imagePullSecrets": ["12345"],
+        "priorityClassName": "true",
+        "persistence": {"storageClassName": "1e3"},
+        "serviceAccount": {"name": "1"},
+        "service": {"type": "LoadBalancer", "loadBalancerClass": "1"},
+    },
+    "sections that are empty": dict.fromkeys(
+        [
+            "image",
+            "persistence",
+            "service",
+            "grpc",
+            "http",
+            "resources",
+            "masterKey",
+            "names",
+            "config",
+            "networkPolicy",
+            "metrics",
+            "serviceAccount",
+            "startupProbe",
+            "livenessProbe",
+            "readinessProbe",
+            "podSecurityContext",
+            "containerSecurityContext",
+            "terminationGracePeriodSeconds",
+            "clusterDomain",
+        ]
+    ),
+    "values that are empty": {
+        "image": {"registry": None, "repository": None, "tag": None},
+        "service": {"type": None, "nodePort": None},
+        "networkPolicy": {"ingress": None, "egress": None},
+        "metrics": {"serviceMonitor": None},
+    },
 }
 BAD = {
     "a setting that is none": ({"config": {"leases": "30s"}}, "additional properties 'leases' not allowed"),
@@ -104,7 +152,42 @@ BAD = {
     ),
     "a proxy of layer 7": ({"service": {"type": "Ingress"}}, "at '/service/type'"),
     "a name that is none": ({"fullnameOverride": "9 lives"}, "cannot be the name of objects"),
-    "a section that is null": ({"persistence": None}, "missing property 'persistence'"),
+    "a port of nodes without any": ({"service": {"nodePort": 30743}}, "service.nodePort is for the types"),
+    "a key for traces in their URL": (
+        {"config": {"telemetry": {"otlp_endpoint": "https://k:x@c.example"}}},
+        "config.telemetry.otlp_endpoint is not of the form",
+    ),
+    "a collector that only a Secret knows": (
+        {"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "valueFrom": {"secretKeyRef": {"name": "p", "key": "k"}}}]},
+        "use config.telemetry.otlp_endpoint",
+    ),
+    **{
+        f"{variable} beside the chart": (
+            {"extraEnv": [{"name": variable, "value": "1"}]},
+            f"{variable} would go before what the chart has made: use the value {value}",
+        )
+        for variable, value in {
+            "LICTOR_CONTROL_PLANE_LISTEN": "grpc.address and grpc.port",
+            "LICTOR_CONTROL_PLANE_HTTP_LISTEN": "http.address and http.port",
+            "LICTOR_CONTROL_PLANE_STATE_DIR": "persistence",
+            "LICTOR_CONTROL_PLANE_NAMES": "names",
+            "LICTOR_CONTROL_PLANE_MASTER_KEY_FILE": "masterKey.existingSecret",
+        }.items()
+    },
+    "a variable of the chart's": (
+        {"extraEnv": [{"name": "LICTOR_SERVER", "value": "x"}]},
+        "extraEnv: LICTOR_SERVER is the chart's own",
+    ),
+    "a volume of the chart's": (
+        {"extraVolumes": [{"name": "state", "emptyDir": {}}]},
+        "extraVolumes: state is the chart's own",
+    ),
+    "a mount of the chart's": (
+        {"extraVolumeMounts": [{"name": "v", "mountPath": "/etc/lictor/control-plane/"}]},
+        "extraVolumeMounts: /etc/lictor/control-plane is the chart's own",
+    ),
+    "a variable that is a number": ({"extraEnv": [{"name": "A", "value": 8}]}, "at '/extraEnv/0/value'"),
+    "a label that is none": ({"podLabels": {"team": "a b"}}, "at '/podLabels/team'"),
     "a name of the certificate that is none": ({"names": ["https://lictor.example"]}, "at '/names/0'"),
 }
 
@@ -174,7 +257,7 @@ class ControlPlane(unittest.TestCase):
     def test_the_certificate_has_the_names_of_the_service(self, name, one):
         settings = yaml.safe_load(one.one("ConfigMap")["data"]["control-plane.yaml"])
         service = one.workload["metadata"]["name"]
-        for wanted in (service, f"{service}.{NAMESPACE}.svc", "localhost", *GOOD[name].get("names", [])):
+        for wanted in (service, f"{service}.{NAMESPACE}.svc", "localhost", *(GOOD[name].get("names") or [])):
             self.assertIn(wanted, settings["names"])
         self.assertIn(f"https://{service}.{NAMESPACE}.svc:", notes(CHART, GOOD[name]))
 
@@ -193,6 +276,29 @@ class ControlPlane(unittest.TestCase):
                 if wanted <= service["metadata"]["labels"].items()
             ]
             self.assertEqual(found, [one.workload["metadata"]["name"] + "-metrics"])
+
+    @with_each
+    def test_no_name_is_there_twice(self, _, one):
+        for key, things in (
+            ("name", one.container["env"]),
+            ("name", one.pod["volumes"]),
+            ("mountPath", one.container["volumeMounts"]),
+        ):
+            names = [thing[key] for thing in things]
+            self.assertEqual(len(names), len(set(names)), names)
+
+    def test_empty_sections_are_the_defaults(self):
+        for name in ("sections that are empty", "values that are empty"):
+            self.assertEqual(rendered(name).objects, rendered("nothing").objects)
+
+    def test_a_user_that_the_platform_chooses_is_not_named(self):
+        context = rendered("a platform that chooses the uid").pod["securityContext"]
+        self.assertEqual(set(context), {"runAsNonRoot", "seccompProfile"})
+
+    def test_traces_go_out(self):
+        for name, port in (("traces", 14317), ("traces by a variable", 14318)):
+            (rule,) = rendered(name).one("NetworkPolicy")["spec"]["egress"]
+            self.assertIn({"port": port, "protocol": "TCP"}, rule["ports"])
 
     def test_nothing_goes_out_unless_it_is_said(self):
         self.assertEqual(rendered("nothing").one("NetworkPolicy")["spec"]["egress"], [])
@@ -232,6 +338,13 @@ class ControlPlane(unittest.TestCase):
     def test_the_schema_knows_the_settings(self):
         page = CHARTS / CHART / "values.schema.json"
         wanted = documented.schema_text(CHART)
+        if os.environ.get("LICTOR_WRITE_DOCS"):
+            page.write_text(wanted)
+        self.assertEqual(page.read_text(), wanted, "run with LICTOR_WRITE_DOCS=1")
+
+    def test_the_templates_know_the_defaults(self):
+        page = CHARTS / CHART / "templates/_defaults.tpl"
+        wanted = documented.defaults_template(CHART)
         if os.environ.get("LICTOR_WRITE_DOCS"):
             page.write_text(wanted)
         self.assertEqual(page.read_text(), wanted, "run with LICTOR_WRITE_DOCS=1")

@@ -26,7 +26,7 @@ app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
 {{/* Head of an object: (dict "root" $ "name" ... "labels" ... "annotations" ...). */}}
 {{- define "lictor.metadata" -}}
 {{- $root := .root -}}
-name: {{ .name | default (include "lictor.fullname" $root) }}
+name: {{ .name | default (include "lictor.fullname" $root) | quote }}
 namespace: {{ $root.Release.Namespace }}
 labels:
   {{- toYaml (mergeOverwrite (dict) (.labels | default dict) (include "lictor.labels" $root | fromYaml)) | nindent 2 }}
@@ -46,19 +46,14 @@ annotations:
 {{- $a | default $b -}}
 {{- end -}}
 
+{{/* What is said by our own name goes before the alias, which copied values bring along. */}}
 {{- define "lictor.profile" -}}
-{{- if and (eq .Values.profile "restricted") (eq (toString .Values.securityContext.runAsRoot) "true") -}}
-{{- fail "profile is restricted and securityContext.runAsRoot is true: give one of them" -}}
-{{- end -}}
-{{- if and (eq .Values.profile "root") (eq (toString .Values.securityContext.runAsRoot) "false") -}}
-{{- fail "profile is root and securityContext.runAsRoot is false: give one of them" -}}
-{{- end -}}
 {{- .Values.profile | default (ternary "root" "restricted" (eq (toString .Values.securityContext.runAsRoot) "true")) -}}
 {{- end -}}
 
 {{/* Whether an image is that of Harness's delegate, which values that were copied name. */}}
 {{- define "lictor.isHarnessImage" -}}
-{{- if regexMatch "(^|/)harness/(delegate|delegate-ng)([:@].*)?$" (. | default "" | toString) -}}true{{- end -}}
+{{- if regexMatch "(^|/)(harness-)?delegate(-[a-z]+)*([:@][^/]*)?$" (. | default "" | toString) -}}true{{- end -}}
 {{- end -}}
 
 {{- define "lictor.image" -}}

@@ -26,7 +26,55 @@
 {{- end -}}
 {{- end -}}
 {{- if include "lictor.isHarnessImage" $v.delegateDockerImage }}
-  delegateDockerImage: {{ $v.delegateDockerImage }} is Harness's delegate; {{ include "lictor.image" . }} is used (image.repository, image.tag)
+  delegateDockerImage: {{ $v.delegateDockerImage }} is named as Harness's delegate is; {{ include "lictor.image" . }} is used (image.repository, image.tag)
+{{- end -}}
+{{- if and $v.profile (not (kindIs "invalid" $v.securityContext.runAsRoot)) (ne (eq $v.profile "root") $v.securityContext.runAsRoot) }}
+  securityContext.runAsRoot: profile goes before it
+{{- end -}}
+{{- if $v.resources }}
+{{- range list "cpu" "memory" }}
+{{- if get $v . }}
+  {{ . }}: resources goes before it
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- $defaults := include "lictor.defaults" . | fromJson -}}
+{{- if eq (include "lictor.workload" .) "deployment" }}
+{{- range list "size" "storageClassName" "accessModes" "annotations" "whenDeleted" "whenScaled" }}
+{{- if ne (toJson (get $v.persistence .)) (toJson (get $defaults.persistence .)) }}
+  persistence.{{ . }}: there is no volume per pod (persistence.enabled, persistence.existingClaim)
+{{- end }}
+{{- end }}
+{{- if or (eq $v.deploymentStrategy "Recreate") $v.persistence.existingClaim }}
+{{- range list "maxSurge" "maxUnavailable" }}
+{{- if not (kindIs "invalid" (get $v.rollingUpdate .)) }}
+  rollingUpdate.{{ . }}: the strategy is Recreate
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- if and (or (eq (include "lictor.workload" .) "statefulset") $v.persistence.existingClaim) (ne (toString $v.ephemeralStateSize) (toString $defaults.ephemeralStateSize)) }}
+  ephemeralStateSize: the state is on a volume of its own
+{{- end -}}
+{{- if and $v.autoscaling.enabled (ne (int64 $v.replicas) (int64 $defaults.replicas)) }}
+  replicas: autoscaling sets the number of pods
+{{- end -}}
+{{- if not $v.autoscaling.enabled }}
+{{- range list "targetSlotsUsed" "targetMemoryUtilizationPercentage" }}
+{{- if get $v.autoscaling . }}
+  autoscaling.{{ . }}: autoscaling.enabled is false
+{{- end }}
+{{- end }}
+{{- if $v.autoscaling.backlog.targetPerPod }}
+  autoscaling.backlog.targetPerPod: autoscaling.enabled is false
+{{- end }}
+{{- end -}}
+{{- if include "lictor.hasOtherTmp" . }}
+{{- range list "medium" "size" }}
+{{- if ne (toString (get $v.tmp .)) (toString (get $defaults.tmp .)) }}
+  tmp.{{ . }}: another volume is mounted at /tmp
+{{- end }}
+{{- end }}
 {{- end -}}
 {{- if and (eq (include "lictor.workload" .) "statefulset") (not (kindIs "invalid" $v.rollingUpdate.maxSurge)) }}
   rollingUpdate.maxSurge: a StatefulSet replaces pods and makes no further ones; persistence.enabled=false gives a Deployment

@@ -12,7 +12,9 @@
 
 {{- define "lictor.podSecurity" -}}
 {{- $context := dict "runAsNonRoot" true "runAsUser" 10001 "fsGroup" 10001 "fsGroupChangePolicy" "OnRootMismatch" "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- if .Values.platformChoosesUser }}{{ $context = omit $context "runAsUser" "fsGroup" "fsGroupChangePolicy" }}{{ end -}}
 {{- if eq (include "lictor.profile" .) "root" -}}
+{{- if .Values.platformChoosesUser }}{{ fail "platformChoosesUser is for the profile restricted: the user of the profile root is 0" }}{{ end -}}
 {{- $context = dict "runAsNonRoot" false "runAsUser" 0 "runAsGroup" 0 "seccompProfile" (dict "type" "RuntimeDefault") -}}
 {{- end -}}
 {{- include "lictor.without" (mergeOverwrite $context (deepCopy .Values.podSecurityContext)) -}}
@@ -39,9 +41,6 @@ failureThreshold: {{ int64 .failures }}
 
 {{- define "lictor.resources" -}}
 {{- $own := dict "requests" (dict "cpu" "50m" "memory" "64Mi") "limits" (dict "memory" "512Mi") -}}
-{{- if and .Values.resources (or .Values.cpu .Values.memory) -}}
-{{- fail "resources goes before cpu and memory, which are names of a part of it: give resources, or those two" -}}
-{{- end -}}
 {{- with .Values.cpu }}{{ $_ := set $own.requests "cpu" (toString .) }}{{ end -}}
 {{- with .Values.memory -}}
 {{- $mebibytes := printf "%dMi" (int64 .) -}}
@@ -51,15 +50,15 @@ failureThreshold: {{ int64 .failures }}
 {{- toYaml (.Values.resources | default $own) -}}
 {{- end -}}
 
-{{- define "lictor.env" -}}
+{{- define "lictor.ownEnv" -}}
 {{- $settings := include "lictor.settings" . | fromYaml -}}
 {{- if .Values.agentNamePrefix }}
-- name: POD_NAME
+- name: LICTOR_POD_NAME
   valueFrom:
     fieldRef:
       fieldPath: metadata.name
 - name: LICTOR_AGENT_NAME
-  value: {{ printf "%s$(POD_NAME)" .Values.agentNamePrefix | quote }}
+  value: {{ printf "%s$(LICTOR_POD_NAME)" .Values.agentNamePrefix | quote }}
 {{- else }}
 - name: LICTOR_AGENT_NAME
   valueFrom:
@@ -80,16 +79,42 @@ it: that of a volume belongs to root. */}}
 - name: KRB5_CONFIG
   value: /var/lib/lictor-agent/state/krb5.conf
 {{- end }}
-{{- with concat (.Values.extraEnv | default list) (.Values.custom_envs | default list) }}
+{{- end -}}
+
+{{- define "lictor.env" -}}
+{{- $own := include "lictor.ownEnv" . -}}
+{{ $own }}
+{{- $names := include "lictor.namesIn" (dict "list" $own "key" "name") | fromYamlArray }}
+{{- with include "lictor.added" (dict "own" $names "given" (include "lictor.variables" . | fromYamlArray) "key" "name" "value" "extraEnv (or custom_envs)") | fromYamlArray }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
-{{- define "lictor.mounts" -}}
+{{/* Mounts and volumes that users add. */}}
+{{- define "lictor.userMounts" -}}
+{{- toYaml (concat (.Values.extraVolumeMounts | default list) (.Values.custom_mounts | default list)) -}}
+{{- end -}}
+{{- define "lictor.userVolumes" -}}
+{{- toYaml (concat (.Values.extraVolumes | default list) (.Values.custom_volumes | default list)) -}}
+{{- end -}}
+
+{{/* Whether a user's mount takes the place of our /tmp, and (when it brings a volume of that name) of its volume. */}}
+{{- define "lictor.hasOtherTmp" -}}
+{{- range include "lictor.userMounts" . | fromYamlArray }}{{ if eq (trimSuffix "/" .mountPath) "/tmp" }}true{{ end }}{{ end -}}
+{{- end -}}
+{{- define "lictor.hasOtherTmpVolume" -}}
+{{- if include "lictor.hasOtherTmp" . -}}
+{{- range include "lictor.userVolumes" . | fromYamlArray }}{{ if eq .name "tmp" }}true{{ end }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lictor.ownMounts" -}}
 - name: state
   mountPath: /var/lib/lictor-agent
+{{- if not (include "lictor.hasOtherTmp" .) }}
 - name: tmp
   mountPath: /tmp
+{{- end }}
 - name: settings
   mountPath: /etc/lictor/agent
   readOnly: true
@@ -103,9 +128,9 @@ it: that of a volume belongs to root. */}}
   mountPath: /etc/lictor/krb5
   readOnly: true
 {{- end }}
-{{- if include "lictor.keytabSources" . | fromYamlArray }}
-- name: keytabs
-  mountPath: /etc/lictor/keytabs
+{{- range include "lictor.keytabSources" . | fromYamlArray }}
+- name: {{ .volume }}
+  mountPath: {{ .path | quote }}
   readOnly: true
 {{- end }}
 {{- if include "lictor.bootstrapSource" . }}
@@ -118,9 +143,9 @@ it: that of a volume belongs to root. */}}
   mountPath: /etc/lictor/proxy
   readOnly: true
 {{- end }}
-{{- if include "lictor.authorities" . | fromYamlArray }}
-- name: ca
-  mountPath: /etc/lictor/ca
+{{- range include "lictor.authorities" . | fromYamlArray }}
+- name: {{ .volume }}
+  mountPath: {{ .path | quote }}
   readOnly: true
 {{- end }}
 {{- if include "lictor.policyFile" . }}
@@ -128,94 +153,112 @@ it: that of a volume belongs to root. */}}
   mountPath: /etc/lictor/policy
   readOnly: true
 {{- end }}
-{{- with concat (.Values.extraVolumeMounts | default list) (.Values.custom_mounts | default list) }}
+{{- end -}}
+
+{{- define "lictor.mounts" -}}
+{{- $own := include "lictor.ownMounts" . -}}
+{{ $own }}
+{{- $paths := include "lictor.namesIn" (dict "list" $own "key" "mountPath") | fromYamlArray }}
+{{- with include "lictor.added" (dict "own" $paths "given" (include "lictor.userMounts" . | fromYamlArray) "key" "mountPath" "value" "extraVolumeMounts (or custom_mounts)") | fromYamlArray }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
 {{/* Secrets are for the pod's group only; a keytab is as good as a password. */}}
-{{- define "lictor.volumes" -}}
+{{- define "lictor.ownVolumes" -}}
 {{- $name := include "lictor.fullname" . -}}
 {{- if .Values.persistence.existingClaim }}
 - name: state
   persistentVolumeClaim:
-    claimName: {{ .Values.persistence.existingClaim }}
+    claimName: {{ .Values.persistence.existingClaim | quote }}
 {{- else if eq (include "lictor.workload" .) "deployment" }}
 - name: state
   emptyDir:
-    sizeLimit: {{ .Values.ephemeralStateSize }}
+    sizeLimit: {{ .Values.ephemeralStateSize | quote }}
 {{- end }}
+{{- if not (include "lictor.hasOtherTmpVolume" .) }}
 - name: tmp
   emptyDir:
     {{- with .Values.tmp.medium }}
     medium: {{ . }}
     {{- end }}
-    sizeLimit: {{ .Values.tmp.size }}
+    sizeLimit: {{ .Values.tmp.size | quote }}
+{{- end }}
 - name: settings
   configMap:
-    name: {{ $name }}
+    name: {{ $name | quote }}
 {{- with include "lictor.joinSecret" . | fromYaml }}
 - name: join
   secret:
-    secretName: {{ .name }}
+    secretName: {{ .name | quote }}
     defaultMode: 0440
     items:
-      - key: {{ .key }}
+      - key: {{ .key | quote }}
         path: token
 {{- end }}
 {{- if include "lictor.hasKrb5File" . }}
 - name: krb5
   configMap:
-    name: {{ .Values.kerberos.existingConfigMap | default (printf "%s-krb5" $name) }}
+    name: {{ .Values.kerberos.existingConfigMap | default (printf "%s-krb5" $name) | quote }}
     {{- if and .Values.kerberos.existingConfigMap (ne .Values.kerberos.key "krb5.conf") }}
     items:
-      - key: {{ .Values.kerberos.key }}
+      - key: {{ .Values.kerberos.key | quote }}
         path: krb5.conf
     {{- end }}
 {{- end }}
-{{- with include "lictor.keytabSources" . | fromYamlArray }}
-- name: keytabs
-  projected:
+{{- range include "lictor.keytabSources" . | fromYamlArray }}
+- name: {{ .volume }}
+  secret:
+    secretName: {{ .name | quote }}
     defaultMode: 0440
-    sources:
-      {{- toYaml . | nindent 6 }}
 {{- end }}
 {{- with include "lictor.bootstrapSource" . | fromYaml }}
 - name: bootstrap
   {{- if eq .kind "secret" }}
   secret:
-    secretName: {{ .name }}
+    secretName: {{ .name | quote }}
     defaultMode: 0440
   {{- else }}
   configMap:
-    name: {{ .name }}
+    name: {{ .name | quote }}
   {{- end }}
     items:
-      - key: {{ .key }}
+      - key: {{ .key | quote }}
         path: init.sh
 {{- end }}
 {{- if include "lictor.proxyPassword" . | or .Values.proxy.existingSecret }}
 - name: proxy
   secret:
-    secretName: {{ .Values.proxy.existingSecret | default (printf "%s-proxy" $name) }}
+    secretName: {{ .Values.proxy.existingSecret | default (printf "%s-proxy" $name) | quote }}
     defaultMode: 0440
     items:
-      - key: {{ ternary .Values.proxy.key "password" (not (empty .Values.proxy.existingSecret)) }}
+      - key: {{ ternary .Values.proxy.key "password" (not (empty .Values.proxy.existingSecret)) | quote }}
         path: password
 {{- end }}
-{{- with include "lictor.authorities" . | fromYamlArray }}
-- name: ca
-  projected:
+{{- range include "lictor.authorities" . | fromYamlArray }}
+- name: {{ .volume }}
+  {{- if eq .kind "secret" }}
+  secret:
+    secretName: {{ .name | quote }}
+  {{- else }}
+  configMap:
+    name: {{ .name | quote }}
+  {{- end }}
     defaultMode: 0444
-    sources:
-      {{- toYaml . | nindent 6 }}
 {{- end }}
 {{- if include "lictor.policyFile" . }}
 - name: policy
   configMap:
-    name: {{ .Values.policy.existingConfigMap | default (printf "%s-policy" $name) }}
+    name: {{ .Values.policy.existingConfigMap | default (printf "%s-policy" $name) | quote }}
 {{- end }}
-{{- with concat (.Values.extraVolumes | default list) (.Values.custom_volumes | default list) }}
+{{- end -}}
+
+{{- define "lictor.volumes" -}}
+{{- $own := include "lictor.ownVolumes" . -}}
+{{ $own }}
+{{- /* That of a claim is not in the list. */}}
+{{- $names := append (include "lictor.namesIn" (dict "list" $own "key" "name") | fromYamlArray) "state" }}
+{{- with include "lictor.added" (dict "own" $names "given" (include "lictor.userVolumes" . | fromYamlArray) "key" "name" "value" "extraVolumes (or custom_volumes)") | fromYamlArray }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -263,7 +306,7 @@ metadata:
   annotations:
     {{- include "lictor.podAnnotations" . | nindent 4 }}
 spec:
-  serviceAccountName: {{ include "lictor.serviceAccount" . }}
+  serviceAccountName: {{ include "lictor.serviceAccount" . | quote }}
   automountServiceAccountToken: {{ .Values.serviceAccount.automount }}
   # Variables of services would only be mistaken for settings.
   enableServiceLinks: false
@@ -272,7 +315,7 @@ spec:
   {{- with $pull }}
   imagePullSecrets:
     {{- range . }}
-    - name: {{ . }}
+    - name: {{ . | quote }}
     {{- end }}
   {{- end }}
   securityContext:
@@ -286,7 +329,7 @@ spec:
   containers:
     - name: agent
       image: {{ include "lictor.image" . | quote }}
-      imagePullPolicy: {{ .Values.image.pullPolicy }}
+      imagePullPolicy: {{ .Values.image.pullPolicy | quote }}
       args: ["run", "--config", "/etc/lictor/agent/agent.yaml"]
       securityContext:
         {{- include "lictor.containerSecurity" . | nindent 8 }}
@@ -320,7 +363,7 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with .Values.dnsPolicy }}
-  dnsPolicy: {{ . }}
+  dnsPolicy: {{ . | quote }}
   {{- end }}
   {{- with .Values.dnsConfig }}
   dnsConfig:
@@ -343,12 +386,12 @@ spec:
     {{- . | nindent 4 }}
   {{- end }}
   {{- with .Values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with .Values.schedulerName }}
-  schedulerName: {{ . }}
+  schedulerName: {{ . | quote }}
   {{- end }}
   {{- with .Values.runtimeClassName }}
-  runtimeClassName: {{ . }}
+  runtimeClassName: {{ . | quote }}
   {{- end }}
 {{- end -}}

@@ -28,10 +28,10 @@
 {{- with include "lictor.kerberos" . | fromYaml }}{{ $_ := set $settings "kerberos" . }}{{ end -}}
 {{- if include "lictor.bootstrapSource" . }}{{ $_ := set $settings "bootstrap" (dict "script_file" "/etc/lictor/bootstrap/init.sh") }}{{ end -}}
 {{- with include "lictor.proxy" . | fromYaml }}{{ $_ := set $settings "proxy" . }}{{ end -}}
-{{- if include "lictor.authorities" . | fromYamlArray }}{{ $_ := set $settings "ca_files" (list "/etc/lictor/ca") }}{{ end -}}
 {{- with include "lictor.policyFile" . }}{{ $_ := set $settings "policy_file" . }}{{ end -}}
 
 {{- include "lictor.agree" (dict "chart" $settings "given" $given "path" "config") -}}
+{{- with include "lictor.caFiles" . | fromYamlArray }}{{ $_ := set $given "ca_files" . }}{{ end -}}
 {{- toYaml (mergeOverwrite (deepCopy $settings) $given) -}}
 {{- end -}}
 
@@ -45,7 +45,7 @@
 {{- if and (kindIs "map" $value) (kindIs "map" $other) -}}
 {{- include "lictor.agree" (dict "chart" $value "given" $other "path" (printf "%s.%s" $path $key)) -}}
 {{- else if ne (toJson $value) (toJson $other) -}}
-{{- fail (printf "%s.%s is %s, but other values make it %s: give one of them" $path $key (toJson $other) (toJson $value)) -}}
+{{- fail (printf "%s.%s says something else than the value of the chart that stands for it: give one of them" $path $key) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -137,17 +137,38 @@
 {{- end -}}
 {{- $_ := set $settings "krb5_conf" "/etc/lictor/krb5/krb5.conf" -}}
 {{- end -}}
-{{- if include "lictor.keytabSources" . | fromYamlArray -}}
-{{- $_ := set $settings "keytabs" (list "/etc/lictor/keytabs") -}}
-{{- end -}}
+{{- $keytabs := list -}}
+{{- range include "lictor.keytabSources" . | fromYamlArray }}{{ $keytabs = append $keytabs .path }}{{ end -}}
+{{- with $keytabs }}{{ $_ := set $settings "keytabs" . }}{{ end -}}
 {{- if $settings }}{{ toYaml $settings }}{{ end -}}
+{{- end -}}
+
+{{/*
+A volume for each source, because two may use one key: (dict "sources" ... "volume" "ca" "path" "/etc/lictor/ca"). One alone is at
+the path itself; more have a directory each below it, by their names.
+*/}}
+{{- define "lictor.spreadOut" -}}
+{{- $all := .sources | uniq -}}
+{{- $volumes := list -}}
+{{- $taken := list -}}
+{{- range $number, $source := $all -}}
+{{- $one := dict "kind" $source.kind "name" (toString $source.name) "volume" $.volume "path" $.path -}}
+{{- if gt (len $all) 1 -}}
+{{- $directory := ternary (printf "%s.%s" $source.name (lower $source.kind)) (toString $source.name) (has (toString $source.name) $taken) -}}
+{{- $taken = append $taken $directory -}}
+{{- $_ := set $one "volume" (printf "%s-%d" $.volume $number) -}}
+{{- $_ := set $one "path" (printf "%s/%s" $.path $directory) -}}
+{{- end -}}
+{{- $volumes = append $volumes $one -}}
+{{- end -}}
+{{- toYaml $volumes -}}
 {{- end -}}
 
 {{- define "lictor.keytabSources" -}}
 {{- $sources := list -}}
-{{- if .Values.kerberos.keytabs.inline }}{{ $sources = append $sources (dict "secret" (dict "name" (printf "%s-keytabs" (include "lictor.fullname" .)))) }}{{ end -}}
-{{- range uniq (.Values.kerberos.keytabs.existingSecrets | default list) }}{{ $sources = append $sources (dict "secret" (dict "name" .)) }}{{ end -}}
-{{- toYaml $sources -}}
+{{- if .Values.kerberos.keytabs.inline }}{{ $sources = append $sources (dict "kind" "secret" "name" (printf "%s-keytabs" (include "lictor.fullname" .))) }}{{ end -}}
+{{- range .Values.kerberos.keytabs.existingSecrets | default list }}{{ $sources = append $sources (dict "kind" "secret" "name" .) }}{{ end -}}
+{{- include "lictor.spreadOut" (dict "sources" $sources "volume" "keytabs" "path" "/etc/lictor/keytabs") -}}
 {{- end -}}
 
 {{- define "lictor.script" -}}
@@ -166,7 +187,7 @@
 {{- if gt (len $ways) 1 -}}
 {{- fail "more than one of bootstrap.script (or initScript), bootstrap.existingSecret and bootstrap.existingConfigMap is given: give one of them" -}}
 {{- end -}}
-{{- range $variable := concat (.Values.extraEnv | default list) (.Values.custom_envs | default list) -}}
+{{- range $variable := include "lictor.variables" . | fromYamlArray -}}
 {{- if and $ways (has $variable.name (list "INIT_SCRIPT" "HARNESS_INIT_SCRIPT" "INIT_SCRIPT_PATH" "HARNESS_INIT_SCRIPT_PATH")) -}}
 {{- fail (printf "extraEnv (or custom_envs) has %s beside a bootstrap script: give one of them" $variable.name) -}}
 {{- end -}}
@@ -178,7 +199,7 @@
 {{- define "lictor.hasScript" -}}
 {{- $given := dig "bootstrap" "script_file" "" (.Values.config | default dict) -}}
 {{- $found := or (include "lictor.bootstrapSource" .) $given -}}
-{{- range $variable := concat (.Values.extraEnv | default list) (.Values.custom_envs | default list) -}}
+{{- range $variable := include "lictor.variables" . | fromYamlArray -}}
 {{- if has $variable.name (list "INIT_SCRIPT" "HARNESS_INIT_SCRIPT" "INIT_SCRIPT_PATH" "HARNESS_INIT_SCRIPT_PATH") }}{{ $found = true }}{{ end -}}
 {{- end -}}
 {{- if $found }}true{{ end -}}
@@ -223,15 +244,33 @@
 {{- include "lictor.either" (list "ca.bundle" .Values.ca.bundle "shared_certificates.ca_bundle" .Values.shared_certificates.ca_bundle) -}}
 {{- end -}}
 
-{{/* Sources of the volume of authorities. */}}
+{{/* Volumes of authorities. */}}
 {{- define "lictor.authorities" -}}
 {{- $sources := list -}}
-{{- if include "lictor.caBundle" . }}{{ $sources = append $sources (dict "configMap" (dict "name" (printf "%s-ca" (include "lictor.fullname" .)))) }}{{ end -}}
-{{- $secrets := .Values.ca.existingSecrets -}}
+{{- if include "lictor.caBundle" . }}{{ $sources = append $sources (dict "kind" "configMap" "name" (printf "%s-ca" (include "lictor.fullname" .))) }}{{ end -}}
+{{- $secrets := .Values.ca.existingSecrets | default list -}}
 {{- with .Values.delegateCustomCa.secretName }}{{ $secrets = append $secrets . }}{{ end -}}
-{{- range uniq $secrets }}{{ $sources = append $sources (dict "secret" (dict "name" .)) }}{{ end -}}
-{{- range uniq .Values.ca.existingConfigMaps }}{{ $sources = append $sources (dict "configMap" (dict "name" .)) }}{{ end -}}
-{{- toYaml $sources -}}
+{{- range $secrets }}{{ $sources = append $sources (dict "kind" "secret" "name" .) }}{{ end -}}
+{{- range .Values.ca.existingConfigMaps | default list }}{{ $sources = append $sources (dict "kind" "configMap" "name" .) }}{{ end -}}
+{{- include "lictor.spreadOut" (dict "sources" $sources "volume" "ca" "path" "/etc/lictor/ca") -}}
+{{- end -}}
+
+{{/*
+The setting ca_files, where the agent's own default (/etc/lictor/ca and /opt/harness-delegate/ca-bundle, where they exist) does not do.
+Saying anything takes that default away, so that what it would find is said, too.
+*/}}
+{{- define "lictor.caFiles" -}}
+{{- $given := dig "ca_files" (list) (.Values.config | default dict) -}}
+{{- $paths := list -}}
+{{- range include "lictor.authorities" . | fromYamlArray }}{{ $paths = append $paths .path }}{{ end -}}
+{{- if or (gt (len $paths) 1) (and $paths $given) -}}
+{{- range include "lictor.userMounts" . | fromYamlArray -}}
+{{- if hasPrefix "/opt/harness-delegate/ca-bundle/" (printf "%s/" .mountPath) }}{{ $paths = append $paths "/opt/harness-delegate/ca-bundle" }}{{ end -}}
+{{- end -}}
+{{- toYaml (concat $paths $given | uniq) -}}
+{{- else -}}
+{{- toYaml $given -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "lictor.policyFile" -}}

@@ -21,7 +21,7 @@ app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
 {{/* Head of an object: (dict "root" $ "name" ... "labels" ... "annotations" ...). */}}
 {{- define "lictorControlPlane.metadata" -}}
 {{- $root := .root -}}
-name: {{ .name | default (include "lictorControlPlane.fullname" $root) }}
+name: {{ .name | default (include "lictorControlPlane.fullname" $root) | quote }}
 namespace: {{ $root.Release.Namespace }}
 labels:
   {{- toYaml (mergeOverwrite (include "lictorControlPlane.labels" $root | fromYaml) (.labels | default dict)) | nindent 2 }}

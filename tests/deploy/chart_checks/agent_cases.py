@@ -1,4 +1,4 @@
-"""Values for the agent's chart: what must render, and what must be refused with which words."""
+"""Values for the agent's chart that must render."""
 
 import base64
 
@@ -37,11 +37,14 @@ OUTSIDE = {
     "harness-join": {"DELEGATE_TOKEN": "x"},
     "krb5": {"krb5.conf": KRB5_CONF, "corp.conf": KRB5_CONF},
     "keytabs-a": {"a.keytab": ""},
-    "keytabs-b": {"b.keytab": ""},
+    "keytabs-b": {"b.keytab": "", "a.keytab": "other"},
+    "keytabs.c": {"a.keytab": "third"},
+    "123": {"1e3": KRB5_CONF},
+    "12345": {"1e3": "x"},
     "scripts": {"init.sh": "true\n", "start": "true\n"},
     "proxy": {"password": "x", "secret": "x"},
     "authorities": {"ca.crt": PEM},
-    "more-authorities": {"more.pem": PEM},
+    "more-authorities": {"more.pem": PEM, "ca.crt": PEM},
     "policy": {"policy.yaml": "hosts:\n  allow: [.corp.example]\n", "own.toml": '[hosts]\nallow = [".corp.example"]\n'},
 }
 
@@ -140,6 +143,133 @@ GOOD = {
     "authorities of Harness's names": on(
         HARNESS, shared_certificates={"ca_bundle": PEM, "certs_path": "/shared/ca.bundle"}
     ),
+    "keytabs of one name": on(
+        BASIC,
+        kerberos={
+            "keytabs": {"existingSecrets": ["keytabs-a", "keytabs-b", "keytabs.c"], "inline": {"a.keytab": KEYTAB}}
+        },
+    ),
+    "authorities of one Secret": on(BASIC, ca={"existingSecrets": ["authorities"]}),
+    "authorities beside Harness's directory": on(
+        BASIC,
+        ca={"existingSecrets": ["authorities"], "existingConfigMaps": ["authorities"]},
+        config={"ca_files": ["/etc/lictor/more"]},
+        extraVolumes=[{"name": "v", "configMap": {"name": "more-authorities"}}],
+        extraVolumeMounts=[
+            {"name": "v", "mountPath": "/opt/harness-delegate/ca-bundle/"},
+            {"name": "v", "mountPath": "/etc/lictor/more"},
+        ],
+    ),
+    "a proxy in variables of Harness": on(
+        HARNESS, custom_envs=[{"name": "PROXY_HOST", "value": "p.example"}, {"name": "PROXY_PORT", "value": "3129"}]
+    ),
+    "a proxy in a variable of everybody": on(
+        BASIC, extraEnv=[{"name": "HTTPS_PROXY", "value": "http://svc:x@p.example:3130/"}]
+    ),
+    "a proxy in a Secret, let through by hand": on(
+        BASIC,
+        extraEnv=[{"name": "HTTPS_PROXY", "valueFrom": {"secretKeyRef": {"name": "p", "key": "url"}}}],
+        networkPolicy={"egress": {"extra": [{"ports": [{"port": 3131, "protocol": "TCP"}]}]}},
+    ),
+    "a proxy without a scheme": on(BASIC, config={"proxy": {"url": "p.example:3132"}}),
+    "traces": on(
+        BASIC, config={"telemetry": {"otlp_endpoint": "http://collector.example:14317", "sample_ratio": 0.5}}
+    ),
+    "traces by a variable": on(
+        BASIC, extraEnv=[{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector.example:14318"}]
+    ),
+    "another /tmp": on(
+        BASIC,
+        custom_volumes=[{"name": "tmp", "emptyDir": {"sizeLimit": "9Gi"}}],
+        custom_mounts=[{"name": "tmp", "mountPath": "/tmp/"}],
+    ),
+    "variables, volumes and mounts given twice": on(
+        BASIC,
+        agentNamePrefix="b-",
+        extraEnv=[{"name": "A", "value": "b"}, {"name": "POD_NAME", "value": "mine"}],
+        custom_envs=[{"name": "A", "value": "b"}],
+        extraVolumes=[{"name": "v", "emptyDir": {}}],
+        custom_volumes=[{"name": "v", "emptyDir": {}}],
+        extraVolumeMounts=[{"name": "v", "mountPath": "/v"}],
+        custom_mounts=[{"name": "v", "mountPath": "/v"}],
+    ),
+    "resources, and copied numbers": on(HARNESS, resources={"limits": {"memory": "1Gi"}}, cpu=1, memory=2048),
+    "no surge": on(BASIC, persistence={"enabled": False}, rollingUpdate={"maxSurge": "0%"}),
+    "an own profile over a copied one": on(HARNESS, profile="restricted", securityContext={"runAsRoot": True}),
+    "a platform that chooses the uid": on(BASIC, platformChoosesUser=True),
+    "names that look like numbers": on(
+        BASIC,
+        joinToken={"existingSecret": "12345", "key": "1e3"},
+        imagePullSecret="12345",
+        imagePullSecrets=["1e3"],
+        image={"registry": "1", "repository": "2", "tag": "3"},
+        priorityClassName="true",
+        schedulerName="1",
+        runtimeClassName="0x1",
+        persistence={"storageClassName": "1e3"},
+        kerberos={"existingConfigMap": "123", "key": "1e3", "keytabs": {"inline": {"1": KEYTAB}}},
+        serviceAccount={"name": "1"},
+        commonLabels={"1": "2"},
+        podAnnotations={"y": "1"},
+        nodeSelector={"a": "1"},
+        description="1e3",
+    ),
+    "sections that are empty": {
+        **HARNESS,
+        **dict.fromkeys(
+            [
+                "rollingUpdate",
+                "service",
+                "autoscaling",
+                "startupProbe",
+                "livenessProbe",
+                "readinessProbe",
+                "serviceAccount",
+                "image",
+                "mTLS",
+                "securityContext",
+                "shared_certificates",
+                "delegateCustomCa",
+                "upgraderCustomCa",
+                "ccm",
+                "ca",
+                "persistence",
+                "kerberos",
+                "bootstrap",
+                "proxy",
+                "policy",
+                "networkPolicy",
+                "podDisruptionBudget",
+                "metrics",
+                "controlPlane",
+                "joinToken",
+                "http",
+                "tmp",
+                "config",
+                "podSecurityContext",
+                "containerSecurityContext",
+                "replicas",
+                "minReadySeconds",
+                "deploymentStrategy",
+                "profile",
+                "resources",
+                "hostAliases",
+                "tags",
+            ]
+        ),
+    },
+    "values that are empty": {
+        **HARNESS,
+        "image": {"registry": None, "repository": None, "tag": None, "pullPolicy": None},
+        "ca": {"existingSecrets": None, "existingConfigMaps": None, "bundle": None},
+        "autoscaling": {"enabled": None, "backlog": None, "behavior": None},
+        "networkPolicy": {"egress": None, "ingress": None},
+        "kerberos": {"keytabs": None, "realms": None, "key": None},
+        "startupProbe": {"path": None, "periodSeconds": None},
+        "persistence": {"size": None, "enabled": None},
+        "proxy": {"url": None, "noProxy": None},
+        "policy": {"rules": None, "key": None},
+    },
     "a policy from a value": on(
         BASIC, policy={"rules": {"hosts": {"allow": [".corp.example"]}, "connection": {"http": "sealed"}}}
     ),
@@ -389,131 +519,3 @@ COPIED = {
     "destinationCaPath": None,
 }
 GOOD["all values of Harness's chart, copied"] = COPIED
-
-BAD = {
-    "nothing": ({}, "controlPlane.endpoint (or managerEndpoint) is required"),
-    "no token": ({"managerEndpoint": "https://lictor.example"}, "lictor token create --max-uses 0"),
-    "Harness's platform": (on(HARNESS, managerEndpoint="https://app.harness.io/gratis"), "is Harness's platform"),
-    "plain http": (on(HARNESS, managerEndpoint="http://lictor.example"), "is not of the form https://host:port"),
-    "two endpoints": (
-        on(BASIC, managerEndpoint="https://other.example"),
-        "controlPlane.endpoint and managerEndpoint are two names",
-    ),
-    "two tokens": (on(HARNESS, joinToken={"value": "other"}), "joinToken.value and delegateToken are two names"),
-    "a token and a Secret": (on(HARNESS, existingDelegateToken="join"), "by value and by an existing Secret"),
-    "two Secrets": (
-        on(BASIC, existingDelegateToken="harness-join"),
-        "joinToken.existingSecret and existingDelegateToken are two names",
-    ),
-    "an unknown value": (on(BASIC, replicaCount=2), "additional properties 'replicaCount' not allowed"),
-    "an unknown value below": (on(BASIC, kerberos={"krb5conf": "x"}), "additional properties 'krb5conf' not allowed"),
-    "an unknown key of a realm": (
-        on(BASIC, kerberos={"realms": {"CORP.EXAMPLE": {"kdcs": ["x"]}}}),
-        "additional properties 'kdcs' not allowed",
-    ),
-    "a section that is null": (on(BASIC, persistence=None), "missing property 'persistence'"),
-    "a grace that cuts the drain": (
-        on(BASIC, terminationGracePeriodSeconds=120),
-        "terminationGracePeriodSeconds: 120 is less than the 150",
-    ),
-    "a grace that cuts a longer drain": (
-        on(BASIC, terminationGracePeriodSeconds=3600, config={"drain_grace": "1h"}),
-        "less than the 3690",
-    ),
-    "a drain without a unit": (on(BASIC, config={"drain_grace": 90}), "at '/config/drain_grace'"),
-    "a drain of another unit": (on(BASIC, config={"drain_grace": "2fortnights"}), "a unit that is not understood"),
-    "an unknown setting": (on(BASIC, config={"slot": 3}), "additional properties 'slot' not allowed"),
-    "a setting out of its range": (on(BASIC, config={"slots": 0}), "at '/config/slots'"),
-    "a krb5.conf twice": (
-        on(BASIC, kerberos={"krb5Conf": KRB5_CONF, "existingConfigMap": "krb5"}),
-        "kerberos.krb5Conf and kerberos.existingConfigMap",
-    ),
-    "a krb5.conf and realms": (
-        on(BASIC, kerberos={"existingConfigMap": "krb5", "defaultRealm": "CORP.EXAMPLE"}),
-        "a krb5.conf and default_realm are both given",
-    ),
-    "two scripts": (
-        on(BASIC, initScript="true", bootstrap={"script": "false"}),
-        "bootstrap.script and initScript are two names",
-    ),
-    "a script and a Secret of one": (
-        on(BASIC, initScript="true", bootstrap={"existingSecret": "s"}),
-        "more than one of bootstrap.script",
-    ),
-    "a script and a variable of one": (
-        on(BASIC, initScript="true", custom_envs=[{"name": "INIT_SCRIPT", "value": "true"}]),
-        "has INIT_SCRIPT beside a bootstrap script",
-    ),
-    "a startup probe too short for the script": (
-        on(BASIC, initScript="true", startupProbe={"path": "/ready", "periodSeconds": 10, "failureThreshold": 10}),
-        "are less than the 660s that a start may take",
-    ),
-    "a liveness probe of readiness": (on(BASIC, livenessProbe={"path": "/ready"}), "at '/livenessProbe/path'"),
-    "two profiles": (
-        on(BASIC, profile="restricted", securityContext={"runAsRoot": True}),
-        "profile is restricted and securityContext.runAsRoot",
-    ),
-    "two profiles the other way": (
-        on(BASIC, profile="root", securityContext={"runAsRoot": False}),
-        "profile is root and securityContext.runAsRoot",
-    ),
-    "an unknown profile": (on(BASIC, profile="privileged"), "at '/profile'"),
-    "a password without a user": (
-        on(BASIC, proxy={"url": "http://p.example:1", "password": "x"}),
-        "without proxy.username",
-    ),
-    "a password of a proxy in its URL": (on(BASIC, proxy={"url": "http://a:b@p.example:1"}), "at '/proxy/url'"),
-    "a proxy's port alone": (on(BASIC, proxyPort=3128), "mean nothing without proxyHost"),
-    "two proxies": (on(BASIC, proxy={"url": "http://p.example:1"}, proxyHost="q.example"), "proxy.url and proxyHost"),
-    "two ways to a proxy's password": (
-        on(BASIC, proxy={"url": "http://p.example:1", "username": "u", "password": "x", "existingSecret": "proxy"}),
-        "by value and by proxy.existingSecret",
-    ),
-    "two policies": (
-        on(BASIC, policy={"rules": {"tasks": {}}, "existingConfigMap": "policy"}),
-        "policy.rules and policy.existingConfigMap",
-    ),
-    "two bundles": (
-        on(BASIC, ca={"bundle": PEM}, shared_certificates={"ca_bundle": PEM + PEM}),
-        "ca.bundle and shared_certificates.ca_bundle",
-    ),
-    "a bundle that is none": (on(BASIC, ca={"bundle": "hello"}), "at '/ca/bundle'"),
-    "one claim for many": (
-        on(BASIC, replicas=2, persistence={"existingClaim": "kept"}),
-        "persistence.existingClaim is for one pod",
-    ),
-    "a setting of the chart's": (on(BASIC, config={"state_dir": "/x"}), "config.state_dir: comes from"),
-    "a port by a setting": (
-        on(BASIC, config={"http_listen": "0.0.0.0:1"}),
-        "config.http_listen: comes from http.address and http.port",
-    ),
-    "a token in the settings": (
-        on(BASIC, config={"join_token": "x"}),
-        "additional properties 'join_token' not allowed",
-    ),
-    "a setting that says otherwise": (
-        on(BASIC, tags=["a"], config={"tags": ["b"]}),
-        'config.tags is ["b"], but other values make it ["a"]',
-    ),
-    "a nested setting that says otherwise": (
-        on(BASIC, proxy={"url": "http://p.example:1"}, config={"proxy": {"url": "http://q.example:1"}}),
-        "config.proxy.url is",
-    ),
-    "a tag with a blank": (on(BASIC, tags=["a b"]), "is not a tag"),
-    "a name that is none": (on(BASIC, fullnameOverride="9 lives!"), "cannot be the name of objects"),
-    "resources and memory": (
-        on(BASIC, resources={"limits": {"memory": "1Gi"}}, memory=512),
-        "resources goes before cpu and memory",
-    ),
-    "two images": (
-        on(BASIC, image={"repository": "a"}, delegateDockerImage="b:1"),
-        "image.* and delegateDockerImage are two names",
-    ),
-    "Harness's image": (on(BASIC, image={"repository": "harness/delegate"}), "names the image of Harness's delegate"),
-    "fewest above most": (
-        on(BASIC, autoscaling={"enabled": True, "minReplicas": 5, "maxReplicas": 2}),
-        "autoscaling.minReplicas (5) is more",
-    ),
-    "all slots": (on(BASIC, autoscaling={"enabled": True, "targetSlotsUsed": 16}), "must be less than the 16 slots"),
-    "a port that is none": (on(BASIC, http={"port": 70000}), "at '/http/port'"),
-}

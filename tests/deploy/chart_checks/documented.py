@@ -18,6 +18,17 @@ SETTINGS = {
     "lictor-control-plane": "docs/control-plane-settings.schema.json",
 }
 
+PERHAPS_SECRET = ("control_plane", "proxy.url", "proxy.username", "telemetry.otlp_endpoint")
+# Prefixes of the names that templates define.
+DEFINED = {"lictor-agent": "lictor", "lictor-control-plane": "lictorControlPlane"}
+
+
+def defaults_template(chart):
+    """The template that puts the chart's defaults back where values are null; templates cannot read values.yaml."""
+    text = json.dumps(defaults(chart), indent=1, ensure_ascii=False)
+    head = "{{/* Made of values.yaml by the tests of the charts. */}}\n"
+    return f'{head}{{{{- define "{DEFINED[chart]}.defaults" -}}}}\n{text}\n{{{{- end -}}}}\n'
+
 
 def comments(chart):
     """The text of each key that has one, by its path."""
@@ -81,7 +92,22 @@ def schema_text(chart):
     settings = REPOSITORY / SETTINGS[chart]
     if settings.exists():
         known = bare(json.loads(settings.read_text()))
-        whole["properties"]["config"] = {key: known[key] for key in ("type", "additionalProperties", "properties")}
+        whole["properties"]["config"] = {
+            **{key: known[key] for key in ("additionalProperties", "properties")},
+            "type": ["object", "null"],
+        }
+        # Messages of a schema repeat what they refuse. The templates look at what may hold a password, and name it only.
+        for path in PERHAPS_SECRET:
+            node = whole["properties"]["config"]
+            for key in path.split("."):
+                node = node.get("properties", {}).get(key, {})
+            node.pop("pattern", None)
+    if chart == "lictor-agent":
+        rules = bare(json.loads((REPOSITORY / "docs/policy.schema.json").read_text()))
+        whole["properties"]["policy"]["properties"]["rules"] = {
+            **{key: rules[key] for key in ("additionalProperties", "properties")},
+            "type": ["object", "null"],
+        }
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 

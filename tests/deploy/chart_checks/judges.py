@@ -68,7 +68,9 @@ def content(rendered, source, outside):
     if "projected" in source:
         files = {}
         for part in source["projected"]["sources"]:
-            files.update(content(rendered, part, outside))
+            more = content(rendered, part, outside)
+            assert not files.keys() & more.keys(), f"two sources of one volume have {files.keys() & more.keys()}"
+            files.update(more)
         return files
     kind, about = next(((kind, source[kind]) for kind in ("configMap", "secret") if kind in source), (None, None))
     if kind is None:
@@ -106,7 +108,7 @@ def check_config(rendered, outside, name, prefix):
         config = pathlib.Path(root, arguments[arguments.index("--config") + 1].lstrip("/"))
 
         def moved(text):
-            return re.sub(r"/(etc/lictor|var/lib/lictor|tmp)\b", lambda place: root + place[0], text)
+            return re.sub(r"/(etc/lictor|var/lib/lictor|opt/harness-delegate|tmp)\b", lambda place: root + place[0], text)
 
         def back(text):
             return text.replace(root, "")

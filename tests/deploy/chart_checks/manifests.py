@@ -24,7 +24,8 @@ DELEGATE_HEAD = f"""\
 #
 # Each pod keeps its identity and its journal on a volume; a cluster without a default storage class needs a
 # storageClassName in the volumeClaimTemplates. What a delegate.yaml says besides goes into the container's env as it is
-# (DELEGATE_TAGS, INIT_SCRIPT and so on: docs/migrate-harness.md), and the agent reads it. After a change of the
+# (DELEGATE_TAGS, INIT_SCRIPT and so on: docs/migrate-harness.md), and the agent reads it. The NetworkPolicy does not:
+# where PROXY_HOST, HTTPS_PROXY or a collector of traces is among it, add the port to its egress. After a change of the
 # ConfigMap: kubectl -n {NAMESPACE} rollout restart statefulset/lictor-agent. It was judged by Kubernetes' schemas and
 # read by the agent in tests, not applied to a cluster.
 """

@@ -89,7 +89,7 @@ class Rendered:
                 found[variable["name"]] = variable["value"]
             elif variable["valueFrom"].get("fieldRef", {}).get("fieldPath") == "metadata.name":
                 found[variable["name"]] = self.workload["metadata"]["name"] + "-0"
-        return {name: value.replace("$(POD_NAME)", found.get("POD_NAME", "")) for name, value in found.items()}
+        return {name: value.replace("$(LICTOR_POD_NAME)", found.get("LICTOR_POD_NAME", "")) for name, value in found.items()}
 
 
 class Refused(Exception):
