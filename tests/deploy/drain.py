@@ -6,7 +6,7 @@ from local_stack import ROOT
 
 # Seconds after drain_grace in which the agent still stops commands on their hosts, delivers what it holds and closes. Its own
 # bounds are checked against it below; the chart has the same number (lictor.afterDrain).
-AFTER_DRAIN = 90
+AFTER_DRAIN = 100
 
 
 def drain_grace() -> int:
@@ -23,10 +23,21 @@ def stop_seconds() -> int:
 def bounds_after_drain() -> int:
     """The sum of the agent's own bounds, in seconds, out of its code."""
 
+    def text(path):
+        return (ROOT / path).read_text()
+
     def constant(path, name):
-        text = (ROOT / "agent" / "src" / path).read_text()
-        (found,) = re.findall(rf"^(?:pub\(.*\) )?const {name}: Duration = Duration::from_secs\((\d+)\);", text, flags=re.M)
+        pattern = rf"^(?:pub\(.*\) )?const {name}: (?:std::time::)?Duration = (?:std::time::)?Duration::from_secs\((\d+)\);"
+        (found,) = re.findall(pattern, text(path), flags=re.M)
         return int(found)
 
-    needed = constant("tasks/execute.rs", "STOP_LIMIT") + constant("link.rs", "FLUSH") + constant("app.rs", "CLOSE")
-    return needed + 3 * constant("app.rs", "SERVER_CLOSE")
+    # Commands are stopped, what is held is delivered, shells are deleted.
+    needed = constant("agent/src/tasks/execute.rs", "STOP_LIMIT") + constant("agent/src/link.rs", "FLUSH")
+    needed += constant("agent/src/app.rs", "CLOSE")
+    # Then one helper after the other ends.
+    closes = text("agent/src/app.rs").count("timeout(SERVER_CLOSE,")
+    assert closes >= 4, closes
+    needed += closes * constant("agent/src/app.rs", "SERVER_CLOSE")
+    # Spans are exported, the runtime ends, and what a bootstrap script left is ended.
+    needed += constant("telemetry/src/export.rs", "FLUSH") + constant("agent/src/cli.rs", "LAST_WAIT")
+    return needed + constant("agent/src/bootstrap/family.rs", "GRACE") + constant("agent/src/bootstrap/family.rs", "INSIST")

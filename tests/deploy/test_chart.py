@@ -215,8 +215,8 @@ class Agent(unittest.TestCase):
         def grace(name):
             return rendered[name].pod["terminationGracePeriodSeconds"]
 
-        self.assertEqual(grace("smallest, with names of our own"), 150)
-        self.assertEqual(grace("a long drain"), 86490)
+        self.assertEqual(grace("smallest, with names of our own"), 160)
+        self.assertEqual(grace("a long drain"), 86500)
         self.assertEqual(grace("no drain"), 90)
         self.assertEqual(grace("a longer grace than must be"), 600)
 

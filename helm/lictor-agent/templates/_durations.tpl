@@ -26,7 +26,7 @@
 What the agent may need after drain_grace, in seconds: 60 to stop the commands that still run on their hosts, 10 to deliver what
 they said, 15 to delete its shells, and some to close its endpoints. Cut short, tasks end as unknown and shells stay on hosts.
 */}}
-{{- define "lictor.afterDrain" -}}90{{- end -}}
+{{- define "lictor.afterDrain" -}}100{{- end -}}
 
 {{- define "lictor.terminationGracePeriod" -}}
 {{- $settings := include "lictor.settings" . | fromYaml -}}

@@ -25,11 +25,11 @@ BAD = {
     ),
     "a grace that cuts the drain": (
         on(BASIC, terminationGracePeriodSeconds=120),
-        "terminationGracePeriodSeconds: 120 is less than the 150",
+        "terminationGracePeriodSeconds: 120 is less than the 160",
     ),
     "a grace that cuts a longer drain": (
         on(BASIC, terminationGracePeriodSeconds=3600, config={"drain_grace": "1h"}),
-        "less than the 3690",
+        "less than the 3700",
     ),
     "a drain without a unit": (on(BASIC, config={"drain_grace": 90}), "at '/config/drain_grace'"),
     "a drain of another unit": (on(BASIC, config={"drain_grace": "2fortnights"}), "a unit that is not understood"),
