@@ -115,13 +115,12 @@ impl Ledger {
 
     /// Sends a session away that began before the agent's newest one, and whose first words come only now. They say what a
     /// process held before it lost that connection or died. Were they believed, the newest session would end; and a process
-    /// that is dead and was never heard of before would shut its successor out, as one that was replaced.
+    /// that is dead and was never heard of before would shut its successor out, as one that was replaced. The session is all
+    /// that ends: numbers tell the order in which calls arrived, not which process is the later one, and the one that is
+    /// alive comes back.
     fn is_overtaken(&mut self, agent_id: &str, session: SessionId, hello: &Hello) -> bool {
         let overtaken = self.newest_sessions.get(agent_id).is_some_and(|newest| session < *newest);
         if overtaken {
-            if self.agents.get(agent_id).is_some_and(|agent| agent.instance_id != hello.instance_id) {
-                self.former_processes.entry(agent_id.to_owned()).or_default().note(hello.instance_id.clone());
-            }
             let goodbye = goodbye(GoodbyeReason::Superseded, "a newer session of this agent was there first");
             self.outcome.outgoing.push((session, Outgoing::Close(goodbye)));
         }

@@ -865,3 +865,21 @@ fn what_a_replaced_process_still_had_under_way_changes_nothing() {
     // Only what came before the newest process is refused.
     world.connect("a", "third", Vec::new(), 1);
 }
+
+#[test]
+fn a_living_process_whose_session_was_overtaken_comes_back() {
+    let mut world = World::new(&["a"]);
+    let hello = |instance: &str| Hello { protocol: 1, instance_id: instance.into(), ..Hello::default() };
+    let connect = |world: &mut World, session, instance: &str| {
+        world.ledger.hello("a", session, &hello(instance), &HeldFacts::new(), world.now).unwrap();
+        let outcome = world.ledger.take_outcome();
+        outcome.outgoing.iter().any(|(to, what)| *to == session && matches!(what, Outgoing::Close(_)))
+    };
+    // The call of the process before was given the later number.
+    assert!(!connect(&mut world, 8, "dead"));
+    assert!(connect(&mut world, 7, "alive"));
+    assert_eq!(world.ledger.agent("a").unwrap().link.as_ref().map(|link| link.session), Some(8));
+    assert!(!connect(&mut world, 9, "alive"), "the living process is shut out");
+    assert_eq!(world.ledger.agent("a").unwrap().link.as_ref().map(|link| link.session), Some(9));
+    assert!(connect(&mut world, 10, "dead"));
+}
