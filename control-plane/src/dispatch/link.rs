@@ -61,7 +61,7 @@ impl Ledger {
         now: Now,
     ) -> Result<(), ProtocolError> {
         check_hello(hello)?;
-        if self.is_replaced(agent_id, session, hello) || self.is_overtaken(agent_id, session, hello) {
+        if self.is_replaced(agent_id, session, hello) || self.is_overtaken(agent_id, session) {
             return Ok(());
         }
         let Some(agent) = self.agents.get_mut(agent_id) else {
@@ -118,7 +118,7 @@ impl Ledger {
     /// that is dead and was never heard of before would shut its successor out, as one that was replaced. The session is all
     /// that ends: numbers tell the order in which calls arrived, not which process is the later one, and the one that is
     /// alive comes back.
-    fn is_overtaken(&mut self, agent_id: &str, session: SessionId, hello: &Hello) -> bool {
+    fn is_overtaken(&mut self, agent_id: &str, session: SessionId) -> bool {
         let overtaken = self.newest_sessions.get(agent_id).is_some_and(|newest| session < *newest);
         if overtaken {
             let goodbye = goodbye(GoodbyeReason::Superseded, "a newer session of this agent was there first");
@@ -415,9 +415,6 @@ impl Ledger {
             )));
         }
         let stream = chunk.stream();
-        if stream == OutputStream::Unspecified {
-            return Err(ProtocolError("output of no stream".into()));
-        }
         let end = chunk.offset.saturating_add(chunk.data.len() as u64);
         if !self.touch(agent_id, reference, now) {
             // Nobody wants it any more. Unsaid, it would fill the agent's windows for good, and the late result, which comes
@@ -437,7 +434,11 @@ impl Ledger {
                     reference.task_id, chunk.offset, task.received
                 )));
             }
-            if !full {
+            if stream == OutputStream::Unspecified {
+                // Of a stream that only a newer version knows. There is no place for it in the log: it is counted, and told as
+                // missing once the task ends. Refused, it would be sent again for ever, and everything behind it wait.
+                self.outcome.changed_tasks.insert(reference.task_id.clone());
+            } else if !full {
                 // What came before is stored already.
                 let known = usize::try_from(task.received - chunk.offset).unwrap_or(usize::MAX);
                 let fresh = chunk.data.slice(known..);
@@ -475,7 +476,11 @@ impl Ledger {
         if is_final(result.outcome()) {
             if let Some(task) = self.tasks.get(&task_id) {
                 let stored = task.output_bytes.saturating_sub(task.output_base);
-                result.output_truncated |= stored < result.output_bytes.max(task.received);
+                // Below the bound nothing is cut: what is missing was passed over.
+                let gap = stored < task.received && task.output_bytes < self.settings.output_limit;
+                result.output_gap |= gap;
+                let kept = if gap { task.received } else { stored };
+                result.output_truncated |= kept < result.output_bytes.max(task.received);
                 if rejects_credential {
                     let (name, version) = (task.credential.clone(), task.credential_version);
                     self.credential_rejected(&name, version, now);

@@ -94,6 +94,21 @@ async fn what_a_newer_agent_says_in_new_words_is_passed_over() {
     let (mut link, welcome) = agent.connect(&server, "i1", Vec::new(), 1).await;
     assert_eq!((welcome.contract, welcome.version.as_str()), (Contract::OURS.to_string(), env!("CARGO_PKG_VERSION")));
     link.send_something_new().await;
+    // Output of a stream that nobody knows is missing from the log, and nothing else is.
+    let task = user.submit(command()).await;
+    let reference = link.assignment().await.task.unwrap();
+    link.started(&reference).await;
+    link.output(&reference, 0, "one ").await;
+    let chunk = OutputChunk { offset: 4, stream: 99, data: "new".into() };
+    let output = TaskOutput { task: Some(reference.clone()), chunk: Some(chunk) };
+    link.send(agent_event::Event::Output(output)).await;
+    link.output(&reference, 7, "two").await;
+    assert!(!link.acked(&reference, 10).await.full);
+    link.end(&reference, succeeded(10)).await;
+    let ended = user.until(&task.task_id, TaskState::Succeeded).await;
+    let result = ended.result.unwrap();
+    assert_eq!((ended.output_bytes, result.output_gap, result.output_truncated), (7, true, false));
+    link.send(agent_event::Event::Credit(Credit { total: 2 })).await;
     let task = user.submit(command()).await;
     let reference = link.assignment().await.task.unwrap();
     // A reason that nobody knows keeps the task from this agent, and is not the end of it.
