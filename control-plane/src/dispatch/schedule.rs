@@ -176,7 +176,9 @@ impl Ledger {
             }
         }
         let ready = self.agents.values().filter(|agent| agent.revoked.is_none() && !agent.is_draining());
-        backlog.free_slots = ready.filter_map(|agent| agent.link.as_ref()).map(|link| link.free()).sum();
+        // One whose version is too far from ours gets nothing, whatever it asks for.
+        let links = ready.filter_map(|agent| agent.link.as_ref()).filter(|link| link.mismatch.is_none());
+        backlog.free_slots = links.map(|link| link.free()).sum();
         backlog
     }
 }

@@ -148,6 +148,10 @@ fn what_waits_and_what_runs_is_counted() {
     assert_eq!(world.ledger.backlog(), lost);
     world.ledger.disconnected("a", session, world.now);
     assert_eq!(world.ledger.backlog(), Backlog { free_slots: 0, ..lost });
+    // What gets nothing has no room.
+    let hello = Hello { instance_id: "i".into(), contract: "0.9".into(), ..Hello::default() };
+    world.greet("a", hello, 5);
+    assert_eq!(world.ledger.backlog().free_slots, 0);
 }
 
 proptest! {
