@@ -103,7 +103,7 @@ impl Link {
         // The first is to find out at once whether it works; after a full one, more waits to be sent.
         let at_once = !self.metrics.is_connected() || bytes >= REQUEST_BYTES;
         // While no credit was granted, the end of that must not wait long either.
-        let busy = self.protocol.is_busy() || self.protocol.is_closed();
+        let busy = self.protocol.is_busy() || self.protocol.is_closed_by_itself();
         let wait = if at_once { Duration::ZERO } else { self.pace.wait(busy) };
         (PollRequest { events, wait: prost_types::Duration::try_from(wait).ok() }, wait)
     }

@@ -59,6 +59,9 @@ pub(crate) struct Protocol {
     impaired: Option<Arc<str>>,
     /// The control plane that spoke last is too far from this agent's version: it gets what is held, and is asked for nothing.
     mismatch: Option<Mismatch>,
+    /// A control plane has said which version it is. Nothing is asked for before: a poll says all it has to say ahead of the
+    /// Welcome.
+    judged: bool,
     /// The session is to begin anew: what Hello said is not true any more.
     afresh: bool,
     idle: bool,
@@ -186,6 +189,7 @@ impl Protocol {
             draining: None,
             impaired: None,
             mismatch: None,
+            judged: false,
             afresh: false,
             idle: false,
             turn: None,
@@ -271,7 +275,13 @@ impl Protocol {
 
     /// Whether it asks for nothing new, for now.
     pub(crate) fn is_closed(&self) -> bool {
-        !self.room.open || self.impaired.is_some() || self.mismatch.is_some()
+        self.is_closed_by_itself() || self.mismatch.is_some()
+    }
+
+    /// The same for the agent's own reasons, which may end at any moment. That the versions are too far apart ends with a new
+    /// session.
+    pub(crate) fn is_closed_by_itself(&self) -> bool {
+        !self.room.open || self.impaired.is_some()
     }
 
     /// Why the control plane that spoke last is asked for nothing.
@@ -501,6 +511,7 @@ impl Protocol {
 
     fn welcome(&mut self, welcome: Welcome, now: Instant) {
         self.mismatch = Contract::check(&welcome.contract).err();
+        self.judged = true;
         let interval = welcome.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok());
         if let Some(session) = self.session.as_mut() {
             session.phase = Phase::Open { since: now };

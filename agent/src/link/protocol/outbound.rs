@@ -78,7 +78,7 @@ impl Protocol {
     }
 
     fn credit_event(&mut self) -> Option<agent_event::Event> {
-        if self.draining.is_some() || self.is_closed() {
+        if self.draining.is_some() || self.is_closed() || !self.judged {
             return None;
         }
         let session = self.session.as_mut()?;

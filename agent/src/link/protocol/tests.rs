@@ -538,6 +538,11 @@ fn assignment(id: &str) -> server_event::Event {
 #[test]
 fn a_poll_says_everything_at_once_and_the_next_one_says_again_what_got_no_answer() {
     let mut bench = Bench::new(&[]);
+    // Which version the control plane is must be known before anything is asked of it.
+    bench.protocol.polling(bench.now);
+    assert_eq!(names(&bench.events())[1..], ["heartbeat 1"]);
+    bench.welcome(Vec::new());
+    bench.protocol.disconnected(bench.now);
     bench.protocol.polling(bench.now);
     assert_eq!(names(&bench.events())[1..], ["credit 4", "heartbeat 1"]);
     bench.welcome(Vec::new());
@@ -740,6 +745,13 @@ fn a_control_plane_too_far_away_is_asked_for_nothing_and_gets_what_is_held() {
     let events = bench.events();
     assert!(events.iter().any(|event| matches!(event, agent_event::Event::End(_))), "{events:?}");
     assert!(!events.iter().any(|event| matches!(event, agent_event::Event::Credit(_))), "{events:?}");
+    // Nor by the next poll, which waits as long as any: nothing here can end that.
+    bench.protocol.disconnected(bench.now);
+    bench.protocol.polling(bench.now);
+    let events = bench.events();
+    assert!(!events.iter().any(|event| matches!(event, agent_event::Event::Credit(_))), "{events:?}");
+    assert!(bench.protocol.is_closed() && !bench.protocol.is_closed_by_itself());
+    bench.protocol.disconnected(bench.now);
     // It was replaced by one that is near enough, or by one of the previous version, which does not say what it is.
     for contract in [near.to_string(), String::new()] {
         bench.hello();
