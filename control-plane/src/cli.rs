@@ -91,9 +91,12 @@ enum Command {
 }
 
 /// Reads the command line and does what it says.
-pub async fn main() -> ExitCode {
+#[must_use]
+pub fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    match execute(command).await {
+    let ended = carry_out(execute(command))
+        .unwrap_or_else(|error| Err((EXIT_FAILURE, format!("failed to start the runtime: {error}"))));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, text)) => {
             // Nothing is left to be done about a closed standard error.
@@ -103,6 +106,15 @@ pub async fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Carries it out in a runtime of its own. What still blocks a thread afterwards, such as a read on a mount that hangs, does not
+/// keep the process.
+fn carry_out<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(work);
+    runtime.shutdown_timeout(LAST_WAIT);
+    Ok(ended)
 }
 
 async fn execute(command: Command) -> Result<(), (u8, String)> {
@@ -204,6 +216,7 @@ const SCHEMA: &str = include_str!("../../docs/control-plane-settings.schema.json
 /// The same.
 const EXAMPLE: &str = include_str!("../../deploy/control-plane.example.yaml");
 const EXIT_FAILURE: u8 = 1;
+const LAST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// EX_CONFIG of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
 const EXIT_CODES: &str = "Exit codes:\n  0   stopped on request\n  1   could not start, or a part failed\n  2   wrong \
@@ -216,6 +229,22 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_thread_that_hangs_does_not_keep_the_process() {
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let (ended, has_ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let work = async {
+                // Blocks, as a read on a mount that hangs does.
+                tokio::task::spawn_blocking(move || hangs.recv());
+                7
+            };
+            ended.send(carry_out(work).unwrap())
+        });
+        assert_eq!(has_ended.recv_timeout(std::time::Duration::from_secs(60)), Ok(7));
+        drop(release);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    lictor_control_plane::cli::main().await
+fn main() -> ExitCode {
+    lictor_control_plane::cli::main()
 }

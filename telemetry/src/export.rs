@@ -3,7 +3,9 @@
 //! INVARIANT: ending a span never waits. What ends goes into a bounded queue, and is dropped and counted when that is full; one
 //! task empties it. A collector that cannot be reached costs its own memory's bound and nothing else. Called by `logs`.
 
-use std::path::PathBuf;
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -17,6 +19,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -275,10 +278,11 @@ async fn channel(traces: &Traces) -> Result<Channel, String> {
             Some(path) => {
                 let read = tokio::task::spawn_blocking({
                     let path = path.clone();
-                    move || std::fs::read(path)
+                    move || read_ca(&path)
                 });
                 let failed = |error: &dyn std::fmt::Display| format!("failed to read {}: {error}", path.display());
-                let pem = read.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+                let read = timeout(ATTEMPT, read).await.map_err(|_| failed(&"it took too long"))?;
+                let pem = read.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
                 ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
             }
             None => ClientTlsConfig::new().with_native_roots(),
@@ -287,6 +291,22 @@ async fn channel(traces: &Traces) -> Result<Channel, String> {
             endpoint.tls_config(tls).map_err(|error| format!("the collector's TLS cannot be set up: {error}"))?;
     }
     Ok(endpoint.connect_lazy())
+}
+
+fn read_ca(path: &Path) -> io::Result<Vec<u8>> {
+    let mut pem = Vec::new();
+    open_regular(path)?.take(MAX_CA_FILE).read_to_end(&mut pem)?;
+    Ok(pem)
+}
+
+/// INVARIANT: nothing but a regular file is opened. What opens a pipe waits until somebody writes into it.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let regular =
+        |details: &Metadata| details.is_file().then_some(()).ok_or_else(|| io::Error::other("no regular file"));
+    regular(&std::fs::metadata(path)?)?;
+    let opened = File::open(path)?;
+    regular(&opened.metadata()?)?;
+    Ok(opened)
 }
 
 /// When a file was written, and how long it is.
@@ -298,6 +318,8 @@ struct HeaderSource {
     read: Option<FileState>,
     /// When the file is looked at again.
     due: Instant,
+    /// The look at it that has not ended: on a mount that hangs, none ever does.
+    looking: Option<JoinHandle<Result<Option<(FileState, MetadataMap)>, String>>>,
     headers: MetadataMap,
 }
 
@@ -311,19 +333,25 @@ impl HeaderSource {
             }
             None => MetadataMap::new(),
         };
-        Self { file: traces.settings.otlp_headers_file, read: None, due: Instant::now(), headers }
+        Self { file: traces.settings.otlp_headers_file, read: None, due: Instant::now(), looking: None, headers }
     }
 
     async fn current(&mut self) -> MetadataMap {
         if let Some(file) = self.file.clone().filter(|_| Instant::now() >= self.due) {
             self.due = Instant::now() + LOOK;
             let known = self.read;
-            let looked = tokio::task::spawn_blocking(move || look(&file, known)).await;
+            // One at a time: each that hangs keeps a thread.
+            let looking = self.looking.get_or_insert_with(|| tokio::task::spawn_blocking(move || look(&file, known)));
+            let looked = timeout(PATIENCE, &mut *looking).await;
+            if looked.is_ok() {
+                self.looking = None;
+            }
             match looked {
-                Ok(Ok(Some((read, headers)))) => (self.read, self.headers) = (Some(read), headers),
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => tracing::warn!(error, "The file of headers for the collector cannot be used"),
-                Err(error) => tracing::warn!(error = %error, "The file of headers for the collector was not read"),
+                Ok(Ok(Ok(Some((read, headers))))) => (self.read, self.headers) = (Some(read), headers),
+                Ok(Ok(Ok(None))) => {}
+                Ok(Ok(Err(error))) => tracing::warn!(error, "The file of headers for the collector cannot be used"),
+                Ok(Err(error)) => tracing::warn!(error = %error, "The file of headers for the collector was not read"),
+                Err(_) => tracing::warn!("Reading the file of headers for the collector takes too long"),
             }
         }
         self.headers.clone()
@@ -331,10 +359,9 @@ impl HeaderSource {
 }
 
 /// What is in the file, when it is another than the one that is known.
-fn look(file: &std::path::Path, known: Option<FileState>) -> Result<Option<(FileState, MetadataMap)>, String> {
-    use std::io::Read as _;
-    let failed = |error: std::io::Error| format!("{}: {error}", file.display());
-    let opened = std::fs::File::open(file).map_err(failed)?;
+fn look(file: &Path, known: Option<FileState>) -> Result<Option<(FileState, MetadataMap)>, String> {
+    let failed = |error: io::Error| format!("{}: {error}", file.display());
+    let opened = open_regular(file).map_err(failed)?;
     let details = opened.metadata().map_err(failed)?;
     let state = (details.modified().map_err(failed)?, details.len());
     if known == Some(state) {
@@ -374,6 +401,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 /// Between looks at the file of headers. Kubernetes takes about a minute to renew mounted secrets.
 const LOOK: Duration = Duration::from_secs(10);
+/// For one look. Shorter than what is left at the end, so that spans still go with the headers that are known.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Every authority that a system knows is far less.
+const MAX_CA_FILE: u64 = 4 * 1024 * 1024;
 /// For what waits when the program ends.
 const FLUSH: Duration = Duration::from_secs(3);
 
@@ -442,5 +473,39 @@ mod tests {
         assert!(look(&file, Some(state)).unwrap().is_some());
         std::fs::write(&file, "Mark3r").unwrap();
         assert!(!look(&file, Some(state)).unwrap_err().contains("Mark3r"));
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        // Opened, it would wait for a writer for ever.
+        assert!(look(&pipe, None).unwrap_err().ends_with("no regular file"));
+        assert!(read_ca(&pipe).is_err());
+        assert!(read_ca(directory.path()).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_cannot_be_read_to_the_end_stops_no_export_and_costs_one_thread() {
+        let settings = Settings { otlp_headers_file: Some("/nowhere".into()), ..Settings::off("test") };
+        let mut source = HeaderSource::new(Traces { settings, ..Traces::off() });
+        source.headers = metadata(&parse_headers("api-key: known").unwrap());
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        source.looking = Some(tokio::spawn(async { receiver.await.unwrap() }));
+        for _ in 0..3 {
+            let begun = Instant::now();
+            assert_eq!(source.current().await.get("api-key").unwrap(), "known");
+            assert_eq!(begun.elapsed(), PATIENCE);
+            // Not looked at again before it is due.
+            assert_eq!(source.current().await.len(), 1);
+            assert_eq!(begun.elapsed(), PATIENCE);
+            tokio::time::advance(LOOK).await;
+        }
+        // The same look still counts once it ends.
+        let headers = metadata(&parse_headers("api-key: new").unwrap());
+        sender.send(Ok(Some(((SystemTime::UNIX_EPOCH, 1), headers)))).unwrap();
+        assert_eq!(source.current().await.get("api-key").unwrap(), "new");
+        assert!(source.looking.is_none());
     }
 }
