@@ -283,12 +283,11 @@ fn run(loaded: Loaded, ready_file: Option<PathBuf>, mut begun: Begun) -> anyhow:
         let _followers = begun.follow(&metrics);
         let before =
             Before { outcome: begun.outcome.take(), metrics: Arc::clone(&metrics), levels: Some(telemetry.levels()) };
-        let ended = tokio::select! {
-            ended = app::run_after(loaded, ready_file, shutdown.clone(), before) => Ok(ended),
+        let work = app::run_after(loaded, ready_file, shutdown.clone(), before);
+        tokio::select! {
+            ended = and_then_traces(work, telemetry.finish(), &shutdown) => Ok(ended),
             signals = shutdown.clone().follow_signals() => signals.context("failed to listen for signals").map(|()| Ok(())),
-        };
-        telemetry.finish().await;
-        ended
+        }
     })?;
     // What still blocks a thread must not keep the process.
     runtime.shutdown_timeout(LAST_WAIT);
@@ -299,6 +298,16 @@ fn run(loaded: Loaded, ready_file: Option<PathBuf>, mut begun: Begun) -> anyhow:
             Ok(error.exit_code())
         }
     }
+}
+
+/// Works, and exports the traces that are left, unless everything is to stop at once: signals count in that time, too.
+async fn and_then_traces<T>(work: impl Future<Output = T>, traces: impl Future<Output = ()>, shutdown: &Shutdown) -> T {
+    let ended = work.await;
+    tokio::select! {
+        () = traces => {}
+        () = shutdown.stop().cancelled() => {}
+    }
+    ended
 }
 
 /// Made from the settings by a test.
@@ -337,6 +346,23 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_ends_the_wait_for_the_last_traces() {
+        let shutdown = Shutdown::default();
+        let ended = and_then_traces(async { 7 }, std::future::pending(), &shutdown);
+        tokio::pin!(ended);
+        let mut still = async |shutdown: &Shutdown| {
+            shutdown.request();
+            tokio::time::timeout(std::time::Duration::from_secs(1), &mut ended).await.ok()
+        };
+        assert_eq!(still(&shutdown).await, None);
+        assert_eq!(still(&shutdown).await, Some(7));
+        // Where nothing is asked for, all of them are waited for.
+        let exported = std::cell::Cell::new(false);
+        and_then_traces(async {}, async { exported.set(true) }, &Shutdown::default()).await;
+        assert!(exported.get());
     }
 
     #[test]
