@@ -32,13 +32,34 @@ impl Settings {
     /// Reads them. `service` is what the program is called.
     pub fn read(reader: &mut Reader, service: &'static str) -> Self {
         let name = Form::Text { least: 1, most: MAX_NAME };
-        Self {
+        let settings = Self {
             otlp_endpoint: reader.optional("telemetry.otlp_endpoint", ENDPOINT_FORM, parse_endpoint),
             otlp_headers_file: reader.optional_path("telemetry.otlp_headers_file"),
             otlp_ca_file: reader.optional_path("telemetry.otlp_ca_file"),
-            sample_ratio: reader.or("telemetry.sample_ratio", Form::Share, DEFAULT_RATIO, parse_ratio),
+            sample_ratio: reader.share("telemetry.sample_ratio", DEFAULT_RATIO),
             service_name: reader.or("telemetry.service_name", name, service.to_owned(), parse_service_name),
+        };
+        if settings.otlp_headers_file.is_some() && settings.is_in_clear() {
+            reader.mistake(
+                "telemetry.otlp_headers_file",
+                "these headers would go out in clear: telemetry.otlp_endpoint must be https://, or on this machine",
+            );
         }
+        settings
+    }
+
+    /// Whether everybody on the way to the collector can read what goes to it.
+    fn is_in_clear(&self) -> bool {
+        let Some(url) = self.otlp_endpoint.as_deref().and_then(|endpoint| url::Url::parse(endpoint).ok()) else {
+            return false;
+        };
+        let here = match url.host() {
+            Some(url::Host::Domain(name)) => name.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+            None => false,
+        };
+        url.scheme() != "https" && !here
     }
 
     /// Nothing is traced.
@@ -81,8 +102,14 @@ impl Traces {
             settings.otlp_endpoint = None;
         }
         let resource = standard.attributes().into_iter().filter(|(key, _)| key != "service.name").collect();
-        let remarks = standard.remarks(settings.otlp_endpoint.is_some());
-        let headers = standard.headers.filter(|_| settings.otlp_headers_file.is_none());
+        let mut remarks = standard.remarks(settings.otlp_endpoint.is_some());
+        let mut headers = standard.headers.filter(|_| settings.otlp_headers_file.is_none());
+        if let Some((name, _)) = headers.take_if(|_| settings.is_in_clear()) {
+            remarks.push(format!(
+                "{name} is passed over: the headers would go out in clear, as the collector's address begins with http:// \
+                 and is not on this machine"
+            ));
+        }
         let headers = headers.map(|(_, headers)| headers).unwrap_or_default();
         Self { settings, headers, resource, remarks }
     }
@@ -399,6 +426,40 @@ mod tests {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(standard.attributes(), [pair("k8s.pod.name", "lictor-1"), pair("service.name", "a b")]);
         assert_eq!(standard.defaults()[0].1, "a b");
+    }
+
+    #[test]
+    fn headers_do_not_leave_the_machine_in_clear() {
+        let at = |endpoint: &str| Settings { otlp_endpoint: Some(endpoint.into()), ..Settings::off("x") };
+        let of_variables = |endpoint: &str| {
+            let traces = Traces::new(at(endpoint), standard(&[("OTEL_EXPORTER_OTLP_HEADERS", "api-key=Mark3r")]));
+            (traces.headers.text().is_some(), traces.remarks)
+        };
+        for safe in ["https://collector:4317", "http://localhost:4317", "http://127.0.0.2:4317", "http://[::1]:4317"] {
+            assert_eq!(of_variables(safe), (true, Vec::new()), "{safe}");
+            assert_eq!(mistakes(safe, true), Vec::<String>::new(), "{safe}");
+        }
+        for clear in ["http://collector:4317", "http://192.0.2.1", "http://localhost.example:4317", "http://[fe80::1]"]
+        {
+            let (sent, remarks) = of_variables(clear);
+            assert!(!sent && remarks.len() == 1, "{clear}: {remarks:?}");
+            assert!(remarks[0].contains("OTEL_EXPORTER_OTLP_HEADERS") && !remarks[0].contains("Mark3r"), "{remarks:?}");
+            let mistakes_of = mistakes(clear, true);
+            assert!(mistakes_of.len() == 1 && mistakes_of[0].contains("in clear"), "{clear}: {mistakes_of:?}");
+            // Without headers there is nothing to hide.
+            assert_eq!(mistakes(clear, false), Vec::<String>::new());
+        }
+    }
+
+    fn mistakes(endpoint: &str, headers: bool) -> Vec<String> {
+        let layers = lictor_settings::Layers::read("P_", None, []).unwrap();
+        let mut reader = Reader::new(layers.tree, &[], Vec::new());
+        reader.set_default("telemetry.otlp_endpoint", endpoint, "test");
+        if headers {
+            reader.set_default("telemetry.otlp_headers_file", "/etc/lictor/otlp/headers", "test");
+        }
+        Settings::read(&mut reader, "x");
+        reader.mistakes()
     }
 
     #[test]
