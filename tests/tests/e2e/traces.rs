@@ -185,7 +185,8 @@ fn traced(level: &str) -> Result<Option<(Stack, Collector, Agent)>> {
 
 #[test]
 fn one_task_is_one_trace_from_the_submission_to_each_exchange() -> Result<()> {
-    let Some((stack, collector, agent)) = traced("info")? else { return Ok(()) };
+    // What an agent writes about a task that goes well is below info.
+    let Some((stack, collector, agent)) = traced("debug")? else { return Ok(()) };
     let windows = ntlm_host(&stack)?;
     let target = ["task", "submit", "--host", "127.0.0.1", "--credential", "ntlm", "--", "hostname"];
     let run = |environment: &[(&str, &str)]| -> Result<Trace> {
@@ -269,10 +270,11 @@ fn one_task_is_one_trace_from_the_submission_to_each_exchange() -> Result<()> {
         }
     }
     // Lines name the trace.
-    let named = format!("trace_id={:?}", warm.id());
     let (log, ours) = (stack.control_plane.process.log(), "Task submitted");
     assert!(log.lines().any(|line| line.contains(ours) && line.contains(warm.id())), "{log}");
-    drop((named, agent));
+    let named = format!("trace_id={:?}", warm.id());
+    let log = agent.process.log();
+    assert!(log.lines().any(|line| line.contains(&named)), "none says {named}\n{log}");
     Ok(())
 }
 
@@ -332,7 +334,9 @@ fn a_collector_that_is_away_stops_no_task_and_holds_up_no_end() -> Result<()> {
         Ok(())
     })?;
     agent.process.terminate()?;
-    let status = agent.process.wait(PATIENCE)?;
+    // Far more than the seconds that are left for the last spans, on a machine that is busy, too; far less than somebody would
+    // need who tried until the collector is back.
+    let status = agent.process.wait(PATIENCE / 3)?;
     assert!(status.success(), "{status}\n{}", agent.process.log());
     Ok(())
 }
@@ -346,6 +350,7 @@ fn no_secret_gets_into_traces_or_into_logs_at_a_level_that_was_raised() -> Resul
     let Some((stack, collector, agent)) = traced("info")? else { return Ok(()) };
     let _windows = ntlm_host(&stack)?;
     assert_eq!(level(&agent, &["trace", "--for", "1h"])?, "trace for 1h, then info");
+    assert_eq!(level_of_control_plane(&stack, &["trace", "--for", "1h"])?, "trace for 1h, then info");
     let own = tempfile::tempdir()?;
     let file = |name: &str, text: String| -> Result<String> {
         let path = own.path().join(name);
@@ -370,8 +375,9 @@ fn no_secret_gets_into_traces_or_into_logs_at_a_level_that_was_raised() -> Resul
     let refused = stack.submit(&["--host", "127.0.0.1", "--credential", "wrong", "--", "hostname"])?;
     stack.task_in(&refused, FINAL, PATIENCE)?;
     collector.trace_of(&refused, "task")?;
-    let log = agent.process.log();
-    assert!(log.contains(" TRACE ") || log.contains(" DEBUG "), "the level was not raised");
+    for (program, log) in [("agent", agent.process.log()), ("control plane", stack.control_plane.process.log())] {
+        assert!(log.contains(" TRACE ") || log.contains(" DEBUG "), "the level of the {program} was not raised");
+    }
     std::fs::copy(collector.file("spans.raw"), stack.directory().join("spans.raw"))?;
     let secrets = [SCRIPT, VARIABLE, INPUT, ARGUMENT, API_KEY, "Pa55-Marker", "Mark3r-Wr0ng"].map(str::as_bytes);
     search_for(&stack, "with traces", &secrets)
@@ -380,6 +386,14 @@ fn no_secret_gets_into_traces_or_into_logs_at_a_level_that_was_raised() -> Resul
 fn level(agent: &Agent, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new(binary("lictor-agent")?);
     command.args(["log-level", "--state-dir"]).arg(&agent.state).args(arguments);
+    let output = lictor_tests::Output::of(&mut command, Duration::from_secs(20))?;
+    ensure!(output.code == 0, "{}", output.stderr);
+    Ok(output.text().trim().to_owned())
+}
+
+fn level_of_control_plane(stack: &Stack, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(binary("lictor-control-plane")?);
+    command.arg("log-level").args(arguments).env("LICTOR_CONTROL_PLANE_STATE_DIR", &stack.control_plane.state);
     let output = lictor_tests::Output::of(&mut command, Duration::from_secs(20))?;
     ensure!(output.code == 0, "{}", output.stderr);
     Ok(output.text().trim().to_owned())
@@ -409,12 +423,7 @@ fn the_level_of_logs_is_changed_while_the_programs_run() -> Result<()> {
     assert_eq!(level(&agent, &["reset"])?, "warn, as in the settings");
     assert!(level(&agent, &["verbose"]).is_err());
     // The control plane in the same manner.
-    let mut command = Command::new(binary("lictor-control-plane")?);
-    command
-        .args(["log-level", "debug", "--for", "1m"])
-        .env("LICTOR_CONTROL_PLANE_STATE_DIR", &stack.control_plane.state);
-    let output = lictor_tests::Output::of(&mut command, Duration::from_secs(20))?;
-    assert_eq!((output.code, output.text().trim()), (0, "debug for 1m, then info"), "{}", output.stderr);
+    assert_eq!(level_of_control_plane(&stack, &["debug", "--for", "1m"])?, "debug for 1m, then info");
     eventually("it says so", PATIENCE, || {
         ensure!(stack.control_plane.process.log().contains("The level of logs was changed"));
         Ok(())
