@@ -204,8 +204,10 @@ impl Reader {
         let value = self.take(key)?;
         let parsed = match scalar(&value) {
             Some(text) => {
-                let parsed = parse(&text);
-                self.shown.insert(key, text);
+                // Secrets and ConfigMaps that were made from files end in a line break.
+                let text = text.trim();
+                let parsed = parse(text);
+                self.shown.insert(key, text.to_owned());
                 parsed
             }
             None => Err("must be a single value".into()),
@@ -394,8 +396,12 @@ impl Reader {
         let texts: Vec<String> = match &value.kind {
             ValueKind::Array(items) => items.iter().map(|item| scalar(item).unwrap_or_default()).collect(),
             _ => match scalar(&value) {
-                Some(text) if text.trim().is_empty() => Vec::new(),
-                Some(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+                Some(text) => {
+                    // What ends in a comma ends there.
+                    let text = text.trim_end_matches(|c: char| c == ',' || c.is_whitespace());
+                    let parts = text.split(',').filter(|_| !text.is_empty());
+                    parts.map(|part| part.trim().to_owned()).collect()
+                }
                 None => {
                     self.mistake(key, "must be a list of texts");
                     return None;
@@ -543,6 +549,23 @@ mod tests {
         assert_eq!((mistakes.len(), shown.as_str()), (0, "1m 30s"));
         assert_eq!(read("false", questions[2]).1, "off");
         assert_eq!(read("four", questions[7]).0, ["key: must be one, two or three"]);
+    }
+
+    #[test]
+    fn space_around_a_value_and_commas_behind_a_list_do_not_count() {
+        let layers = Layers::read(
+            "P_",
+            None,
+            [("P_KEY", " /data\n"), ("P_LIST", " a, b, ,\n")].map(|(n, v)| (n.into(), v.into())),
+        )
+        .unwrap();
+        let mut reader = Reader::new(layers.tree, &[], Vec::new());
+        assert_eq!(reader.path("key", "./x"), PathBuf::from("/data"));
+        assert_eq!(reader.shown("key"), "/data");
+        assert_eq!(reader.list("list", 3, Form::ANY, |text| Ok(text.to_owned())), ["a", "b"]);
+        assert_eq!(reader.finish(), [""; 0]);
+        // A path of nothing but space is none.
+        assert_eq!(read(" \n", |reader| drop(reader.path("key", "./x"))).0, ["key: is empty"]);
     }
 
     #[test]
