@@ -171,6 +171,8 @@ pub(crate) fn load(file: Option<&Path>, environment: &BTreeMap<String, String>) 
     let Layers { tree, names, mistakes } =
         Layers::read(VARIABLE_PREFIX, file, environment.clone()).map_err(Mistakes)?;
     let mut reader = Reader::new(tree, &[], mistakes);
+    // Without its value, `master_key_file:` would mean a new key beside a database that an old one sealed.
+    reader.insist_on_values();
     let mut standard = Standard::default();
     for (name, value) in environment {
         standard.takes(name, value);
@@ -273,7 +275,7 @@ fn read(reader: &mut Reader, master_key: Option<&String>) -> Config {
 
 fn address(reader: &mut Reader, key: &'static str, default: SocketAddr) -> SocketAddr {
     reader.or(key, Form::Address, default, |text| {
-        text.trim().parse().map_err(|_| "is not an address and a port such as 0.0.0.0:7443".to_owned())
+        text.parse().map_err(|_| "is not an address and a port such as 0.0.0.0:7443".to_owned())
     })
 }
 

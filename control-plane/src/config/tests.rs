@@ -46,6 +46,37 @@ fn the_environment_overrides_the_file_in_both_formats() {
 }
 
 #[test]
+fn a_key_without_a_value_is_a_mistake() {
+    let file = file(".yaml", "master_key_file:\nlisen:\nlog:\nlease: 20s\n");
+    let Mistakes(mut mistakes) = Config::load(Some(file.path()), &BTreeMap::new()).unwrap_err();
+    mistakes.sort();
+    assert_eq!(mistakes, ["lisen: has no value", "log: has no value", "master_key_file: has no value"]);
+}
+
+#[test]
+fn values_that_end_in_a_line_break_mean_the_same() {
+    let config = Config::load(
+        None,
+        &environment(&[
+            ("LICTOR_CONTROL_PLANE_STATE_DIR", "/data\n"),
+            ("LICTOR_CONTROL_PLANE_MASTER_KEY_FILE", "/key\n"),
+            ("LICTOR_CONTROL_PLANE_NAMES", "a.example,\n"),
+            ("LICTOR_CONTROL_PLANE_LISTEN", "127.0.0.1:1\n"),
+            ("LICTOR_CONTROL_PLANE_LEASE", " 20s\n"),
+            ("LICTOR_CONTROL_PLANE_LIMITS__TASKS_PER_HOST", "3\n"),
+            ("LICTOR_CONTROL_PLANE_OUTPUT_LIMIT", "1 MiB\n"),
+            ("LICTOR_CONTROL_PLANE_LOG__FORMAT", "json\n"),
+        ]),
+    )
+    .unwrap();
+    assert_eq!(config.state_dir, Path::new("/data"));
+    assert!(matches!(&config.master_key, MasterKeySource::File(path) if path == Path::new("/key")));
+    assert_eq!(config.names, ["a.example"]);
+    assert_eq!((config.listen.port(), config.lease, config.output_limit), (1, Duration::from_secs(20), 1 << 20));
+    assert_eq!((config.limits.tasks_per_host, config.log.format), (3, LogFormat::Json));
+}
+
+#[test]
 fn every_mistake_is_reported_at_once() {
     let file = file(
         ".toml",
