@@ -16,6 +16,7 @@ mod failure;
 mod kerberos;
 mod link;
 pub mod migrate;
+mod ownership;
 mod policy;
 mod process;
 mod secrets;

@@ -4,21 +4,21 @@
 //! It holds the agent's private keys in the clear, the stated exception to the rule that no secret touches unencrypted
 //! disk. Called by `app` and `link`.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lictor_proto::sealing::SealingKey;
-use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{EnrolError, Identity, PrivateKeyPem};
+use crate::ownership;
 
 /// The identity's file.
 #[derive(Debug, Clone)]
@@ -29,7 +29,8 @@ pub(crate) struct Store {
 impl Store {
     /// Makes the state directory when it is missing, and takes other people's rights on it away where it is our own. A volume
     /// may belong to somebody else and let us in by our group, as Kubernetes arranges it (`fsGroup`): its rights are for who
-    /// mounts it to decide, and what is written into it is nobody else's to read all the same.
+    /// mounts it to decide, and what is written into it is nobody else's to read all the same. What strangers may have put
+    /// there is refused.
     pub(crate) fn open(state_dir: &Path) -> Result<Self, EnrolError> {
         let storage = |action, source| EnrolError::Storage { action, path: state_dir.to_owned(), source };
         DirBuilder::new()
@@ -38,22 +39,46 @@ impl Store {
             .create(state_dir)
             .map_err(|source| storage("make the state directory", source))?;
         let found = std::fs::metadata(state_dir).map_err(|source| storage("look at the state directory", source))?;
-        if found.permissions().mode() & 0o077 != 0 {
-            let restricted = std::fs::set_permissions(state_dir, Permissions::from_mode(0o700));
-            match restricted {
-                Err(error) if error.kind() == ErrorKind::PermissionDenied && found.uid() != geteuid().as_raw() => {
-                    let (path, owner) = (state_dir.display(), found.uid());
-                    tracing::info!(%path, owner, "The state directory belongs to another user, whose rights on it stay");
-                }
-                restricted => restricted.map_err(|source| storage("restrict the state directory", source))?,
+        let open = ownership::is_open(&found);
+        ownership::check(&found, open).map_err(|source| storage("trust the state directory", source))?;
+        // Before the directory is narrowed: afterwards nobody could tell.
+        for name in OURS {
+            let path = state_dir.join(name);
+            let storage = |action, source| EnrolError::Storage { action, path: path.clone(), source };
+            match std::fs::symlink_metadata(&path) {
+                Ok(found) => ownership::check(&found, open).map_err(|source| storage("trust", source))?,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(source) => return Err(storage("look at", source)),
             }
         }
-        Ok(Self { path: state_dir.join("identity.json") })
+        if !ownership::narrow(state_dir, &found, 0o700)
+            .map_err(|source| storage("restrict the state directory", source))?
+        {
+            let (path, owner) = (state_dir.display(), found.uid());
+            tracing::warn!(%path, owner, "The state directory belongs to another user, whose rights on it stay");
+        }
+        let store = Self { path: state_dir.join(IDENTITY) };
+        store.narrow()?;
+        Ok(store)
+    }
+
+    /// Where a volume is given to a group (`fsGroup`), the group may read the file anew at each mount.
+    fn narrow(&self) -> Result<(), EnrolError> {
+        let found = match std::fs::metadata(&self.path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(self.storage("look at", source)),
+        };
+        if !ownership::narrow(&self.path, &found, 0o600).map_err(|source| self.storage("restrict", source))? {
+            let (path, owner) = (self.path.display(), found.uid());
+            tracing::warn!(%path, owner, "The identity belongs to another user, whose group may read its keys until it is renewed");
+        }
+        Ok(())
     }
 
     /// The same for somebody who only looks: nothing is made, and no right is taken away.
     pub(crate) fn look(state_dir: &Path) -> Self {
-        Self { path: state_dir.join("identity.json") }
+        Self { path: state_dir.join(IDENTITY) }
     }
 
     /// The identity's file.
@@ -64,7 +89,12 @@ impl Store {
     /// The stored identity, if there is one.
     pub(crate) fn load(&self) -> Result<Option<Identity>, EnrolError> {
         let mut text = Zeroizing::new(String::new());
-        match File::open(&self.path).and_then(|mut file| file.read_to_string(&mut text)) {
+        let read = File::open(&self.path).and_then(|mut file| {
+            let directory = self.path.parent().map(std::fs::metadata).transpose()?;
+            ownership::check(&file.metadata()?, directory.as_ref().is_some_and(ownership::is_open))?;
+            file.read_to_string(&mut text)
+        });
+        match read {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(self.storage("read", source)),
@@ -170,9 +200,17 @@ fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+const IDENTITY: &str = "identity.json";
+/// What is read again after a restart.
+const OURS: [&str; 4] = [IDENTITY, "installation", "journal.redb", "output"];
+
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+    use crate::ownership::tests::{as_another_user, give_away};
 
     fn identity() -> Identity {
         Identity {
@@ -217,6 +255,57 @@ mod tests {
         let other = store.installation().unwrap();
         assert!(other != name && other.len() == 32, "{other}");
         assert_eq!(store.installation().unwrap(), other);
+    }
+
+    #[test]
+    fn what_strangers_may_have_put_there_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path();
+        give_away(state, 0o777);
+        let error = crate::failure::chain(&Store::open(state).unwrap_err());
+        assert!(error.contains("trust the state directory") && error.contains("user 54321"), "{error}");
+        // As volumes of the kubelet are: root's, and everybody may write.
+        std::os::unix::fs::chown(state, Some(0), None).unwrap();
+        let (path, mode) = (state.join(IDENTITY), || std::fs::metadata(state).unwrap().permissions().mode() & 0o777);
+        for name in OURS {
+            std::fs::write(state.join(name), "{}").unwrap();
+            give_away(&state.join(name), 0o600);
+            let error = crate::failure::chain(&Store::open(state).unwrap_err());
+            assert!(error.contains(name) && error.contains("user 54321"), "{error}");
+            // Else the next start would find nothing wrong.
+            assert_eq!(mode(), 0o777);
+            let error = crate::failure::chain(&Store::look(state).load().unwrap_err());
+            assert_eq!(error.contains("user 54321"), name == IDENTITY, "{error}");
+            std::fs::remove_file(state.join(name)).unwrap();
+            std::fs::write(&path, "{}").unwrap();
+        }
+        std::fs::remove_file(&path).unwrap();
+        Store::open(state).unwrap();
+        assert_eq!(mode(), 0o700);
+    }
+
+    #[test]
+    fn the_identity_of_the_user_before_stays_good_on_a_volume_of_the_group() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path();
+        Store::open(state).unwrap().save(&identity()).unwrap();
+        let path = state.join(IDENTITY);
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        // As the kubelet leaves it at each mount.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o660)).unwrap();
+        Store::look(state).load().unwrap().unwrap();
+        assert_eq!(mode(), 0o660);
+        Store::open(state).unwrap().load().unwrap().unwrap();
+        assert_eq!(mode(), 0o600);
+        give_away(&path, 0o660);
+        give_away(state, 0o2770);
+        let renewed = as_another_user(|| {
+            let store = Store::open(state)?;
+            let loaded = store.load()?.unwrap();
+            store.save(&loaded).map(|()| loaded.agent_id)
+        });
+        assert_eq!(renewed.unwrap(), "a");
+        assert_eq!(mode(), 0o600);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use super::TaskKey;
+use crate::ownership;
 use segment::Segment;
 
 /// A task's output. Cloning gives another handle to the same log.
@@ -521,11 +522,15 @@ fn file_prefix(key: &TaskKey) -> String {
     format!("{name}-{}-", key.epoch)
 }
 
-/// Makes the directory for output under the state directory.
+/// Makes the directory for output under the state directory, or takes the one that is there, unless a stranger may have put
+/// something into it.
 pub(crate) fn prepare_directory(state_dir: &Path) -> io::Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt as _;
     let directory = state_dir.join("output");
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    let found = std::fs::metadata(&directory)?;
+    ownership::check(&found, ownership::is_open(&found))?;
+    ownership::narrow(&directory, &found, 0o700)?;
     Ok(directory)
 }
 

@@ -2,9 +2,7 @@
 //!
 //! It must never take the agent down: what the store underneath panics over is an error. Called by the journal's thread.
 
-use std::fs::Permissions;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,9 +11,9 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use tokio::sync::{mpsc, watch};
 
 use super::{JournalError, Record, Request, decode};
-use crate::failure;
 use crate::tasks::TaskKey;
 use crate::telemetry::Metrics;
+use crate::{failure, ownership};
 
 /// How opening went.
 pub(super) enum Attempt {
@@ -38,7 +36,9 @@ pub(super) fn attempt(path: &Path, opener: &Opener) -> Result<Attempt, JournalEr
     match outcome {
         Ok(Ok(None)) => Ok(Attempt::Damaged("the store's check of its pages failed".into())),
         Ok(Ok(Some((database, records)))) => {
-            std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| JournalError::File {
+            // It may be of a user that ran the agent before.
+            let restricted = std::fs::metadata(path).and_then(|found| ownership::narrow(path, &found, 0o600));
+            restricted.map_err(|source| JournalError::File {
                 action: "restrict",
                 path: path.to_owned(),
                 source: Arc::new(source),

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use lictor_proto::v1::TaskState;
 
 use super::*;
+use crate::ownership::tests::{as_another_user, give_away};
 
 fn key(id: &str) -> TaskKey {
     TaskKey { task_id: id.into(), epoch: 3 }
@@ -31,6 +32,21 @@ fn ended() -> Record {
         TaskResult { outcome: TaskState::Failed.into(), exit_code: Some(37), output_bytes: 3, ..Default::default() };
     let tail = vec![Piece { offset: 0, stream: OutputStream::Stderr, data: Bytes::from_static(b"abc") }];
     Record::Ended { result: Box::new(result), tail, skipped: 5 }
+}
+
+#[tokio::test]
+async fn the_journal_of_the_user_before_goes_on_on_a_volume_of_the_group() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = open(directory.path());
+    opened.journal.put(&key("a"), &Record::Accepted).await.unwrap();
+    drop(opened.journal);
+    // As the kubelet leaves them when the volume is mounted.
+    give_away(&directory.path().join("journal.redb"), 0o660);
+    give_away(directory.path(), 0o2770);
+    let opened = as_another_user(|| open(directory.path()));
+    assert_eq!(opened.records, [(key("a"), Record::Accepted)]);
+    assert!(opened.set_aside.is_none());
+    opened.journal.put(&key("b"), &Record::Accepted).await.unwrap();
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use lictor_proto::v1::OutputStream;
+use rustix::fs::OFlags;
 
 use super::Piece;
 
@@ -28,13 +29,13 @@ impl Segment {
     pub(super) fn create(directory: &Path, prefix: &str, first: u64) -> io::Result<Self> {
         let path = directory.join(format!("{prefix}{first:020}.log"));
         // An old file of the same name is a leftover of the same task and holds the same bytes.
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let file = options().create(true).truncate(true).mode(0o600).open(&path)?;
         Ok(Self { path, file, first, end: first, size: 0, cursor: (first, 0) })
     }
 
     /// Nothing when it holds no whole record.
     pub(super) fn reopen(path: PathBuf) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let file = options().open(&path)?;
         let length = file.metadata()?.len();
         let mut reader = BufReader::new(&file);
         let (mut first, mut end, mut size) = (None, 0, 0);
@@ -107,6 +108,13 @@ impl Segment {
     pub(super) fn delete(self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
+}
+
+/// For reading and writing. A link would lead what is written, or the truncation, to a file of somebody else's choice.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
 }
 
 struct Header {

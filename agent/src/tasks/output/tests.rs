@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::ownership::tests::{as_another_user, give_away};
 
 const LIMITS: Limits = Limits { memory: 1000, disk: 5000, segment: 1500 };
 
@@ -24,6 +25,36 @@ async fn drain(log: &Log, mut offset: u64, most: usize) -> Vec<u8> {
         all.extend_from_slice(&piece.data);
     }
     all
+}
+
+#[test]
+fn the_directory_is_made_private_and_a_strangers_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let state = tempfile::tempdir().unwrap();
+    let directory = prepare_directory(state.path()).unwrap();
+    let mode = || std::fs::metadata(&directory).unwrap().permissions().mode() & 0o777;
+    std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+    prepare_directory(state.path()).unwrap();
+    assert_eq!(mode(), 0o700);
+    // Of the user that an earlier pod ran as, on a volume of the group.
+    give_away(&directory, 0o2770);
+    give_away(state.path(), 0o2770);
+    as_another_user(|| prepare_directory(state.path())).unwrap();
+    assert_eq!(mode(), 0o770);
+    give_away(&directory, 0o777);
+    let error = prepare_directory(state.path()).unwrap_err().to_string();
+    assert!(error.contains("user 54321"), "{error}");
+}
+
+#[test]
+fn a_link_in_the_place_of_a_file_is_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (victim, link) = (directory.path().join("victim"), directory.path().join("p00000000000000000000.log"));
+    std::fs::write(&victim, "kept").unwrap();
+    std::os::unix::fs::symlink(&victim, &link).unwrap();
+    Segment::create(directory.path(), "p", 0).unwrap_err();
+    Segment::reopen(link).unwrap_err();
+    assert_eq!(std::fs::read(&victim).unwrap(), b"kept");
 }
 
 #[tokio::test]
