@@ -74,9 +74,9 @@ pub(crate) enum Start {
 /// # Errors
 /// When this process cannot do what it must.
 pub(crate) fn begin(file: Option<&Path>) -> anyhow::Result<Start> {
-    // Until somebody listens. Else one that comes this early ends the agent without a word, or, where it is the first process
-    // of a container, is lost, and the container killed when its time is over.
-    process::hold_signals();
+    // Until somebody listens. Else one that comes this early is lost on the first process of a container, and the container
+    // killed when its time is over.
+    process::hold_signals_of_the_first();
     let open_files = getrlimit(Resource::Nofile).current;
     let guarded = process::guard();
     let mut handover = match handover::take().context("failed to read what was handed over")? {

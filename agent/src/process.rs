@@ -40,6 +40,14 @@ pub(crate) fn hold_signals() {
     let _held = ends().thread_block();
 }
 
+/// The same where else they were lost: the kernel sends the first process of a container none that it does not handle. Any
+/// other is better off without: while nobody listens, one that is stuck, on a file system that hangs say, could not be ended.
+pub(crate) fn hold_signals_of_the_first() {
+    if std::process::id() == 1 {
+        hold_signals();
+    }
+}
+
 /// Lets them come, also those that have waited. Whoever calls this listens already.
 pub(crate) fn let_signals_come() {
     let _let = ends().thread_unblock();
@@ -47,4 +55,21 @@ pub(crate) fn let_signals_come() {
 
 fn ends() -> SigSet {
     [Signal::SIGTERM, Signal::SIGINT].into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_process_of_a_container_holds_signals_from_its_first_line_on() {
+        let held = || ends().iter().all(|signal| SigSet::thread_get_mask().unwrap().contains(signal));
+        assert_ne!(std::process::id(), 1, "tests have a parent");
+        hold_signals_of_the_first();
+        assert!(!held());
+        hold_signals();
+        assert!(held());
+        let_signals_come();
+        assert!(!held());
+    }
 }

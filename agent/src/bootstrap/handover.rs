@@ -92,8 +92,10 @@ pub(super) fn go_on(handover: &Handover, environment: &[(OsString, OsString)]) -
         command.arg0(name);
     }
     command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
-    // Until the next stage listens; else one that comes in between is lost, or ends it.
-    process::hold_signals();
+    // Until the next stage listens: it ends what the script left running.
+    if handover.outcome.is_some() {
+        process::hold_signals();
+    }
     command.stdin(Stdio::from(file)).exec()
 }
 
