@@ -217,7 +217,7 @@ class Agent(unittest.TestCase):
 
         self.assertEqual(grace("smallest, with names of our own"), 160)
         self.assertEqual(grace("a long drain"), 86500)
-        self.assertEqual(grace("no drain"), 90)
+        self.assertEqual(grace("no drain"), 100)
         self.assertEqual(grace("a longer grace than must be"), 600)
 
     @with_each
