@@ -311,6 +311,8 @@ fn open_regular(path: &Path) -> io::Result<File> {
 
 /// When a file was written, and how long it is.
 type FileState = (SystemTime, u64);
+/// What is in a file, when it is another than the one that is known.
+type Looked = Result<Option<(FileState, MetadataMap)>, String>;
 
 /// Headers for the collector: out of the environment, or of a file that is read again when it changes.
 struct HeaderSource {
@@ -319,7 +321,7 @@ struct HeaderSource {
     /// When the file is looked at again.
     due: Instant,
     /// The look at it that has not ended: on a mount that hangs, none ever does.
-    looking: Option<JoinHandle<Result<Option<(FileState, MetadataMap)>, String>>>,
+    looking: Option<JoinHandle<Looked>>,
     headers: MetadataMap,
 }
 
@@ -359,7 +361,7 @@ impl HeaderSource {
 }
 
 /// What is in the file, when it is another than the one that is known.
-fn look(file: &Path, known: Option<FileState>) -> Result<Option<(FileState, MetadataMap)>, String> {
+fn look(file: &Path, known: Option<FileState>) -> Looked {
     let failed = |error: io::Error| format!("{}: {error}", file.display());
     let opened = open_regular(file).map_err(failed)?;
     let details = opened.metadata().map_err(failed)?;
