@@ -185,7 +185,7 @@ pub(crate) fn leaks(directory: &Path) -> Result<Vec<String>> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() {
             found.extend(leaks(&path)?);
-        } else if !name.contains("password") {
+        } else if path.is_file() && !name.contains("password") {
             let content = std::fs::read(&path)?;
             if content.windows(PASSWORD.len()).any(|window| window == PASSWORD.as_bytes()) {
                 found.push(format!("{} holds the password", path.display()));
