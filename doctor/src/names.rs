@@ -96,6 +96,10 @@ fn canonical(configuration: &Configuration) -> Canonical {
 }
 
 async fn forward(host: &str, limit: Instant) -> Result<Found, Lost> {
+    // A lookup that is answered at once would be heard even then.
+    if Instant::now() >= limit {
+        return Err(Lost::Late);
+    }
     let asked = host.to_owned();
     let lookup = tokio::task::spawn_blocking(move || {
         let hints = AddrInfoHints { flags: AI_CANONNAME, socktype: SOCK_STREAM, ..AddrInfoHints::default() };
@@ -124,6 +128,9 @@ async fn forward(host: &str, limit: Instant) -> Result<Found, Lost> {
 async fn reverse(addresses: &[IpAddr], limit: Instant) -> Vec<(IpAddr, Result<String, Lost>)> {
     let mut names: Vec<(IpAddr, Result<String, Lost>)> =
         addresses.iter().take(MOST_REVERSED).map(|address| (*address, Err(Lost::Late))).collect();
+    if Instant::now() >= limit {
+        return names;
+    }
     let mut lookups = JoinSet::new();
     for (at, (address, _)) in names.iter().enumerate() {
         let address = *address;
