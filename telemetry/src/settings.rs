@@ -164,7 +164,7 @@ impl Standard {
     }
 
     /// Whatever they have to say about settings: key, value and the variable that it comes from. What makes no sense is left
-    /// out, and told by [`Standard::remarks`]: they are for many programs, and none of them should refuse to start over one.
+    /// out, and told by `Standard::remarks`: they are for many programs, and none of them should refuse to start over one.
     #[must_use]
     pub fn defaults(&self) -> Vec<(&'static str, String, &'static str)> {
         let mut defaults = Vec::new();
