@@ -160,6 +160,7 @@ impl Job {
             task_spec::Kind::Diagnosis(_) => return Some(Self::without_input(TaskKind::Diagnosis)),
             // Its script is the agent's own.
             task_spec::Kind::Posture(_) => return Some(Self::without_input(TaskKind::Posture)),
+            task_spec::Kind::SecretManagerTest(_) | task_spec::Kind::SealSecret(_) => return None,
             task_spec::Kind::Command(command) => {
                 let texts = (&command.command_line, &command.arguments);
                 (TaskKind::Command, texts, &command.shell, command.stdin.len())

@@ -17,12 +17,13 @@ pub(crate) fn complete(task: Option<ConnectionSettings>, credential: &Connection
     let default_port = if scheme == i32::from(Scheme::Http) { 5985 } else { 5986 };
     let port = [task.port, credential.port].into_iter().find(|port| *port != 0).unwrap_or(default_port);
     let path = text(task.path, &credential.path);
+    let (ca_pem, ca_secret) = one_authority((task.ca_pem, task.ca_secret), (&credential.ca_pem, &credential.ca_secret));
     ConnectionSettings {
         scheme,
         port,
         path: if path.is_empty() { "/wsman".into() } else { path },
         auth: pick(task.auth, credential.auth, AuthKind::Negotiate.into()),
-        ca_pem: text(task.ca_pem, &credential.ca_pem),
+        ca_pem,
         skip_cert_check: Some(task.skip_cert_check.or(credential.skip_cert_check).unwrap_or(false)),
         message_encryption: pick(
             task.message_encryption,
@@ -32,7 +33,13 @@ pub(crate) fn complete(task: Option<ConnectionSettings>, credential: &Connection
         send_channel_bindings: Some(task.send_channel_bindings.or(credential.send_channel_bindings).unwrap_or(true)),
         allow_basic_over_http: Some(task.allow_basic_over_http.or(credential.allow_basic_over_http).unwrap_or(false)),
         kerberos: Some(complete_kerberos(merge_kerberos(task.kerberos, credential.kerberos.as_ref()))),
+        ca_secret,
     }
+}
+
+/// The host's authority, as text and by name of a secret: whoever says one of them means neither of the inherited.
+pub(crate) fn one_authority(own: (String, String), inherited: (&String, &String)) -> (String, String) {
+    if own.0.is_empty() && own.1.is_empty() { (inherited.0.clone(), inherited.1.clone()) } else { own }
 }
 
 /// One over the other, part by part; what neither sets stays unset.
@@ -67,7 +74,11 @@ fn complete_kerberos(settings: Option<KerberosSettings>) -> KerberosSettings {
 /// The shell settings of a task that runs in a shell of its own making; nothing for those that only look.
 pub(crate) fn shell_settings(spec: &mut TaskSpec) -> Option<&mut ShellSettings> {
     match spec.kind.as_mut()? {
-        task_spec::Kind::ConnectionTest(_) | task_spec::Kind::Diagnosis(_) | task_spec::Kind::Posture(_) => None,
+        task_spec::Kind::ConnectionTest(_)
+        | task_spec::Kind::Diagnosis(_)
+        | task_spec::Kind::Posture(_)
+        | task_spec::Kind::SecretManagerTest(_)
+        | task_spec::Kind::SealSecret(_) => None,
         task_spec::Kind::Command(command) => Some(command.shell.get_or_insert_default()),
         task_spec::Kind::Script(script) => Some(script.shell.get_or_insert_default()),
     }

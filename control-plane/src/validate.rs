@@ -85,6 +85,9 @@ impl Checker {
                 .violations
                 .push("kind: one of connection_test, command, script, diagnosis and posture is required".into()),
             Some(task_spec::Kind::ConnectionTest(_) | task_spec::Kind::Diagnosis(_) | task_spec::Kind::Posture(_)) => {}
+            Some(task_spec::Kind::SecretManagerTest(_) | task_spec::Kind::SealSecret(_)) => {
+                self.check(false, "kind", "one that can be submitted: secret managers have calls of their own");
+            }
             Some(task_spec::Kind::Command(command)) => {
                 let line = &command.command_line;
                 let good =
@@ -383,6 +386,7 @@ mod tests {
                     working_directory: "x".repeat(2000),
                     no_profile: None,
                     code_page: 70000,
+                    ..ShellSettings::default()
                 }),
                 stderr_format: 9,
             })),

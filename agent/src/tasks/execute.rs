@@ -143,6 +143,7 @@ impl Run<'_> {
             output_gap: report.output_gap,
             rungs: report.rungs,
             posture_rows: report.posture_rows,
+            sealed_record: None,
             timings: Some(Timings {
                 lease: report.lease.map(wire_duration),
                 run: report.run.map(wire_duration),

@@ -150,7 +150,11 @@ impl Task {
         let (raw, names, shell) = match kind.ok_or(TaskError::Kind)? {
             task_spec::Kind::Command(command) => (command.stderr_format, Vec::new(), command.shell),
             task_spec::Kind::Script(script) => (script.stderr_format, script.output_variables, script.shell),
-            task_spec::Kind::ConnectionTest(_) | task_spec::Kind::Diagnosis(_) | task_spec::Kind::Posture(_) => {
+            task_spec::Kind::ConnectionTest(_)
+            | task_spec::Kind::Diagnosis(_)
+            | task_spec::Kind::Posture(_)
+            | task_spec::Kind::SecretManagerTest(_)
+            | task_spec::Kind::SealSecret(_) => {
                 return Err(TaskError::NoPlace);
             }
         };
@@ -180,6 +184,7 @@ impl Task {
         let (kind, shell) = match kind.ok_or(TaskError::Kind)? {
             task_spec::Kind::ConnectionTest(_) => (Kind::ConnectionTest, ShellSettings::default()),
             task_spec::Kind::Diagnosis(_) => (Kind::Diagnosis, ShellSettings::default()),
+            task_spec::Kind::SecretManagerTest(_) | task_spec::Kind::SealSecret(_) => return Err(TaskError::Kind),
             task_spec::Kind::Posture(posture) => {
                 (Kind::Posture { script: !posture.without_script }, ShellSettings::default())
             }

@@ -253,6 +253,7 @@ fn request(credential: &Credential, scope: Option<&str>) -> Result<v1::Credentia
         }
         .into(),
         ca_pem,
+        ca_secret: String::new(),
         skip_cert_check: Some(credential.skip_cert_checks),
         message_encryption: match own.message_encryption.as_deref() {
             Some("auto") => v1::MessageEncryption::Auto,

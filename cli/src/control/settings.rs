@@ -33,6 +33,7 @@ pub(super) fn connection(args: &ConnectionArgs) -> Result<v1::ConnectionSettings
         }
         .into(),
         ca_pem,
+        ca_secret: String::new(),
         skip_cert_check: args.skip_cert_check,
         message_encryption: match args.message_encryption {
             None => v1::MessageEncryption::Unspecified,

@@ -1,5 +1,7 @@
 //! `lictor task submit`: flags and files become a task.
 
+use std::collections::HashMap;
+
 use lictor_proto::v1;
 
 use super::settings;
@@ -14,6 +16,7 @@ pub(super) fn request(args: &SubmitArgs) -> Result<v1::SubmitTaskRequest, Failur
         working_directory: args.cwd.clone().unwrap_or_default(),
         no_profile: args.no_profile,
         code_page: args.codepage.unwrap_or_default(),
+        secret_environment: HashMap::new(),
     };
     let stderr_format = if args.raw_stderr { v1::StderrFormat::Raw } else { v1::StderrFormat::Unspecified }.into();
     let kind = if args.test {

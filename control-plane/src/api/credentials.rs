@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::door::{caller, outside};
 use super::{Api, page, page_size};
 use crate::engine::{Command, NewCredential};
-use crate::store::secrets::{self, CredentialRecord};
+use crate::store::credentials::{self, CredentialRecord};
 use crate::telemetry::Submission;
 use crate::validate;
 
@@ -46,7 +46,7 @@ impl CredentialService for Api {
         let request = request.into_inner();
         let size = page_size(request.page_size, 100, 1000);
         // The token is the last name of the page before.
-        let records = secrets::credentials(&self.readers, &caller.scope, &request.page_token, size + 1).await?;
+        let records = credentials::credentials(&self.readers, &caller.scope, &request.page_token, size + 1).await?;
         let (credentials, more) = page(records.iter().map(CredentialRecord::view), size);
         let last = credentials.last().filter(|_| more);
         let next_page_token = last.map(|credential| credential.name.clone()).unwrap_or_default();

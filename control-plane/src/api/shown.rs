@@ -32,7 +32,13 @@ fn withhold(spec: &mut TaskSpec) {
             script.arguments.clear();
         }
         Some(task_spec::Kind::Command(command)) => command.stdin = Default::default(),
-        Some(task_spec::Kind::ConnectionTest(_) | task_spec::Kind::Diagnosis(_) | task_spec::Kind::Posture(_))
+        Some(
+            task_spec::Kind::ConnectionTest(_)
+            | task_spec::Kind::Diagnosis(_)
+            | task_spec::Kind::Posture(_)
+            | task_spec::Kind::SecretManagerTest(_)
+            | task_spec::Kind::SealSecret(_),
+        )
         | None => {
             return;
         }

@@ -33,6 +33,7 @@ impl Route {
             Some(task_spec::Kind::Script(_)) => "script",
             Some(task_spec::Kind::Diagnosis(_)) => DIAGNOSIS,
             Some(task_spec::Kind::Posture(_)) => POSTURE,
+            Some(task_spec::Kind::SecretManagerTest(_) | task_spec::Kind::SealSecret(_)) => AWS_KMS,
         };
         let connection = spec.target.as_ref().and_then(|target| target.connection.as_ref());
         let auth = connection.map(|connection| connection.auth).unwrap_or_default();
@@ -142,6 +143,8 @@ fn serves(agent: &str, task: &str) -> bool {
 /// Capabilities of agents that examine hosts.
 pub(crate) const DIAGNOSIS: &str = "diagnosis";
 const POSTURE: &str = "posture";
+/// Capability of agents that reach AWS KMS.
+const AWS_KMS: &str = "aws_kms";
 /// Capability of agents that can do Kerberos.
 const KERBEROS: &str = "kerberos";
 /// A task carries the reasons of up to a thousand agents in one message.

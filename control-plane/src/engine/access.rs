@@ -260,6 +260,8 @@ pub(super) fn kind_of(spec: &TaskSpec) -> &'static str {
         Some(task_spec::Kind::Script(_)) => "script",
         Some(task_spec::Kind::Diagnosis(_)) => "diagnosis",
         Some(task_spec::Kind::Posture(_)) => "posture",
+        Some(task_spec::Kind::SecretManagerTest(_)) => "secret_manager_test",
+        Some(task_spec::Kind::SealSecret(_)) => "seal_secret",
         None => "",
     }
 }

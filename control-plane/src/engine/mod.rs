@@ -6,11 +6,12 @@
 //! reconnect.
 
 mod access;
+mod assignments;
 mod batches;
 mod command;
+mod credentials;
 mod fleet;
 mod housekeeping;
-mod secrets;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -49,10 +50,10 @@ pub(crate) use access::{NewToken, NewUser, open_chain};
 pub(crate) use command::{Command, EngineHandle, Refusal, Reply};
 use housekeeping::Housekeeping;
 
+pub(crate) use credentials::NewCredential;
+use credentials::scope_of;
 pub(crate) use fleet::NewJoinToken;
 pub(crate) use housekeeping::Retention;
-pub(crate) use secrets::NewCredential;
-use secrets::scope_of;
 pub(crate) use space::load_ledger;
 
 /// What the engine works with.
@@ -500,7 +501,7 @@ impl Engine {
             }
         }
         for (name, version) in &outcome.rejected_credentials {
-            store::secrets::mark_rejected(self.database().await?, name, *version, now.wall).await?;
+            store::credentials::mark_rejected(self.database().await?, name, *version, now.wall).await?;
             warn!(credential = name, version, "Credential was rejected by a host and is not handed out again");
             let event = Event {
                 action: Action::CredentialRejected,

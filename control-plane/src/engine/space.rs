@@ -30,7 +30,7 @@ pub(crate) async fn load_ledger(
     let tasks = store::tasks::live(writer).await?;
     let batches = store::batches::live(writer).await?;
     let mut credentials = HashMap::new();
-    for (name, state, key_id) in store::secrets::states(writer).await? {
+    for (name, state, key_id) in store::credentials::states(writer).await? {
         if key_id != vault.key_id() {
             warn!(credential = name, key_id, "Credential was stored with another master key and cannot be used");
         }

@@ -9,7 +9,7 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::{Checker, HOUR, Violations, is_text};
-use crate::connection::merge_kerberos;
+use crate::connection::{merge_kerberos, one_authority};
 use crate::dispatch::{Route, Threshold, host_key};
 use crate::store::batches::NewBatch;
 use crate::store::tasks::NewTask;
@@ -135,17 +135,19 @@ fn hosts(checker: &mut Checker, hosts: Vec<BatchHost>, common: &ConnectionSettin
 fn merge(own: ConnectionSettings, common: &ConnectionSettings) -> ConnectionSettings {
     let pick = |own: i32, common: i32| if own == 0 { common } else { own };
     let text = |own: String, common: &String| if own.is_empty() { common.clone() } else { own };
+    let (ca_pem, ca_secret) = one_authority((own.ca_pem, own.ca_secret), (&common.ca_pem, &common.ca_secret));
     ConnectionSettings {
         scheme: pick(own.scheme, common.scheme),
         port: if own.port == 0 { common.port } else { own.port },
         path: text(own.path, &common.path),
         auth: pick(own.auth, common.auth),
-        ca_pem: text(own.ca_pem, &common.ca_pem),
+        ca_pem,
         skip_cert_check: own.skip_cert_check.or(common.skip_cert_check),
         message_encryption: pick(own.message_encryption, common.message_encryption),
         send_channel_bindings: own.send_channel_bindings.or(common.send_channel_bindings),
         allow_basic_over_http: own.allow_basic_over_http.or(common.allow_basic_over_http),
         kerberos: merge_kerberos(own.kerberos, common.kerberos.as_ref()),
+        ca_secret,
     }
 }
 

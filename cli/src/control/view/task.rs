@@ -62,6 +62,8 @@ enum KindView {
     ConnectionTest,
     Diagnosis,
     Posture { without_script: bool },
+    SecretManagerTest { manager: String },
+    SealSecret { manager: String, secret: String },
     Command { command_line: String, arguments: Vec<String>, stdin_bytes: usize },
     Script { language: &'static str, script_bytes: usize, arguments: Vec<String> },
     Unknown,
@@ -197,6 +199,8 @@ impl TaskView {
         match &self.kind {
             KindView::ConnectionTest => "connection test".to_owned(),
             KindView::Diagnosis => "diagnosis".to_owned(),
+            KindView::SecretManagerTest { manager } => format!("test of the secret manager {manager}"),
+            KindView::SealSecret { manager, secret } => format!("sealing of {secret} under {manager}"),
             KindView::Posture { without_script: false } => "posture check".to_owned(),
             KindView::Posture { without_script: true } => "posture check without script".to_owned(),
             KindView::Command { command_line, arguments, .. } => {
@@ -263,6 +267,8 @@ impl From<v1::task_spec::Kind> for KindView {
             Kind::ConnectionTest(_) => Self::ConnectionTest,
             Kind::Diagnosis(_) => Self::Diagnosis,
             Kind::Posture(posture) => Self::Posture { without_script: posture.without_script },
+            Kind::SecretManagerTest(test) => Self::SecretManagerTest { manager: test.manager },
+            Kind::SealSecret(seal) => Self::SealSecret { manager: seal.manager, secret: seal.identifier },
             Kind::Command(command) => Self::Command {
                 command_line: command.command_line,
                 arguments: command.arguments,

@@ -1,29 +1,22 @@
-//! What the engine does about credentials: storing them encrypted, and sealing them to the agent that gets a task.
+//! What the engine does about credentials: storing them encrypted, and who may use which.
 //!
 //! The plain secret lives only inside these functions, in memory that is zeroed.
 
-use lictor_proto::sealing::{Binding, seal};
 use lictor_proto::v1::{
-    Assignment, AuthKind, ConnectionSettings, Credential, CredentialIdentity, CredentialSecretKind, Failure,
-    KerberosSettings, KinitMode, SealedSecret, ServerEvent, TaskRef, TaskSpec, server_event, task_spec,
+    AuthKind, ConnectionSettings, Credential, CredentialSecretKind, KerberosSettings, KinitMode, TaskSpec,
 };
-use prost::Message as _;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
-use tracing::{info, warn};
+use tracing::info;
 use zeroize::Zeroizing;
 
 use super::{Engine, Refusal};
 use crate::access::{Caller, within};
-use crate::audit::{Action, Actor, Event};
+use crate::audit::Action;
 use crate::clock::Now;
-use crate::connection;
-use crate::dispatch::{Assign, is_on_agent};
-use crate::failure;
-use crate::store::secrets::{self, CredentialRecord};
-use crate::store::tasks::Submitted;
-use crate::store::{StoreError, tasks};
-use crate::telemetry::Assigned;
+use crate::dispatch::is_on_agent;
+use crate::store::StoreError;
+use crate::store::credentials::{self, CredentialRecord};
 use crate::validate::{self, quoted};
 use crate::vault::{Encrypted, VaultError};
 
@@ -49,7 +42,7 @@ impl Engine {
         now: Now,
     ) -> Result<Result<Credential, Refusal>, StoreError> {
         let NewCredential { credential, secret } = new;
-        let old = secrets::credential(self.database().await?, &credential.name).await?;
+        let old = credentials::credential(self.database().await?, &credential.name).await?;
         if old.as_ref().is_some_and(|old| old.deleted_at.is_none() && !by.sees(&old.scope)) {
             return Ok(Err(Refusal::Taken(format!("the name {:?} is taken; choose another", credential.name))));
         }
@@ -87,7 +80,7 @@ impl Engine {
             updated_at: now.wall,
             deleted_at: None,
         };
-        secrets::save_credential(self.database().await?, &record).await?;
+        credentials::save_credential(self.database().await?, &record).await?;
         self.parts.ledger.credential_stored(&record.name, record.state());
         info!(credential = record.name, version, "Credential stored");
         let details = json!({
@@ -174,7 +167,7 @@ impl Engine {
         by: &Caller,
         now: Now,
     ) -> Result<Result<(), Refusal>, StoreError> {
-        let found = secrets::credential(self.database().await?, name).await?;
+        let found = credentials::credential(self.database().await?, name).await?;
         let Some(mut record) = found.filter(|record| record.deleted_at.is_none() && by.sees(&record.scope)) else {
             return Ok(Err(Refusal::NotFound(format!("there is no credential named {}", quoted(name)))));
         };
@@ -182,7 +175,7 @@ impl Engine {
         record.secret.nonce.clear();
         record.updated_at = now.wall;
         record.deleted_at = Some(now.wall);
-        secrets::save_credential(self.database().await?, &record).await?;
+        credentials::save_credential(self.database().await?, &record).await?;
         self.parts.ledger.credential_deleted(name, now);
         info!(credential = name, "Credential deleted");
         self.audit_of(by, Action::CredentialDeleted, ("credential", name), json!({}), now).await?;
@@ -199,7 +192,7 @@ impl Engine {
         if self.parts.ledger.credential(name).is_none() {
             return Ok(Err(no_credential(name)));
         }
-        let Some(scope) = secrets::scope(self.database().await?, name).await? else {
+        let Some(scope) = credentials::scope(self.database().await?, name).await? else {
             return Ok(Err(no_credential(name)));
         };
         if within(&scope, of_tasks) {
@@ -228,160 +221,6 @@ impl Engine {
         }
         Ok(())
     }
-
-    /// Records an assignment and makes its message: the connection complete, the secret sealed to the agent.
-    pub(super) async fn assignment(
-        &mut self,
-        assign: &Assign,
-        now: Now,
-    ) -> Result<Result<ServerEvent, Failure>, StoreError> {
-        let Assign { agent_id, task_id, epoch, credential_version, lease } = assign;
-        let database = self.database().await?;
-        tasks::add_assignment(database, task_id, *epoch, agent_id, *credential_version, now.wall).await?;
-        let Submitted { spec, traceparent } =
-            tasks::submitted(database, task_id).await?.ok_or(StoreError::Malformed("a live task without a record"))?;
-        let Some(record) = secrets::credential(database, &spec.credential).await? else {
-            return Ok(Err(failure::credential_deleted(&spec.credential)));
-        };
-        // The credential may have been given another scope while the task waited.
-        if !within(&record.scope, scope_of(&spec)) {
-            let reason = "it belongs to another scope by now";
-            return Ok(Err(failure::credential_unusable(&record.name, reason)));
-        }
-        let secret = match self.sealed(assign, &record) {
-            Ok(secret) => secret,
-            Err(error) => {
-                warn!(credential = record.name, agent_id, error = %error, "Credential cannot be handed over");
-                return Ok(Err(failure::credential_unusable(&record.name, &error.to_string())));
-            }
-        };
-        self.audit_assigned(assign, &spec, &record, now).await?;
-        let assignment = Assignment {
-            task: Some(TaskRef { task_id: task_id.clone(), epoch: *epoch }),
-            spec: Some(complete(spec, &record)),
-            lease: prost_types::Duration::try_from(*lease).ok(),
-            identity: Some(identity(&record)),
-            secret,
-            traceparent: self.traced(assign, true, now).trace(traceparent.as_deref()),
-        };
-        Ok(Ok(ServerEvent { event: Some(server_event::Event::Assignment(assignment)) }))
-    }
-
-    /// A credential goes to an agent: who gets what, for which host.
-    async fn audit_assigned(
-        &mut self,
-        assign: &Assign,
-        spec: &TaskSpec,
-        record: &CredentialRecord,
-        now: Now,
-    ) -> Result<(), StoreError> {
-        let batch = self.parts.ledger.task(&assign.task_id).and_then(|task| task.claim.batch.clone());
-        let details = json!({
-            "agent_id": assign.agent_id,
-            "batch_id": batch.as_deref(),
-            "epoch": assign.epoch,
-            "host": spec.target.as_ref().map(|target| target.host.as_str()),
-            "credential": record.name,
-            "credential_version": record.version,
-            "username": record.qualified_username(),
-        });
-        let event = Event {
-            action: Action::TaskAssigned,
-            actor: Actor::ControlPlane,
-            object: ("task", &assign.task_id),
-            outcome: "ok",
-            details,
-        };
-        self.audit(&event, now).await
-    }
-
-    /// Adds assignments to the Welcome of an agent that has lost their secrets, as far as they can be had and the message has
-    /// room. What is missing the agent cannot follow, and says so.
-    pub(super) async fn give_again(
-        &mut self,
-        event: &mut ServerEvent,
-        assigns: &[&Assign],
-        now: Now,
-    ) -> Result<(), StoreError> {
-        let Some(server_event::Event::Welcome(welcome)) = &mut event.event else { return Ok(()) };
-        let mut room = MAX_GIVEN_AGAIN;
-        for assign in assigns {
-            let resume = welcome.resume.iter_mut().find(|resume| {
-                let task = resume.task.as_ref();
-                task.is_some_and(|task| task.task_id == assign.task_id && task.epoch == assign.epoch)
-            });
-            let (Some(resume), Some(assignment)) = (resume, self.once_more(assign, now).await?) else { continue };
-            let Some(left) = room.checked_sub(assignment.encoded_len()) else {
-                warn!(
-                    task_id = assign.task_id,
-                    agent_id = assign.agent_id,
-                    "Too many assignments to be given again at once"
-                );
-                continue;
-            };
-            room = left;
-            resume.assignment = Some(assignment);
-        }
-        Ok(())
-    }
-
-    /// An assignment that the agent was given before, without what only starting needs.
-    async fn once_more(&mut self, assign: &Assign, now: Now) -> Result<Option<Assignment>, StoreError> {
-        let database = self.database().await?;
-        let Some(submitted) = tasks::submitted(database, &assign.task_id).await? else { return Ok(None) };
-        let Submitted { mut spec, traceparent } = submitted;
-        let Some(record) = secrets::credential(database, &spec.credential).await? else { return Ok(None) };
-        let elsewhere = !within(&record.scope, scope_of(&spec));
-        if elsewhere || record.deleted_at.is_some() || record.rejected_at.is_some() {
-            info!(
-                credential = record.name,
-                task_id = assign.task_id,
-                "Credential is of no use any more, its running command cannot be followed"
-            );
-            return Ok(None);
-        }
-        let secret = match self.sealed(assign, &record) {
-            Ok(secret) => secret,
-            Err(error) => {
-                warn!(credential = record.name, agent_id = assign.agent_id, error = %error, "Credential cannot be handed over");
-                return Ok(None);
-            }
-        };
-        self.audit_assigned(assign, &spec, &record, now).await?;
-        strip(&mut spec);
-        Ok(Some(Assignment {
-            task: Some(TaskRef { task_id: assign.task_id.clone(), epoch: assign.epoch }),
-            spec: Some(complete(spec, &record)),
-            lease: prost_types::Duration::try_from(assign.lease).ok(),
-            identity: Some(identity(&record)),
-            secret,
-            traceparent: self.traced(assign, false, now).trace(traceparent.as_deref()),
-        }))
-    }
-
-    fn traced<'a>(&self, assign: &'a Assign, waited: bool, now: Now) -> Assigned<'a> {
-        let task = self.parts.ledger.task(&assign.task_id).filter(|_| waited);
-        let queued_at = task.map(|task| task.queued_at);
-        let Assign { task_id, epoch, agent_id, .. } = assign;
-        Assigned { task_id, epoch: *epoch, agent_id, queued_at, now: now.wall }
-    }
-
-    /// Nothing when the secret is on the agent.
-    fn sealed(&self, assign: &Assign, record: &CredentialRecord) -> Result<Option<SealedSecret>, Unsealable> {
-        if is_on_agent(record.secret_kind) {
-            return Ok(None);
-        }
-        let agent = self.parts.ledger.agent(&assign.agent_id).ok_or(Unsealable::NoAgent)?;
-        let secret = self.parts.vault.decrypt(&record.name, record.version, &record.secret)?;
-        let binding = Binding {
-            agent_id: &assign.agent_id,
-            task_id: &assign.task_id,
-            epoch: assign.epoch,
-            credential: &record.name,
-            credential_version: record.version,
-        };
-        Ok(Some(seal(&agent.sealing_key, &binding, &secret)?))
-    }
 }
 
 fn no_credential(name: &str) -> Refusal {
@@ -398,60 +237,4 @@ fn realm_of(connection: &ConnectionSettings) -> &str {
 
 pub(super) fn scope_of(spec: &TaskSpec) -> &str {
     spec.selector.as_ref().map_or("", |selector| selector.scope.as_str())
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Unsealable {
-    #[error("the agent has vanished")]
-    NoAgent,
-    #[error(transparent)]
-    Vault(#[from] VaultError),
-    #[error(transparent)]
-    Seal(#[from] lictor_proto::sealing::SealError),
-}
-
-fn identity(record: &CredentialRecord) -> CredentialIdentity {
-    CredentialIdentity {
-        name: record.name.clone(),
-        version: record.version,
-        username: record.qualified_username(),
-        secret_kind: record.secret_kind.into(),
-        agent_path: record.agent_path.clone(),
-    }
-}
-
-/// Leaves out what following a command does not need: it may be large, and was handed over before.
-fn strip(spec: &mut TaskSpec) {
-    let shell = match &mut spec.kind {
-        Some(task_spec::Kind::Command(command)) => {
-            command.stdin.clear();
-            command.arguments.clear();
-            command.command_line.clear();
-            command.shell.as_mut()
-        }
-        Some(task_spec::Kind::Script(script)) => {
-            script.text.clear();
-            script.arguments.clear();
-            script.shell.as_mut()
-        }
-        Some(task_spec::Kind::ConnectionTest(_) | task_spec::Kind::Diagnosis(_) | task_spec::Kind::Posture(_))
-        | None => None,
-    };
-    if let Some(shell) = shell {
-        shell.environment.clear();
-    }
-}
-
-/// Assignments in one Welcome, which has room for twice as much.
-const MAX_GIVEN_AGAIN: usize = 8 << 20;
-
-/// The specification with the credential's defaults and the general ones filled in.
-fn complete(mut spec: TaskSpec, record: &CredentialRecord) -> TaskSpec {
-    if let Some(target) = &mut spec.target {
-        target.connection = Some(connection::complete(target.connection.take(), &record.connection));
-    }
-    if let Some(shell) = connection::shell_settings(&mut spec) {
-        shell.no_profile = Some(shell.no_profile.unwrap_or(record.no_profile));
-    }
-    spec
 }

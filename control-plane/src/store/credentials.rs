@@ -48,6 +48,7 @@ impl CredentialRecord {
             scope: self.scope.clone(),
             secret_kind: self.secret_kind.into(),
             agent_path: self.agent_path.clone(),
+            secret: String::new(),
         }
     }
 
