@@ -14,6 +14,7 @@ mod import;
 mod init_script;
 mod kerberos;
 mod keytab;
+mod kms;
 mod krb5_conf;
 mod ntlm;
 mod output;
@@ -32,6 +33,7 @@ pub use import::{credential_document, inventory};
 pub use init_script::init_script;
 pub use kerberos::kerberos;
 pub use keytab::keytab;
+pub use kms::kms_access;
 pub use krb5_conf::krb5_conf;
 pub use ntlm::ntlm;
 pub use output::{clixml, mask, outputs};
@@ -75,6 +77,7 @@ pub const ALL: &[Oracle] = &[
     ("inventory", inventory),
     ("credential_document", credential_document),
     ("traceparent", traceparent),
+    ("kms_access", kms_access),
 ];
 
 /// Pieces of the input, for oracles that need several values: up to `N`, split at bytes of value 0, missing ones empty.

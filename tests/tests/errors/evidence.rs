@@ -51,7 +51,49 @@ const STATUS: &str = "NTSTATUS in the e-data of the KDC's error: [MS-KILE] 2.2.1
                       relay in front of MIT's does here";
 const NUMBERS: &str = "error numbers of RFC 4120, 7.5.9. A relay in front of MIT's KDC gives them here";
 
+const AWS: &str = "AWS gives one answer for several causes and names none: the troubleshooting pages of the IAM, KMS and STS documentation \
+                   list them";
+
 const ROWS: &[Row] = &[
+    // Secrets under AWS KMS.
+    from(
+        &[
+            "kms.suspect_account",
+            "kms.suspect_alias",
+            "kms.suspect_altered",
+            "kms.suspect_assume_role_missing",
+            "kms.suspect_audience",
+            "kms.suspect_context",
+            "kms.suspect_context_condition",
+            "kms.suspect_endpoint",
+            "kms.suspect_federated",
+            "kms.suspect_imds_off",
+            "kms.suspect_key_deleted",
+            "kms.suspect_key_policy",
+            "kms.suspect_key_store",
+            "kms.suspect_no_instance_profile",
+            "kms.suspect_no_route",
+            "kms.suspect_not_on_aws",
+            "kms.suspect_other_account",
+            "kms.suspect_other_key",
+            "kms.suspect_partition",
+            "kms.suspect_pending_deletion",
+            "kms.suspect_pending_import",
+            "kms.suspect_provider_absent",
+            "kms.suspect_region",
+            "kms.suspect_role_absent",
+            "kms.suspect_scp",
+            "kms.suspect_secret_key",
+            "kms.suspect_session_token",
+            "kms.suspect_signing_key",
+            "kms.suspect_subject",
+            "kms.suspect_tampered",
+            "kms.suspect_trust_policy",
+            "kms.suspect_vpc_endpoint",
+        ],
+        &[],
+        AWS,
+    ),
     // Control plane.
     by(&["no_agent"], &["control-plane/tests/it/users.rs::a_selector_that_fits_no_agent_names_each_agent_and_why"]),
     by(

@@ -46,6 +46,22 @@ pub(crate) fn catalogue() -> Catalogue {
         };
         (error.code().to_owned(), cause)
     });
+    // A rung of a secret manager's test says how far it came; the failure of a task is one of its secret.
+    let kms = lictor_kms::catalogue().into_iter().flat_map(|error| {
+        let stage = || "secret".to_owned();
+        let cause = Cause {
+            stage: stage(),
+            message: error.to_string(),
+            cause: error.cause().to_owned(),
+            remedy: error.remedy().to_owned(),
+            legacy: error.legacy_text().map(str::to_owned),
+        };
+        let suspects = error.suspects().into_iter().map(move |suspect| {
+            let lictor_kms::Suspect { code, cause, remedy } = suspect;
+            (code.to_owned(), Cause { stage: stage(), message: String::new(), cause, remedy, legacy: None })
+        });
+        std::iter::once((error.code().to_owned(), cause)).chain(suspects)
+    });
     let programs = lictor_agent::catalogue().into_iter().chain(lictor_control_plane::catalogue()).map(|failure| {
         let Failure { stage, code, message, cause, remedy, legacy_text, .. } = failure;
         (code, Cause { stage, message, cause, remedy, legacy: Some(legacy_text).filter(|text| !text.is_empty()) })
@@ -56,7 +72,7 @@ pub(crate) fn catalogue() -> Catalogue {
         (code.to_owned(), Cause { stage, message: String::new(), cause, remedy, legacy: legacy.map(str::to_owned) })
     });
     let mut all = Catalogue::new();
-    for (code, cause) in winrm.chain(kerberos).chain(programs).chain(doctor) {
+    for (code, cause) in winrm.chain(kerberos).chain(kms).chain(programs).chain(doctor) {
         let causes = all.entry(code).or_default();
         let told = |known: &Cause| (&known.cause, &known.remedy) == (&cause.cause, &cause.remedy);
         if !causes.iter().any(told) {

@@ -25,6 +25,7 @@ const MAKERS: &[(&str, &[&str])] = &[
     ),
     ("winrm/src/fault.rs", &["fault"]),
     ("kerberos/src", &["kerberos"]),
+    ("kms/src/error", &["kms"]),
     (
         "doctor/src",
         &["kerberos", "dns", "connect", "certificate", "http", "tls", "offered", "auth", "access", "profile"],
@@ -46,6 +47,8 @@ const PROVOKERS: &[&str] = &[
     "agent/src/doctor",
     "agent/src/enrol",
     "winrm/src/probe",
+    "kms/tests/aws",
+    "kms/src",
 ];
 /// Tests named for one code.
 const MOST: usize = 2;
