@@ -3,6 +3,7 @@
 import base64
 import ctypes
 import os
+import pathlib
 import secrets
 import signal
 import socket
@@ -65,7 +66,7 @@ class Ministack:
             "LOG_LEVEL": "ERROR",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hypercorn", "ministack.app:app", "--bind", f"fd://{listener.fileno()}", "--log-level", "ERROR"],
+            [sys.executable, pathlib.Path(__file__).with_name("ministack_server.py"), str(listener.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
             pass_fds=[listener.fileno()],
@@ -91,12 +92,12 @@ class Ministack:
 
 
 def client(url, service, keys, region=REGION):
-    """A client of the emulator with these keys alone: nothing of this machine's own settings counts."""
+    """A client of the emulator with these keys alone: nothing of this machine's own settings counts, and nothing is checked here."""
     import boto3
     from botocore.config import Config
 
     session = boto3.session.Session(region_name=region, **keys)
-    config = Config(retries={"total_max_attempts": 1}, read_timeout=60, connect_timeout=5, proxies={})
+    config = Config(retries={"total_max_attempts": 1}, read_timeout=60, connect_timeout=5, proxies={}, parameter_validation=False)
     return session.client(service, endpoint_url=url, config=config)
 
 

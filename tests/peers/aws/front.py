@@ -35,6 +35,7 @@ class Call:
             service = SERVICES.get(prefix, service or prefix)
         else:
             form = urllib.parse.parse_qs(body.decode("utf-8", "replace"))
+            self.token = form.get("WebIdentityToken", [""])[0]
             action = form.get("Action", ["-"])[0]
             service = service or "sts"
         self.action = f"{service}:{action}"
@@ -55,6 +56,7 @@ class Front:
             "sessions": self.sessions,
             "expire": self.expire,
             "ends": self.ends,
+            "tokens": self.tokens,
         } | (more or {})
         self.lock = threading.Condition()
         self.reset({})
@@ -63,6 +65,7 @@ class Front:
         with self.lock:
             self.counts, self.log, self.rules = {}, [], []
             self.lifetime, self.expiries, self.seen = None, {}, set()
+            self.verifier = None
             self.generation = getattr(self, "generation", 0) + 1
             self.lock.notify_all()
         return {}
@@ -105,6 +108,14 @@ class Front:
         """A session made elsewhere ends then; in seconds since 1970."""
         with self.lock:
             self.expiries[order["access_key_id"]] = order["at"]
+        return {}
+
+    def tokens(self, order):
+        """From now on tokens of web identities are verified by their issuer's own keys."""
+        from tokens import Verifier
+
+        with self.lock:
+            self.verifier = Verifier(order) if order.get("verify", True) else None
         return {}
 
     def begin(self, call):
@@ -238,6 +249,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(status, list(rule.get("headers", {}).items()), rule.get("body", "").encode())
         if kind == "delay":
             front.hold(rule["seconds"])
+        if front.verifier and call.action == "sts:AssumeRoleWithWebIdentity":
+            if refused := front.verifier.refuses(call.token):
+                front.end(call, refused["status"], refused["code"])
+                return self.reply(refused["status"], *error(call, refused))
         try:
             status, headers, answer = front.forward(self.command, self.path, self.headers.items(), body)
         except OSError as failure:

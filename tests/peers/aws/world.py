@@ -1,6 +1,7 @@
 """The order `world`: keys, users and roles that tests begin with, made by boto3. See README.md.
 
-moto compares the Resource of a statement with "*" whatever the call names, so its world has "*" there.
+moto compares the Resource of a statement with "*" whatever the call names, so its world has "*" there. ministack compares it with
+what the call names, so its world has the alias beside the key; AWS compares it with the key alone.
 """
 
 import json
@@ -47,7 +48,7 @@ def make(emulator):
         kms.disable_key(KeyId=world["disabled_key"].rpartition("/")[2])
         kms.schedule_key_deletion(KeyId=world["pending_key"].rpartition("/")[2], PendingWindowInDays=7)
 
-        every = "*" if blunt else [value for name, value in world.items() if name.endswith("key")]
+        every = "*" if blunt else [value for name, value in world.items() if name.endswith(("key", "arn"))]
         documents = {
             "full": policy(allow(WRITE + READ, every)),
             "writer": policy(allow(WRITE, every)),
