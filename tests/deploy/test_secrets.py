@@ -149,6 +149,12 @@ class Policies(unittest.TestCase):
             with self.subTest(scope):
                 told = context(scope)
                 self.denied(kms.decrypt, CiphertextBlob=self.wrapped(told), KeyId=self.key, EncryptionContext=told)
+        tested = context(secret="test") | {"lictor:version": "0"}
+        kms.decrypt(CiphertextBlob=self.wrapped(tested), KeyId=self.key, EncryptionContext=tested)
+        for told in (context(secret="test"), context() | {"lictor:version": "0"}):
+            self.denied(kms.decrypt, CiphertextBlob=self.wrapped(told), KeyId=self.key, EncryptionContext=told)
+        self.denied(kms.generate_data_key, KeyId=self.key, KeySpec="AES_256", EncryptionContext=tested)
+        self.denied(kms.decrypt, CiphertextBlob=self.wrapped(tested, self.other), KeyId=self.other, EncryptionContext=tested)
         told = context("platform")
         self.denied(kms.decrypt, CiphertextBlob=self.wrapped(told, self.other), KeyId=self.other, EncryptionContext=told)
         self.denied(kms.generate_data_key, KeyId=self.key, KeySpec="AES_256", EncryptionContext=told)
