@@ -5,7 +5,6 @@ import argparse
 import json
 import os
 import signal
-import sys
 import threading
 
 import front
@@ -19,7 +18,7 @@ def main():
         signal.signal(number, lambda *_: done.set())
     if not options.keep:
         # Whoever started this has ended, or wants it to end.
-        threading.Thread(target=lambda: (sys.stdin.buffer.read(), done.set()), daemon=True).start()
+        threading.Thread(target=lambda: (wait_for_end(), done.set()), daemon=True).start()
     emulator = None
     try:
         if options.kind in ("moto", "ministack"):
@@ -82,6 +81,12 @@ def keys_of(emulator):
         "secret_access_key": emulator.administrator["aws_secret_access_key"],
         "url": emulator.url,
     }
+
+
+def wait_for_end():
+    # Not by sys.stdin, whose lock this thread would hold when the interpreter ends.
+    while os.read(0, 4096):
+        pass
 
 
 def tell(path, port):

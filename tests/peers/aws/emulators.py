@@ -65,6 +65,10 @@ class Ministack:
             "MINISTACK_REGION": REGION,
             "PERSIST_STATE": "0",
             "LOG_LEVEL": "ERROR",
+            # It would listen on all addresses for MQTT, and look after containers of others.
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            "DOCKER_HOST": "unix:///dev/null",
         }
         self.process = subprocess.Popen(
             [sys.executable, pathlib.Path(__file__).with_name("ministack_server.py"), str(listener.fileno())],
