@@ -152,6 +152,12 @@ def short(at):
     return at.sts(session).get_caller_identity()["Arn"]
 
 
+def short_for_kms(at):
+    session = at.assume(DurationSeconds=1)
+    time.sleep(1.5)
+    at.kms(session).generate_data_key(KeyId=at.key, KeySpec="AES_256")
+
+
 ROWS = [
     ("**IAM policies of users**", None),
     ("a user whose policy allows Decrypt, asked to decrypt", lambda at: at.decrypt(at.data_key()["CiphertextBlob"], "reader")),
@@ -251,6 +257,7 @@ ROWS = [
     ("DurationSeconds 7200 of a role whose maximum is 3600", lambda at: at.assume(DurationSeconds=7200)),
     ("role chaining for 7200 s (AWS: 3600 at most)", lambda at: at.assume(user=at.assume(), DurationSeconds=7200)),
     ("a session of 1 s, used after it", short),
+    ("the same session, used for KMS after it", short_for_kms),
     ("a session whose role may only decrypt, asked for a data key", lambda at: at.kms(at.assume("reader")).generate_data_key(KeyId=at.key, KeySpec="AES_256")),
     ("**AssumeRoleWithWebIdentity** (moto without `enforce`: with it, the answer is 500)", None),
     ("a token with the right audience and subject", lambda at: at.web()["AssumedRoleUser"]["Arn"]),
