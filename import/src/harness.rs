@@ -4,6 +4,7 @@
 //! Fields that are not known are mistakes with their line, and all mistakes of a text are told at once. A password is a
 //! reference here, as Harness has it: what looks like a password itself is refused, and never repeated.
 
+pub mod connector;
 mod fields;
 
 use std::collections::HashMap;

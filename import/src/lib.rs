@@ -1,5 +1,5 @@
-//! What users of other tools already have, read into values: inventories of Ansible ([`ansible`]) and WinRM credentials of
-//! Harness ([`harness`]).
+//! What users of other tools already have, read into values: inventories of Ansible ([`ansible`]), and WinRM credentials
+//! ([`harness`]) and secret managers ([`harness::connector`]) of Harness.
 //!
 //! Texts come in, values and mistakes go out; only [`ansible::disk`] reads files. Nothing runs a program, evaluates a template or opens a
 //! vault. Everything is bounded, because a text may be anybody's. Passwords that stand in a text are zeroed when they are

@@ -1,4 +1,4 @@
-//! What users of other tools bring: inventories of Ansible, credentials of Harness.
+//! What users of other tools bring: inventories of Ansible, credentials and connectors of Harness.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use lictor_import::Mistake;
 use lictor_import::ansible::plan::Plan;
 use lictor_import::ansible::target::{Outcome, Target, target};
 use lictor_import::ansible::{Format, Inventory, Place, Places, Vars};
+use lictor_import::harness::connector::{self, Value, Who};
 use lictor_import::harness::{self, Wanted};
 
 use crate::fields;
@@ -118,6 +119,61 @@ pub fn credential_document(data: &[u8]) {
     }
 }
 
+/// Connectors of Harness.
+///
+/// - Mistakes are told at once, a bounded number of them, each in a line of the text.
+/// - What is taken has an identifier that is one here, and that nobody else has; a scope that is one; roles that are ARNs; and
+///   names of secrets in the place of secrets.
+/// - A secret access key in the open is refused and repeated nowhere, whatever stands behind it.
+pub fn connector_document(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if text.contains(KEY) {
+        return;
+    }
+    let good = |text: &str| {
+        (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    match connector::read(&"document".into(), &text) {
+        Ok(read) => {
+            assert!(!read.managers.is_empty() || !read.others.is_empty());
+            for (index, manager) in read.managers.iter().enumerate() {
+                let identifier = &manager.identifier;
+                assert!(good(identifier), "{identifier:?}");
+                assert!(!matches!(identifier.as_str(), "built-in" | "agent"), "{identifier:?}");
+                let mut others = read.managers.iter().skip(index + 1);
+                assert!(others.all(|other| other.identifier != *identifier), "{identifier} comes twice");
+                assert!(manager.scope.is_empty() || manager.scope.split('/').all(good), "{:?}", manager.scope);
+                assert!(manager.references().iter().all(|reference| good(&reference.identifier)));
+                assert!(manager.agent_tags.len() <= 64 && manager.tags.len() <= 32);
+                match &manager.who {
+                    Who::AccessKey { id: Value::Text(id), .. } => assert_eq!(id.len(), 20),
+                    Who::AccessKey { .. } | Who::MachineRole => {}
+                    Who::AssumeRole { role_arn, duration_sec, .. } | Who::Oidc { role_arn, duration_sec, .. } => {
+                        assert!(role_arn.starts_with("arn:") && !role_arn.contains(|c: char| c.is_control()));
+                        assert!(duration_sec.is_none_or(|seconds| (900..=43_200).contains(&seconds)));
+                    }
+                }
+            }
+        }
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty() && mistakes.len() <= 101, "{} mistakes", mistakes.len());
+            mistakes.iter().for_each(|mistake| told(mistake, &text));
+        }
+    }
+    // A key in the open before it.
+    let marked = format!(
+        "{{type: AwsKms, identifier: k, spec: {{kmsArn: alias/k, credential: {{type: ManualConfig, accessKey: id, secretKey: '{KEY}'}}}}}}\n\
+         ---\n{text}"
+    );
+    match connector::read(&"document".into(), &marked) {
+        Ok(_) => panic!("a secret is taken for a name"),
+        Err(mistakes) => {
+            assert!(mistakes.iter().all(|mistake| !mistake.to_string().contains(KEY)), "a secret is shown")
+        }
+    }
+}
+
 fn told(mistake: &Mistake, text: &str) {
     // To YAML a carriage return ends a line too.
     let lines = text.split(['\n', '\r']).count();
@@ -126,6 +182,9 @@ fn told(mistake: &Mistake, text: &str) {
     }
     assert!(!mistake.to_string().contains(MARK), "{mistake}");
 }
+
+/// What AWS's documentation has for a secret access key.
+const KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
 /// As many as are quickly looked at: a range makes many of a few bytes.
 const MOST_HOSTS: usize = 100;

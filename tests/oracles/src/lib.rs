@@ -29,7 +29,7 @@ mod wsman;
 
 pub use greeting::greeting;
 pub use http_auth::http_auth;
-pub use import::{credential_document, inventory};
+pub use import::{connector_document, credential_document, inventory};
 pub use init_script::init_script;
 pub use kerberos::kerberos;
 pub use keytab::keytab;
@@ -76,6 +76,7 @@ pub const ALL: &[Oracle] = &[
     ("posture_script", posture_script),
     ("inventory", inventory),
     ("credential_document", credential_document),
+    ("connector_document", connector_document),
     ("traceparent", traceparent),
     ("kms_access", kms_access),
 ];
