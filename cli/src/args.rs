@@ -7,6 +7,7 @@ pub(crate) mod access;
 pub(crate) mod control;
 pub(crate) mod import;
 pub(crate) mod keytab;
+pub(crate) mod secret;
 pub(crate) mod winrm;
 
 use std::time::Duration;
@@ -58,6 +59,10 @@ pub(crate) enum Command {
     Token(control::TokenArgs),
     /// Store, list, delete and test WinRM credentials.
     Credential(control::CredentialArgs),
+    /// Store, list, show and delete secrets. Their values go in and never come out.
+    Secret(secret::SecretArgs),
+    /// Store, list, show, delete and test secret managers: where values of secrets are kept.
+    SecretManager(secret::SecretManagerArgs),
     /// Read what users of other tools have.
     Import(import::ImportArgs),
     /// Make, list and check keytabs: files with the keys of Kerberos accounts.
@@ -202,7 +207,13 @@ mod tests {
         fn walk(command: &clap::Command) {
             for argument in command.get_arguments() {
                 let long = argument.get_long().unwrap_or_default();
-                assert!(!matches!(long, "password" | "token" | "secret"), "{} has --{long}", command.get_name());
+                assert!(!matches!(long, "password" | "token" | "value"), "{} has --{long}", command.get_name());
+                // These take what a stored secret is called.
+                if long == "secret" || long.ends_with("-secret") {
+                    let names: Vec<&str> =
+                        argument.get_value_names().unwrap_or_default().iter().map(|name| name.as_str()).collect();
+                    assert_eq!(names, ["ID"], "{} --{long}", command.get_name());
+                }
             }
             command.get_subcommands().for_each(walk);
         }

@@ -1,10 +1,12 @@
-//! The commands that go through the control plane: tasks, agents, join tokens, credentials, users, the audit log.
+//! The commands that go through the control plane: tasks, agents, join tokens, credentials, secrets, users, the audit log.
 
 mod access;
 mod audit;
 mod batch;
 mod connect;
 mod import;
+mod manager;
+mod secret;
 mod settings;
 mod submit;
 mod view;
@@ -28,12 +30,14 @@ use crate::args::control::{
 use crate::console;
 use crate::direct::PASSWORD_VARIABLE;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, clean};
 use crate::input;
 pub(crate) use access::{user, whoami};
 pub(crate) use audit::audit;
 pub(crate) use batch::batch;
 use connect::{ControlPlane, unary};
+pub(crate) use manager::secret_manager;
+pub(crate) use secret::secret;
 use view::{AgentView, CredentialView, TaskView, TokenView};
 
 /// `lictor task`.
@@ -182,11 +186,7 @@ pub(crate) async fn credential(args: CredentialArgs, output: Output) -> Result<E
             let control_plane = ControlPlane::connect(&args.server).await?;
             unary(control_plane.credentials().delete_credential(v1::DeleteCredentialRequest { name: name.clone() }))
                 .await?;
-            #[derive(Serialize)]
-            struct Deleted {
-                deleted: String,
-            }
-            print_one(&Deleted { deleted: name }, |view| format!("credential {} deleted\n", view.deleted), output)
+            print_deleted("credential", name, output)
         }
         CredentialCommand::Test(test) => {
             let request = test_request(*test)?;
@@ -227,15 +227,25 @@ fn credential_to_put(put: PutArgs) -> Result<(v1::Credential, Option<StoredSecre
     let (secret_kind, agent_path) = match (&put.keytab_on_agent, &put.ccache_on_agent) {
         (Some(path), _) => (v1::CredentialSecretKind::KeytabOnAgent, path.clone()),
         (None, Some(cache)) => (v1::CredentialSecretKind::CacheOnAgent, cache.clone()),
-        (None, None) if manual && !put.keep_password && put.password_file.is_none() && put.keytab.is_none() => {
+        (None, None)
+            if manual
+                && !put.keep_password
+                && put.password_file.is_none()
+                && put.keytab.is_none()
+                && put.secret_identifier.is_none() =>
+        {
             (v1::CredentialSecretKind::CacheOnAgent, String::new())
         }
         (None, None) => (v1::CredentialSecretKind::Unspecified, String::new()),
     };
     let on_agent = secret_kind != v1::CredentialSecretKind::Unspecified;
+    let stored = match &put.secret_identifier {
+        Some(secret) => settings::identifier("--secret", secret)?,
+        None => String::new(),
+    };
     let secret = if let Some(path) = &put.keytab {
         Some(StoredSecret::Keytab(keytab(path)?))
-    } else if put.keep_password || on_agent {
+    } else if put.keep_password || on_agent || !stored.is_empty() {
         None
     } else {
         let password = input::secret("password", put.password_file.as_deref(), PASSWORD_VARIABLE)?;
@@ -243,7 +253,7 @@ fn credential_to_put(put: PutArgs) -> Result<(v1::Credential, Option<StoredSecre
             return Err(Failure::usage(
                 "there is no password",
                 "Give --password-file FILE, or set the environment variable LICTOR_PASSWORD; for Kerberos --keytab FILE, \
-                 --keytab-on-agent or --ccache-on-agent; --keep-password changes only the rest.",
+                 --keytab-on-agent or --ccache-on-agent. --secret ID takes a stored secret; --keep-password changes only the rest.",
             ));
         };
         Some(StoredSecret::Password(password))
@@ -258,6 +268,7 @@ fn credential_to_put(put: PutArgs) -> Result<(v1::Credential, Option<StoredSecre
         scope: put.scope,
         secret_kind: secret_kind.into(),
         agent_path,
+        secret: stored,
         ..v1::Credential::default()
     };
     Ok((credential, secret))
@@ -311,16 +322,19 @@ async fn list_tasks(
 
 /// A part of an answer that the contract promises.
 fn present<T>(part: Option<T>, what: &str) -> Result<T, Failure> {
-    part.ok_or_else(|| {
-        Failure::own(
-            Exit::AGENT,
-            "control_plane",
-            "control_plane.broken_answer",
-            format!("the answer holds no {what}"),
-            "The control plane speaks another version of the contract.".to_owned(),
-            "Use programs of the same version.".to_owned(),
-        )
-    })
+    part.ok_or_else(|| broken_answer(what))
+}
+
+/// An answer that lacks a part that the contract promises.
+fn broken_answer(what: &str) -> Failure {
+    Failure::own(
+        Exit::AGENT,
+        "control_plane",
+        "control_plane.broken_answer",
+        format!("the answer holds no {what}"),
+        "The control plane speaks another version of the contract.".to_owned(),
+        "Use programs of the same version.".to_owned(),
+    )
 }
 
 /// Prints one thing.
@@ -330,6 +344,15 @@ fn print_one<T: Serialize>(view: &T, text: impl FnOnce(&T) -> String, output: Ou
         Output::Text => console::print(&text(view))?,
     }
     Ok(Exit::SUCCESS)
+}
+
+/// Says that something is gone.
+fn print_deleted(what: &str, deleted: String, output: Output) -> Result<Exit, Failure> {
+    #[derive(Serialize)]
+    struct Deleted {
+        deleted: String,
+    }
+    print_one(&Deleted { deleted }, |view| format!("{what} {} deleted\n", clean(&view.deleted)), output)
 }
 
 /// Prints many things: a table, or an object with one array.

@@ -107,14 +107,15 @@ Exit codes:
       131  the control plane cannot be reached, or its certificate is not of the given authority
       132  the control plane does not accept the user token
       133  the control plane refused the request: unknown name, wrong value
-      134  the task failed for a reason of the agent or the control plane
+      134  the task failed for a reason of the agent or the control plane; a side of a secret manager failed its test
       135  something local failed, such as writing the output
       136  a batch has ended, and not all of its tasks succeeded
       137  posture: something on the host is not as it should be
 
-Environment: LICTOR_PASSWORD (password, when there is no --password-file), LICTOR_SERVER (--server),
-LICTOR_TOKEN (user token, when there is no --token-file), LICTOR_TOKEN_FILE (--token-file), LICTOR_CA (--ca of the
-control plane), KRB5_CONFIG, KRB5_KTNAME, KRB5CCNAME (krb5.conf, keytab, credential cache, where no flag names them). Passwords and tokens are never taken from the command line.";
+Environment: LICTOR_PASSWORD (password, when there is no --password-file), LICTOR_SECRET (value of a secret, when there is no
+--value-file), LICTOR_SERVER (--server), LICTOR_TOKEN (user token, when there is no --token-file), LICTOR_TOKEN_FILE
+(--token-file), LICTOR_CA (--ca of the control plane), KRB5_CONFIG, KRB5_KTNAME, KRB5CCNAME (krb5.conf, keytab, credential
+cache, where no flag names them). Passwords, tokens and values of secrets are never taken from the command line.";
 
 #[cfg(test)]
 mod tests {

@@ -196,7 +196,8 @@ impl From<&Status> for Failure {
             Code::NotFound => (
                 Exit::SERVER_REFUSED,
                 "control_plane.not_found",
-                "Check the name or id: `lictor task list`, `lictor credential list`, `lictor agent list`.",
+                "Check the name or id: `lictor task list`, `lictor credential list`, `lictor secret list`, \
+                 `lictor secret-manager list`, `lictor agent list`.",
             ),
             Code::AlreadyExists | Code::FailedPrecondition | Code::OutOfRange => {
                 (Exit::SERVER_REFUSED, "control_plane.refused", "Look at the message for what stands against it.")

@@ -75,6 +75,35 @@ pub(crate) fn secret(what: &str, file: Option<&Path>, variable: &str) -> Result<
     Ok(Some(Secret::new(text.to_owned())))
 }
 
+/// A value of any bytes as it stands, up to `limit` of them, from a file, or from standard input when the path is `-`.
+pub(crate) fn value(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let data = if path == Path::new("-") {
+        whole(io::stdin().lock(), limit)
+    } else {
+        std::fs::File::open(path).and_then(|file| whole(file, limit))
+    };
+    data.map_err(|error| Failure::unreadable("value", path, &error))
+}
+
+/// Like [`read`], for secrets: the buffer never grows, so that no copy is left behind.
+fn whole(mut reader: impl Read, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut data = Zeroizing::new(vec![0; limit + 1]);
+    let mut length = 0;
+    while let Some(rest) = data.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match reader.read(rest) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if length > limit {
+        return Err(too_large(limit));
+    }
+    data.truncate(length);
+    Ok(data)
+}
+
 /// Asks for a secret at the terminal, which does not show it. Nothing when standard input is no terminal.
 pub(crate) fn prompt(question: &str) -> Result<Option<Secret>, Failure> {
     let stdin = io::stdin().lock();
@@ -137,9 +166,13 @@ fn read(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     let mut data = Vec::new();
     reader.take(limit as u64 + 1).read_to_end(&mut data)?;
     if data.len() > limit {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes")));
+        return Err(too_large(limit));
     }
     Ok(data)
+}
+
+fn too_large(limit: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes"))
 }
 
 /// Largest piece of streamed input, and how many wait.
@@ -189,6 +222,8 @@ mod tests {
         std::fs::write(&path, [0; 11]).unwrap();
         assert_eq!(bytes("input", &path, 11).unwrap().len(), 11);
         assert!(bytes("input", &path, 10).unwrap_err().message.contains("larger than 10 bytes"));
+        assert_eq!(value(&path, 11).unwrap().as_slice(), [0; 11]);
+        assert!(value(&path, 10).unwrap_err().message.contains("larger than 10 bytes"));
         assert!(text("input", Path::new("/nonexistent/file"), 10).unwrap_err().message.contains("/nonexistent/file"));
     }
 

@@ -61,6 +61,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             Command::Agent(args) => control::agent(args, cli.output).await,
             Command::Token(args) => control::token(args, cli.output).await,
             Command::Credential(args) => control::credential(args, cli.output).await,
+            Command::Secret(args) => control::secret(args, cli.output).await,
+            Command::SecretManager(args) => control::secret_manager(args, cli.output).await,
             Command::Import(args) => import::run(args.command, cli.output).await,
             Command::Keytab(args) => keytab::run(args.command, cli.output).await,
             Command::User(args) => control::user(args, cli.output).await,

@@ -7,7 +7,8 @@ use std::process::{Command, Output};
 
 fn lictor(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
-    for name in ["LICTOR_PASSWORD", "LICTOR_SERVER", "LICTOR_TOKEN", "LICTOR_TOKEN_FILE", "LICTOR_CA"] {
+    for name in ["LICTOR_PASSWORD", "LICTOR_SECRET", "LICTOR_SERVER", "LICTOR_TOKEN", "LICTOR_TOKEN_FILE", "LICTOR_CA"]
+    {
         command.env_remove(name);
     }
     command.args(arguments).envs(environment.iter().copied()).output().unwrap()
@@ -39,6 +40,12 @@ fn mistakes_have_their_own_exit_code() {
         &["task", "list"],
         &["task", "list", "--server", "https://127.0.0.1:1"],
         &["winrm", "test", "--host", "h", "--user", "u", "--password-file", "/nonexistent"],
+        // No value, a value on the command line, no user of a key, a document that is not there.
+        &["secret", "put", "a"],
+        &["secret", "put", "a", "--value", "x"],
+        &["secret", "put", "a", "--value-file", "/nonexistent"],
+        &["secret-manager", "put", "m", "aws-kms", "--key", "k"],
+        &["secret-manager", "put", "--from", "/nonexistent", "--dry-run"],
     ] {
         let output = lictor(arguments, &[]);
         assert_eq!(code(&output), 120, "{arguments:?}");
@@ -66,6 +73,27 @@ fn completion_scripts_name_the_commands() {
         assert_eq!(code(&output), 0);
         assert!(text(&output.stdout).contains("winrm"), "{shell}");
     }
+}
+
+#[test]
+fn connectors_are_shown_without_a_control_plane() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let connector = "connector:
+  identifier: corp_kms
+  type: AwsKms
+  spec:
+    kmsArn: arn:aws:kms:eu-central-1:111122223333:alias/lictor
+    credential: {type: ManualConfig, spec: {accessKey: AKIAIOSFODNN7EXAMPLE, secretKey: account.aws_key}}
+";
+    std::fs::write(file.path(), connector).unwrap();
+    let from = ["secret-manager", "put", "--dry-run", "--from", file.path().to_str().unwrap()];
+    let output = lictor(&from, &[]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("access key AKIAIOSFODNN7EXAMPLE"), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("lictor secret put aws_key --value-file FILE"), "{}", text(&output.stderr));
+    let output = lictor(&[&from[..], &["--output", "json"]].concat(), &[]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["secret_managers"][0]["credentials"]["secret_access_key"]["secret"], "aws_key");
 }
 
 #[test]
@@ -142,9 +170,15 @@ fn secrets_are_not_printed_at_any_level() {
             "ver",
         ],
         &["-vv", "task", "list", "--server", &server, "--ca", ca.to_str().unwrap()],
+        &["-vv", "secret", "put", "a", "--server", &server, "--ca", ca.to_str().unwrap()],
         &["task", "submit", "--help"],
+        &["secret", "put", "--help"],
+        // Where the name of a secret belongs.
+        &["credential", "put", "c", "--user", "u", "--secret", "Marker-7f3a91!"],
+        &["task", "submit", "--host", "h", "--credential", "c", "--secret-env", "A=Marker-7f3a91!", "--", "ver"],
     ] {
-        let output = lictor(arguments, &[("LICTOR_PASSWORD", MARKER), ("LICTOR_TOKEN", MARKER)]);
+        let variables = [("LICTOR_PASSWORD", MARKER), ("LICTOR_TOKEN", MARKER), ("LICTOR_SECRET", MARKER)];
+        let output = lictor(arguments, &variables);
         assert!(!text(&output.stdout).contains(MARKER), "{arguments:?}");
         assert!(!text(&output.stderr).contains(MARKER), "{arguments:?}");
     }

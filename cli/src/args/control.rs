@@ -143,6 +143,10 @@ pub(crate) struct SubmitArgs {
     /// Environment variable of the remote shell. May be given several times.
     #[arg(long = "env", value_name = "K=V", value_parser = variable, conflicts_with = "looks", help_heading = "Shell")]
     pub(crate) environment: Vec<Variable>,
+    /// Environment variable of the remote shell that holds a stored secret, a text, which is masked in the output. May be given
+    /// several times.
+    #[arg(long = "secret-env", value_name = "NAME=ID", conflicts_with = "looks", help_heading = "Shell")]
+    pub(crate) secret_environment: Vec<String>,
     /// Working directory on the host [default: the user's profile directory].
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "looks", help_heading = "Shell")]
     pub(crate) cwd: Option<String>,
@@ -277,9 +281,12 @@ pub(crate) struct ConnectionArgs {
     /// PEM file with the authorities that may have issued the Windows host's certificate.
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     pub(crate) host_ca: Option<PathBuf>,
+    /// Stored secret with these authorities, in place of a file.
+    #[arg(long, value_name = "ID", conflicts_with = "host_ca", help_heading = "Connection")]
+    pub(crate) host_ca_secret: Option<String>,
     /// Do not check the Windows host's certificate.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
-          conflicts_with = "host_ca", help_heading = "Connection")]
+          conflicts_with_all = ["host_ca", "host_ca_secret"], help_heading = "Connection")]
     pub(crate) skip_cert_check: Option<bool>,
     /// When to seal messages: auto seals over http, always over https too.
     #[arg(long, value_enum, value_name = "WHEN", help_heading = "Connection")]
@@ -506,6 +513,10 @@ pub(crate) struct PutArgs {
     /// Keep the stored password or keytab; change only the rest.
     #[arg(long, group = "secret")]
     pub(crate) keep_password: bool,
+    /// Identifier of a stored secret that is the password or, being a file, the keytab: never the password itself. A new version
+    /// of it is a new version of the credential.
+    #[arg(long = "secret", value_name = "ID", group = "secret")]
+    pub(crate) secret_identifier: Option<String>,
     /// MIT keytab with a key of the user, to be stored in place of a password; at most 64 KiB. For Kerberos.
     #[arg(long, value_name = "FILE", group = "secret")]
     pub(crate) keytab: Option<PathBuf>,

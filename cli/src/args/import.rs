@@ -64,6 +64,10 @@ pub(crate) struct ImportCredentialsArgs {
     /// Keep stored passwords for which none is given; change only the rest.
     #[arg(long)]
     pub(crate) keep_passwords: bool,
+    /// Passwords for which none is given are stored secrets of the names in the document, such as my_secret for
+    /// account.my_secret.
+    #[arg(long, conflicts_with = "keep_passwords")]
+    pub(crate) use_secrets: bool,
     /// Where all of them may be used, whatever the document says of organisation and project.
     #[arg(long, value_name = "SCOPE")]
     pub(crate) scope: Option<String>,

@@ -11,6 +11,7 @@ use lictor_proto::v1::access_service_client::AccessServiceClient;
 use lictor_proto::v1::batch_service_client::BatchServiceClient;
 use lictor_proto::v1::credential_service_client::CredentialServiceClient;
 use lictor_proto::v1::fleet_service_client::FleetServiceClient;
+use lictor_proto::v1::secret_service_client::SecretServiceClient;
 use lictor_proto::v1::task_service_client::TaskServiceClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -98,6 +99,10 @@ impl ControlPlane {
         CredentialServiceClient::new(self.authorized()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
+    pub(super) fn secrets(&self) -> SecretServiceClient<Authorized> {
+        SecretServiceClient::new(self.authorized()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
     pub(super) fn access(&self) -> AccessServiceClient<Authorized> {
         AccessServiceClient::new(self.authorized()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
@@ -152,13 +157,20 @@ const MAX_TRACEPARENT: usize = 512;
 
 /// Waits for the answer of a unary call, with a deadline.
 pub(super) async fn unary<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(Failure::from(&status)),
-        Err(_) => Err(Failure::from(&Status::deadline_exceeded(format!(
+    answer(CALL_TIMEOUT, call).await.map_err(|status| Failure::from(&status))
+}
+
+/// Waits for the answer of a unary call, with a deadline of its own.
+pub(super) async fn answer<T>(
+    within: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(within, call).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded(format!(
             "the control plane did not answer within {}; the request may have been carried out all the same",
-            humantime::format_duration(CALL_TIMEOUT)
-        )))),
+            humantime::format_duration(within)
+        ))),
     }
 }
 

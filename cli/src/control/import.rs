@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use lictor_import::Mistake;
 use lictor_import::harness::{self, Auth, Credential, Wanted};
 use lictor_proto::v1;
 use serde::Serialize;
@@ -81,12 +82,7 @@ impl Prepared {
         } else {
             args.file.to_string_lossy().as_ref().into()
         };
-        let read = harness::read(&name, &text).map_err(|mistakes| {
-            let told: Vec<String> = mistakes.iter().take(MAX_TOLD).map(ToString::to_string).collect();
-            let more = mistakes.len().saturating_sub(MAX_TOLD);
-            let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
-            Failure::usage(format!("the document cannot be used:\n{}{more}", told.join("\n")), "Correct what is named.")
-        })?;
+        let read = harness::read(&name, &text).map_err(|mistakes| unusable(&mistakes))?;
         let wanted = |credential: &&Credential| matches!(credential.secret, Wanted::Password { .. });
         let mut references: Vec<&Wanted> =
             read.credentials.iter().filter(wanted).map(|credential| &credential.secret).collect();
@@ -104,9 +100,7 @@ impl Prepared {
 
     /// Every password must be there.
     fn complete(&self) -> Result<(), Failure> {
-        let lacks = |item: &&Item| {
-            matches!(item.credential.secret, Wanted::Password { .. }) && item.secret.is_none() && !self.keep_passwords
-        };
+        let lacks = |item: &&Item| item.lacks_password() && !self.keep_passwords;
         let missing: Vec<String> = self
             .items
             .iter()
@@ -120,9 +114,27 @@ impl Prepared {
         Err(Failure::usage(
             format!("there is no password for: {}", missing.join(", ")),
             "Give --password-file NAME=FILE for each, --password-dir DIR with a file for each, or the environment variables \
-             LICTOR_PASSWORD_NAME. Passwords cannot be read from Harness. --keep-passwords keeps those that are stored.",
+             LICTOR_PASSWORD_NAME. Passwords cannot be read from Harness. --use-secrets takes stored secrets of these names, \
+             --keep-passwords keeps the passwords that are stored.",
         ))
     }
+}
+
+impl Item {
+    /// Whether a password is wanted that is not there.
+    fn lacks_password(&self) -> bool {
+        matches!(self.credential.secret, Wanted::Password { .. })
+            && self.secret.is_none()
+            && self.request.secret.is_empty()
+    }
+}
+
+/// A document with mistakes.
+pub(super) fn unusable(mistakes: &[Mistake]) -> Failure {
+    let told: Vec<String> = mistakes.iter().take(MAX_TOLD).map(ToString::to_string).collect();
+    let more = mistakes.len().saturating_sub(MAX_TOLD);
+    let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
+    Failure::usage(format!("the document cannot be used:\n{}{more}", told.join("\n")), "Correct what is named.")
 }
 
 /// Which flags found their credential.
@@ -208,6 +220,12 @@ fn item(
     }
     let (secret, source) = match found {
         Some((secret, source)) => (Some(StoredSecret::Password(secret)), source),
+        None if args.use_secrets => {
+            // Identifiers have no `$` here.
+            request.secret = harness::reference_name(reference).unwrap_or_default().replace('$', "_");
+            let source = format!("the secret {}", request.secret);
+            (None, source)
+        }
         None => (None, format!("wanted: {reference}")),
     };
     Ok(Item { credential, request, secret, source })
@@ -326,7 +344,7 @@ impl ItemView {
         Self {
             credential: CredentialView::from(kind_shown(item)),
             secret: item.source.clone(),
-            secret_found: !matches!(credential.secret, Wanted::Password { .. }) || item.secret.is_some(),
+            secret_found: !item.lacks_password(),
             remarks: credential.remarks.clone(),
             row,
         }
@@ -347,12 +365,45 @@ fn item_table(views: &[ItemView]) -> String {
     console::table(&header, views.iter().map(|view| view.row.clone()))
 }
 
-const MAX_DOCUMENT_BYTES: usize = 8 * 1024 * 1024;
+/// Largest document.
+pub(super) const MAX_DOCUMENT_BYTES: usize = 8 * 1024 * 1024;
 const MAX_TOLD: usize = 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stored_secrets_take_the_place_of_passwords_that_are_not_given() {
+        use clap::Parser as _;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let auth = "auth: {type: NTLM, username: svc-web, domain: CORP, useSSL: true, password: NAME}\n";
+        let credential = |name: &str, secret: &str| format!("---\nname: {name}\n{}", auth.replace("NAME", secret));
+        let text = credential("web", "account.web_pass") + &credential("db", "'<+secrets.getValue(\"org.db$pass\")>'");
+        std::fs::write(file.path(), text).unwrap();
+        let given = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(given.path(), "Marker-given").unwrap();
+        let given = format!("web={}", given.path().display());
+        let prepared = |flags: &[&str]| {
+            let words = ["lictor", "credential", "import", file.path().to_str().unwrap()];
+            match crate::args::Cli::try_parse_from(words.iter().chain(flags)).unwrap().command {
+                crate::args::Command::Credential(crate::args::control::CredentialArgs {
+                    command: crate::args::control::CredentialCommand::Import(args),
+                    ..
+                }) => Prepared::new(args).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let secrets =
+            |prepared: &Prepared| prepared.items.iter().map(|item| item.request.secret.clone()).collect::<Vec<_>>();
+        let all = prepared(&["--use-secrets"]);
+        assert_eq!(secrets(&all), ["web_pass", "db_pass"]);
+        all.complete().unwrap();
+        let mixed = prepared(&["--use-secrets", "--password-file", &given]);
+        assert_eq!(secrets(&mixed), ["", "db_pass"]);
+        assert!(mixed.items[0].secret.is_some() && mixed.complete().is_ok());
+        assert!(prepared(&[]).complete().is_err());
+    }
 
     #[test]
     fn variables_are_named_after_secrets() {

@@ -15,6 +15,10 @@ pub(super) fn connection(args: &ConnectionArgs) -> Result<v1::ConnectionSettings
         Some(path) => input::text("certificates", path, input::MAX_PEM_BYTES)?,
         None => String::new(),
     };
+    let ca_secret = match &args.host_ca_secret {
+        Some(secret) => identifier("--host-ca-secret", secret)?,
+        None => String::new(),
+    };
     Ok(v1::ConnectionSettings {
         scheme: match args.scheme {
             None => v1::Scheme::Unspecified,
@@ -33,7 +37,7 @@ pub(super) fn connection(args: &ConnectionArgs) -> Result<v1::ConnectionSettings
         }
         .into(),
         ca_pem,
-        ca_secret: String::new(),
+        ca_secret,
         skip_cert_check: args.skip_cert_check,
         message_encryption: match args.message_encryption {
             None => v1::MessageEncryption::Unspecified,
@@ -91,10 +95,43 @@ pub(super) fn state(filter: StateFilter) -> v1::TaskState {
     }
 }
 
+/// The identifier of a secret. What is none may be the secret itself, so it is neither sent nor shown.
+pub(super) fn identifier(flag: &str, text: &str) -> Result<String, Failure> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=MAX_IDENTIFIER).contains(&text.len()) && text.bytes().all(known) {
+        return Ok(text.to_owned());
+    }
+    Err(Failure::usage(
+        format!(
+            "{flag} takes the identifier of a stored secret: letters, digits, `-`, `_` and `.`, at most {MAX_IDENTIFIER}"
+        ),
+        "Store the secret with `lictor secret put`, and name it here. If it stood on the command line itself, other users of this \
+         machine may have read it: change it.",
+    ))
+}
+
+/// The longest identifier.
+const MAX_IDENTIFIER: usize = 64;
+
 /// A duration. Those of the command line are bounded, so nothing is lost.
 pub(super) fn proto_duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(duration.subsec_nanos()).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_identifier_is_not_shown() {
+        assert_eq!(identifier("--secret", "web.password_1-a").unwrap(), "web.password_1-a");
+        for wrong in ["", "P@ssw0rd!", "a b", "a/b", &"x".repeat(65)] {
+            let failure = identifier("--secret", wrong).unwrap_err();
+            assert_eq!(failure.exit, crate::exit::Exit::USAGE);
+            assert!(wrong.is_empty() || !failure.to_text().contains(wrong), "{failure:?}");
+        }
     }
 }

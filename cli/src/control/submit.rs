@@ -16,7 +16,7 @@ pub(super) fn request(args: &SubmitArgs) -> Result<v1::SubmitTaskRequest, Failur
         working_directory: args.cwd.clone().unwrap_or_default(),
         no_profile: args.no_profile,
         code_page: args.codepage.unwrap_or_default(),
-        secret_environment: HashMap::new(),
+        secret_environment: secret_environment(args)?,
     };
     let stderr_format = if args.raw_stderr { v1::StderrFormat::Raw } else { v1::StderrFormat::Unspecified }.into();
     let kind = if args.test {
@@ -69,6 +69,32 @@ pub(super) fn request(args: &SubmitArgs) -> Result<v1::SubmitTaskRequest, Failur
     Ok(v1::SubmitTaskRequest { spec: Some(spec), idempotency_key })
 }
 
+/// Names of variables and identifiers of the secrets that they hold.
+fn secret_environment(args: &SubmitArgs) -> Result<HashMap<String, String>, Failure> {
+    let mut variables = HashMap::new();
+    for text in &args.secret_environment {
+        // What has another form may be a secret, so it is not shown.
+        let Some((name, secret)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return Err(Failure::usage(
+                "--secret-env must look like NAME=ID",
+                "NAME is that of the variable, ID the identifier of a stored secret.",
+            ));
+        };
+        let secret = settings::identifier("--secret-env", secret)?;
+        // To Windows, names that differ in case are the same.
+        let same = |other: &str| other.eq_ignore_ascii_case(name);
+        if variables.keys().any(|other: &String| same(other)) || args.environment.iter().any(|other| same(&other.name))
+        {
+            return Err(Failure::usage(
+                format!("the variable {name} is given twice"),
+                "Give each variable once, by --env or by --secret-env.",
+            ));
+        }
+        variables.insert(name.to_owned(), secret);
+    }
+    Ok(variables)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -98,6 +124,32 @@ mod tests {
         assert_eq!(shell.environment.get("A").map(String::as_str), Some("1"));
         assert_eq!(shell.no_profile, Some(true));
         assert_eq!(spec.selector.unwrap().tags, ["t"]);
+    }
+
+    #[test]
+    fn secrets_are_named_and_never_given() {
+        let args =
+            parse(&["--env", "A=1", "--secret-env", "B=web-password", "--host-ca-secret", "ca", "--", "ver"]).unwrap();
+        let spec = request(&args).unwrap().spec.unwrap();
+        let Some(v1::task_spec::Kind::Command(command)) = spec.kind else { panic!("not a command") };
+        let shell = command.shell.unwrap();
+        assert_eq!(shell.secret_environment, HashMap::from([("B".to_owned(), "web-password".to_owned())]));
+        assert_eq!(shell.environment.len(), 1);
+        assert_eq!(spec.target.unwrap().connection.unwrap().ca_secret, "ca");
+        for wrong in [
+            &["--secret-env", "P@ss"][..],
+            &["--secret-env", "=P@ss"],
+            &["--secret-env", "A=P@ss"],
+            &["--secret-env", "A=b", "--env", "a=P@ss"],
+            &["--secret-env", "A=b", "--secret-env", "a=b"],
+            &["--host-ca-secret", "P@ss"],
+        ] {
+            let failure = request(&parse(&[wrong, &["--", "ver"]].concat()).unwrap()).unwrap_err();
+            assert!(!failure.to_text().contains("P@ss"), "{failure:?}");
+        }
+        assert!(parse(&["--test", "--secret-env", "A=b"]).is_err());
+        assert!(parse(&["--host-ca-secret", "a", "--host-ca", "f", "--test"]).is_err());
+        assert!(parse(&["--host-ca-secret", "a", "--skip-cert-check", "--test"]).is_err());
     }
 
     #[test]

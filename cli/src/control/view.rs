@@ -1,4 +1,4 @@
-//! How tasks, agents, tokens, credentials and users look: as JSON for scripts and as text for eyes.
+//! How tasks, agents, tokens, credentials, secrets and users look: as JSON for scripts and as text for eyes.
 //!
 //! The JSON is ours and stable: names of the wire contract, states as words, times in RFC 3339, durations in
 //! milliseconds. It is not the contract's own JSON mapping, which changes with the contract.
@@ -7,6 +7,7 @@ mod access;
 mod batch;
 mod fleet;
 mod looks;
+mod secret;
 mod task;
 
 use time::OffsetDateTime;
@@ -16,6 +17,7 @@ pub(super) use access::{IdentityView, UserTokenView, UserView, user_table, user_
 pub(super) use batch::{BatchView, batch_page, batch_table};
 pub(super) use fleet::{AgentView, CredentialView, TokenView, agent_table, credential_table, token_table};
 pub(super) use looks::{posture_text, summary};
+pub(super) use secret::{ManagerView, SecretPage, SecretView, manager_page, manager_table, secret_page, secret_table};
 pub(super) use task::{TaskView, state_name, task_page, task_table};
 
 /// RFC 3339 with milliseconds, in UTC. Times that no calendar holds are left out.

@@ -225,7 +225,7 @@ impl Printer {
             return Ok(());
         }
         if let Some(result) = &task.result {
-            for text in [result.rungs_text(), view::posture_text(&result.posture_rows)] {
+            for text in [task.rungs_text(), view::posture_text(&result.posture_rows)] {
                 if !text.is_empty() {
                     console::print(&text)?;
                 }

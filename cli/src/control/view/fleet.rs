@@ -156,6 +156,8 @@ pub(in crate::control) struct CredentialView {
     scope: String,
     version: u64,
     secret_kind: &'static str,
+    /// The stored secret that it is, in place of one of its own.
+    secret: Option<String>,
     agent_path: Option<String>,
     created_at: Option<String>,
     updated_at: Option<String>,
@@ -170,6 +172,7 @@ struct SettingsView {
     path: Option<String>,
     auth: Option<&'static str>,
     ca_pem: Option<String>,
+    ca_secret: Option<String>,
     skip_cert_check: Option<bool>,
     message_encryption: Option<&'static str>,
     send_channel_bindings: Option<bool>,
@@ -218,6 +221,7 @@ impl From<v1::Credential> for CredentialView {
         };
         Self {
             secret_kind,
+            secret: (!credential.secret.is_empty()).then_some(credential.secret),
             agent_path: (!credential.agent_path.is_empty()).then_some(credential.agent_path),
             name: credential.name,
             username: credential.username,
@@ -258,6 +262,7 @@ impl From<v1::ConnectionSettings> for SettingsView {
             port: (settings.port != 0).then_some(settings.port),
             path: (!settings.path.is_empty()).then_some(settings.path),
             ca_pem: (!settings.ca_pem.is_empty()).then_some(settings.ca_pem),
+            ca_secret: (!settings.ca_secret.is_empty()).then_some(settings.ca_secret),
             skip_cert_check: settings.skip_cert_check,
             send_channel_bindings: settings.send_channel_bindings,
             allow_basic_over_http: settings.allow_basic_over_http,
@@ -270,6 +275,14 @@ impl CredentialView {
     /// One line: what happened to it.
     pub(in crate::control) fn state_line(&self) -> String {
         format!("credential {}: version {}\n", clean(&self.name), self.version)
+    }
+
+    fn secret_text(&self) -> String {
+        let kind = self.secret_kind.replace('_', " ");
+        match &self.secret {
+            Some(secret) => format!("{kind}: {secret}"),
+            None => kind,
+        }
     }
 }
 
@@ -286,7 +299,7 @@ pub(in crate::control) fn credential_table(credentials: &[CredentialView]) -> St
             vec![
                 credential.name.clone(),
                 user,
-                credential.secret_kind.replace('_', " "),
+                credential.secret_text(),
                 credential.connection.auth.unwrap_or_default().to_owned(),
                 credential.connection.scheme.unwrap_or_default().to_owned(),
                 credential.connection.port.map(|port| port.to_string()).unwrap_or_default(),
@@ -314,5 +327,25 @@ mod tests {
         let json = serde_json::to_value(&view).unwrap();
         assert_eq!(json["connection"]["scheme"], "http");
         assert_eq!(json["connection"]["port"], serde_json::Value::Null);
+        assert_eq!(
+            (&json["secret"], &json["connection"]["ca_secret"]),
+            (&serde_json::Value::Null, &serde_json::Value::Null)
+        );
+    }
+
+    #[test]
+    fn credentials_name_the_secret_that_they_are() {
+        let connection = v1::ConnectionSettings { ca_secret: "host-ca".to_owned(), ..Default::default() };
+        let view = CredentialView::from(v1::Credential {
+            name: "c".to_owned(),
+            secret: "svc-keytab".to_owned(),
+            secret_kind: v1::CredentialSecretKind::Keytab.into(),
+            connection: Some(connection),
+            ..Default::default()
+        });
+        let json = serde_json::to_value(&view).unwrap();
+        assert_eq!((&json["secret"], &json["secret_kind"]), (&"svc-keytab".into(), &"keytab".into()));
+        assert_eq!(json["connection"]["ca_secret"], "host-ca");
+        assert!(credential_table(&[view]).contains("keytab: svc-keytab"));
     }
 }

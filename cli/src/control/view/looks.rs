@@ -1,4 +1,4 @@
-//! What tasks found that only look: rungs of connection tests and diagnoses, rows of posture checks.
+//! What tasks found that only look: rungs of connection tests and diagnoses, sides of secret managers, rows of posture checks.
 
 use lictor_proto::v1;
 use serde::Serialize;
@@ -78,6 +78,46 @@ pub(super) fn rung_table(rungs: &[RungView]) -> String {
             ]
         }),
     )
+}
+
+/// The sides of a secret manager in lines, and what they mean together.
+pub(super) fn side_table(rungs: &[RungView]) -> String {
+    let what = |stage: &str| match stage {
+        "identity" => "who it is there",
+        "write" => "make secrets",
+        "read" => "read secrets",
+        _ => "",
+    };
+    let mut text = console::table(
+        &["side", "may", "outcome", "time", "found"],
+        rungs.iter().map(|rung| {
+            let time = rung.elapsed_ms.filter(|_| rung.outcome != "skipped").map(|ms| format!("{ms:.1} ms"));
+            let code = rung.error.as_ref().map(|error| error.code.to_string()).filter(|_| rung.detail.is_empty());
+            vec![
+                rung.stage.clone(),
+                what(&rung.stage).to_owned(),
+                rung.outcome.to_owned(),
+                time.unwrap_or_default(),
+                code.unwrap_or_else(|| rung.detail.clone()),
+            ]
+        }),
+    );
+    let outcome = |stage: &str| rungs.iter().find(|rung| rung.stage == stage).map_or("", |rung| rung.outcome);
+    let verdict = match (outcome("identity"), outcome("write"), outcome("read")) {
+        (_, "passed", "passed") => "Secrets can be read and written.",
+        (_, _, "passed") => {
+            "Secrets can be read, not written: that is all that tasks need; new versions must go through another agent."
+        }
+        (_, "passed", "failed") => "Secrets can be written, not read: tasks that need them fail.",
+        (_, _, "failed") => "Secrets can be neither read nor written.",
+        ("failed", _, _) => "It is nobody there, so nothing can be read or written.",
+        (_, "failed" | "warning", _) => {
+            "Secrets cannot be written; whether they can be read is not known, as there was nothing to read."
+        }
+        _ => "Whether secrets can be read and written is not known.",
+    };
+    text.push_str(&format!("\n{verdict}\n"));
+    text
 }
 
 /// What is wrong or doubtful about rungs, each with its cause and remedy. What the task itself failed with is left out: it is
@@ -189,6 +229,33 @@ mod tests {
         let json = serde_json::to_value(&rungs).unwrap();
         assert_eq!((&json[1]["outcome"], &json[0]["error"]), (&"unknown".into(), &serde_json::Value::Null));
         assert_eq!(json[2]["error"]["suspects"][1]["code"], "a.second");
+    }
+
+    #[test]
+    fn a_secret_manager_that_can_be_read_only_is_told_from_one_that_is_broken() {
+        use v1::RungOutcome::{Failed, Passed, Skipped, Warning};
+        let told = |outcomes: [v1::RungOutcome; 3]| {
+            let sides = ["identity", "write", "read"].into_iter().zip(outcomes);
+            let rungs: Vec<RungView> =
+                sides.map(|(stage, outcome)| RungView::from(rung(stage, outcome, None))).collect();
+            side_table(&rungs)
+        };
+        for (outcomes, words) in [
+            ([Passed, Passed, Passed], "read and written"),
+            ([Passed, Warning, Passed], "read, not written"),
+            // Who may not ask who it is may do the rest all the same.
+            ([Failed, Passed, Passed], "read and written"),
+            ([Passed, Passed, Failed], "written, not read"),
+            ([Passed, Failed, Failed], "neither"),
+            ([Passed, Failed, Skipped], "is not known, as there was nothing"),
+            ([Failed, Skipped, Skipped], "nobody there"),
+            ([Skipped, Skipped, Skipped], "is not known"),
+        ] {
+            assert!(told(outcomes).contains(words), "{outcomes:?}: {}", told(outcomes));
+        }
+        let text = told([Passed, Warning, Passed]);
+        assert_eq!(text.lines().next().unwrap().split_whitespace().next(), Some("SIDE"));
+        assert_eq!(text.lines().count(), 6, "{text}");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Tasks: what was asked for, where it stands, and how it ended.
 
+use std::collections::BTreeMap;
+
 use lictor_proto::v1;
 use serde::Serialize;
 
-use super::looks::{PostureRowView, RungView, findings_text, posture_text, rung_table};
+use super::looks::{PostureRowView, RungView, findings_text, posture_text, rung_table, side_table};
 use super::{milliseconds, shortened, time};
 use crate::console;
 use crate::exit::Exit;
@@ -61,11 +63,30 @@ struct LateResultView {
 enum KindView {
     ConnectionTest,
     Diagnosis,
-    Posture { without_script: bool },
-    SecretManagerTest { manager: String },
-    SealSecret { manager: String, secret: String },
-    Command { command_line: String, arguments: Vec<String>, stdin_bytes: usize },
-    Script { language: &'static str, script_bytes: usize, arguments: Vec<String> },
+    Posture {
+        without_script: bool,
+    },
+    SecretManagerTest {
+        manager: String,
+    },
+    SealSecret {
+        manager: String,
+        secret: String,
+    },
+    Command {
+        command_line: String,
+        arguments: Vec<String>,
+        stdin_bytes: usize,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        secret_environment: BTreeMap<String, String>,
+    },
+    Script {
+        language: &'static str,
+        script_bytes: usize,
+        arguments: Vec<String>,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        secret_environment: BTreeMap<String, String>,
+    },
     Unknown,
 }
 
@@ -211,6 +232,30 @@ impl TaskView {
         }
     }
 
+    /// Rungs as a table, and what is wrong with some of them; empty when there are none.
+    pub(in crate::control) fn rungs_text(&self) -> String {
+        match &self.result {
+            Some(result) if !result.rungs.is_empty() => {
+                let table = match &self.kind {
+                    KindView::SecretManagerTest { .. } => side_table(&result.rungs),
+                    _ => rung_table(&result.rungs),
+                };
+                format!("{table}{}", findings_text(&result.rungs, result.error.as_ref()))
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn secrets_text(&self) -> String {
+        let secrets = match &self.kind {
+            KindView::Command { secret_environment, .. } | KindView::Script { secret_environment, .. } => {
+                secret_environment
+            }
+            _ => return String::new(),
+        };
+        secrets.iter().map(|(name, secret)| format!("{name}={secret}")).collect::<Vec<_>>().join(", ")
+    }
+
     /// Every agent and why it cannot take the task, as a table; empty when there is nothing to say.
     pub(in crate::control) fn candidates_text(&self) -> String {
         if self.candidates.is_empty() {
@@ -248,18 +293,6 @@ impl TaskView {
     }
 }
 
-impl ResultView {
-    /// Rungs as a table, and what is wrong with some of them; empty when there are none.
-    pub(in crate::control) fn rungs_text(&self) -> String {
-        if self.rungs.is_empty() {
-            return String::new();
-        }
-        let mut text = rung_table(&self.rungs);
-        text.push_str(&findings_text(&self.rungs, self.error.as_ref()));
-        text
-    }
-}
-
 impl From<v1::task_spec::Kind> for KindView {
     fn from(kind: v1::task_spec::Kind) -> Self {
         use v1::task_spec::Kind;
@@ -273,6 +306,7 @@ impl From<v1::task_spec::Kind> for KindView {
                 command_line: command.command_line,
                 arguments: command.arguments,
                 stdin_bytes: command.stdin.len(),
+                secret_environment: secret_environment(command.shell),
             },
             Kind::Script(script) => Self::Script {
                 language: match script.language() {
@@ -281,9 +315,15 @@ impl From<v1::task_spec::Kind> for KindView {
                 },
                 script_bytes: script.text.len(),
                 arguments: script.arguments,
+                secret_environment: secret_environment(script.shell),
             },
         }
     }
+}
+
+/// Names of variables and identifiers of the secrets that they hold.
+fn secret_environment(shell: Option<v1::ShellSettings>) -> BTreeMap<String, String> {
+    shell.map(|shell| shell.secret_environment.into_iter().collect()).unwrap_or_default()
 }
 
 impl From<v1::TaskResult> for ResultView {
@@ -398,6 +438,7 @@ pub(in crate::control) fn task_page(task: &TaskView) -> String {
         ("what", task.kind_text()),
         ("host", task.host.clone()),
         ("credential", task.credential.clone()),
+        ("secrets", task.secrets_text()),
         ("label", task.label.clone()),
         ("batch", task.batch_id.clone()),
         ("tags", task.tags.join(", ")),
@@ -431,7 +472,7 @@ pub(in crate::control) fn task_page(task: &TaskView) -> String {
     rows.retain(|(_, value)| !value.is_empty());
     let mut page: String = rows.iter().map(|(name, value)| format!("{:<14}{}\n", name, clean(value))).collect();
     if let Some(result) = &task.result {
-        for text in [result.rungs_text(), posture_text(&result.posture_rows)] {
+        for text in [task.rungs_text(), posture_text(&result.posture_rows)] {
             if !text.is_empty() {
                 page.push('\n');
                 page.push_str(&text);
@@ -496,110 +537,4 @@ pub(in crate::control) fn state_name(state: v1::TaskState) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn finished(state: v1::TaskState, exit_code: Option<i32>, failure: Option<v1::Failure>) -> TaskView {
-        TaskView::from(v1::Task {
-            task_id: "t1".to_owned(),
-            spec: Some(v1::TaskSpec {
-                target: Some(v1::Target { host: "win-a".to_owned(), connection: None }),
-                kind: Some(v1::task_spec::Kind::Command(v1::Command {
-                    command_line: "sim.exe".to_owned(),
-                    arguments: vec!["exit".to_owned(), "37".to_owned()],
-                    ..v1::Command::default()
-                })),
-                timeout: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
-                ..v1::TaskSpec::default()
-            }),
-            state: state.into(),
-            submitted_at: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 123_456_789 }),
-            result: Some(v1::TaskResult { outcome: state.into(), exit_code, failure, ..v1::TaskResult::default() }),
-            ..v1::Task::default()
-        })
-    }
-
-    #[test]
-    fn tasks_are_json_with_words_times_and_milliseconds() {
-        let json = serde_json::to_value(finished(v1::TaskState::Failed, Some(37), None)).unwrap();
-        assert_eq!(json["state"], "failed");
-        assert_eq!(json["kind"], "command");
-        assert_eq!(json["arguments"], serde_json::json!(["exit", "37"]));
-        assert_eq!(json["submitted_at"], "2023-11-14T22:13:20.123Z");
-        assert_eq!(json["timeout_ms"], 1500.0);
-        assert_eq!(json["result"]["exit_code"], 37);
-        assert_eq!(json["result"]["error"], serde_json::Value::Null);
-    }
-
-    #[test]
-    fn a_finished_task_decides_the_exit_code() {
-        use v1::TaskState::{Cancelled, Failed, Rejected, Succeeded, TimedOut, Unknown};
-        let failure = |stage: &str, may_have_started| {
-            Some(v1::Failure { stage: stage.to_owned(), may_have_started, ..v1::Failure::default() })
-        };
-        for (state, code, failure, exit) in [
-            (Succeeded, Some(0), None, Exit::SUCCESS),
-            (Failed, Some(37), None, Exit::remote(37)),
-            (Failed, Some(-1), None, Exit::REMOTE_OTHER),
-            (Failed, None, failure("authenticate", false), Exit::AUTHENTICATE),
-            (Failed, None, failure("secret", false), Exit::AGENT),
-            (Failed, None, None, Exit::AGENT),
-            (Cancelled, Some(1), None, Exit::CANCELLED),
-            (TimedOut, None, None, Exit::TIMED_OUT),
-            (Rejected, None, None, Exit::REJECTED),
-            (Unknown, None, failure("receive", true), Exit::UNKNOWN),
-        ] {
-            assert_eq!(finished(state, code, failure).exit(), exit, "{state:?} {code:?}");
-        }
-    }
-
-    #[test]
-    fn tables_show_a_task_in_one_line() {
-        let text = task_table(&[finished(v1::TaskState::Failed, Some(37), None)]);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 2);
-        assert!(lines[1].starts_with("t1"), "{text}");
-        assert!(lines[1].contains("sim.exe exit 37"), "{text}");
-    }
-
-    #[test]
-    fn a_page_names_each_agent_and_why_not() {
-        let mut task = finished(v1::TaskState::Rejected, None, None);
-        task.candidates = vec![CandidateView {
-            agent_id: "a1".to_owned(),
-            agent_name: "edge".to_owned(),
-            eligible: false,
-            code: "missing_tag".to_owned(),
-            reason: "it has no tag gpu".to_owned(),
-        }];
-        let page = task_page(&task);
-        assert!(page.contains("edge") && page.contains("missing_tag") && page.contains("it has no tag gpu"), "{page}");
-    }
-
-    #[test]
-    fn a_page_shows_what_is_gone_and_what_came_too_late() {
-        let late = v1::LateResult {
-            epoch: 1,
-            agent_name: "edge".to_owned(),
-            result: Some(v1::TaskResult {
-                outcome: v1::TaskState::Failed.into(),
-                exit_code: Some(41),
-                ..v1::TaskResult::default()
-            }),
-            ..v1::LateResult::default()
-        };
-        let task = TaskView::from(v1::Task {
-            late_results: vec![late],
-            output_bytes: 100,
-            output_removed_bytes: 100,
-            ..v1::Task::default()
-        });
-        let page = task_page(&task);
-        for words in ["too late", "edge", "failed", "41", "100 bytes; none of them kept"] {
-            assert!(page.contains(words), "{words} is missing in {page}");
-        }
-        let json = serde_json::to_value(&task).unwrap();
-        assert_eq!(json["late_results"][0]["result"]["exit_code"], 41);
-        assert_eq!(json["output_removed_bytes"], 100);
-    }
-}
+mod tests;
