@@ -101,7 +101,7 @@ impl Pool {
     pub async fn lease(&self, target: &Target, deadline: Instant) -> Result<Lease, Error> {
         let inner = &self.0;
         inner.watch();
-        let key = Arc::new(Key::new(target, inner.verdicts.digest(&target.credential)));
+        let key = Arc::new(Key::new(target, &inner.verdicts));
         let mut queue = Queue::new(inner, &key, deadline);
         loop {
             let pooled = match queue.wait(target).await? {

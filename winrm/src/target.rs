@@ -6,6 +6,7 @@ mod networks;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::Ipv6Addr;
 #[cfg(feature = "client")]
 use std::sync::Arc;
@@ -274,6 +275,12 @@ impl Secret {
     }
 }
 
+impl Hash for Secret {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_str().hash(state);
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
@@ -306,6 +313,8 @@ pub enum MessageEncryption {
 pub struct ShellProperties {
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
+    /// Environment variables whose values are secrets. None may be above as well.
+    pub secret_environment: BTreeMap<String, Secret>,
     /// Working directory. Nothing: the user's profile directory.
     pub working_directory: Option<String>,
     /// WINRS_NOPROFILE: do not load the Windows user profile.
@@ -320,6 +329,7 @@ impl Default for ShellProperties {
     fn default() -> Self {
         Self {
             environment: BTreeMap::new(),
+            secret_environment: BTreeMap::new(),
             working_directory: None,
             no_profile: false,
             code_page: 65001,
@@ -382,5 +392,11 @@ mod tests {
     fn secrets_do_not_print() {
         let credential = Credential::password("u", Secret::new("hunter2".into()));
         assert!(!format!("{credential:?}").contains("hunter2"));
+        let shell = ShellProperties {
+            secret_environment: BTreeMap::from([("TOKEN".into(), Secret::new("hunter2".into()))]),
+            ..ShellProperties::default()
+        };
+        let shown = format!("{shell:?}");
+        assert!(shown.contains("TOKEN") && !shown.contains("hunter2"), "{shown}");
     }
 }

@@ -111,9 +111,11 @@ impl Requests {
         ));
         writer.markup("</s:Header><s:Body><rsp:Shell Name=\"");
         writer.value("the name of the shell", name)?.markup("\">");
-        if !shell.environment.is_empty() {
+        if !shell.environment.is_empty() || !shell.secret_environment.is_empty() {
             writer.markup("<rsp:Environment>");
-            for (name, value) in &shell.environment {
+            let plain = shell.environment.iter().map(|(name, value)| (name, value.as_str()));
+            let secret = shell.secret_environment.iter().map(|(name, value)| (name, value.expose()));
+            for (name, value) in plain.chain(secret) {
                 writer.markup("<rsp:Variable Name=\"");
                 writer.value("the name of an environment variable", name)?.markup("\">");
                 writer.value("an environment variable", value)?.markup("</rsp:Variable>");

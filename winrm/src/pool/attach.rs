@@ -48,7 +48,7 @@ impl Pool {
     ) -> Result<Lease, Error> {
         let inner = &self.0;
         inner.watch();
-        let key = Key::new(target, inner.verdicts.digest(&target.credential));
+        let key = Key::new(target, &inner.verdicts);
         let apart = Arc::new(key.clone().apart());
         let Grant::New(mut slot) = Queue::new(inner, &apart, deadline).wait(target).await? else {
             return Err(Error::new(Stage::Connect, ErrorKind::SessionInDoubt).unsent());

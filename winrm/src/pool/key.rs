@@ -1,15 +1,16 @@
 //! Who may share a session, and whose quota it counts towards. Pure.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::verdicts::Digest;
+use super::verdicts::{Digest, Verdicts};
 use crate::target::{AuthKind, Endpoint, KerberosOptions, MessageEncryption, ShellProperties, Target, TlsPolicy};
 
 /// Everything that decides whether two callers may share a session.
 ///
-/// INVARIANT: another password, source of tickets, user or property is another key.
+/// INVARIANT: another password, source of tickets, user or property is another key; and no key holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     endpoint: Endpoint,
@@ -21,24 +22,28 @@ pub(super) struct Key {
     send_channel_bindings: bool,
     allow_basic_over_http: bool,
     kerberos: KerberosOptions,
+    /// Without its secrets.
     shell: ShellProperties,
+    /// Of its secrets.
+    secrets: Digest,
     /// Present when the caller wants no session that others had.
     apart: Option<Uuid>,
 }
 
 impl Key {
-    pub(super) fn new(target: &Target, credential: Digest) -> Self {
+    pub(super) fn new(target: &Target, verdicts: &Verdicts) -> Self {
         Self {
             endpoint: target.endpoint.clone(),
             username: target.credential.username().to_owned(),
-            credential,
+            credential: verdicts.digest(&target.credential),
             auth: target.auth,
             tls: target.tls.clone(),
             message_encryption: target.message_encryption,
             send_channel_bindings: target.send_channel_bindings,
             allow_basic_over_http: target.allow_basic_over_http,
             kerberos: target.kerberos.clone(),
-            shell: target.shell.clone(),
+            shell: ShellProperties { secret_environment: BTreeMap::new(), ..target.shell.clone() },
+            secrets: verdicts.secrets_digest(&target.shell),
             apart: None,
         }
     }

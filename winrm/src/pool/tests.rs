@@ -130,8 +130,18 @@ async fn an_idle_session_with_other_properties_makes_room() {
     other.shell.environment.insert("A".into(), "1".into());
     let lease = pool.lease(&other, soon()).await.unwrap();
     assert!(!lease.connection().reused);
-    let state = host.state();
-    assert_eq!((state.count("Create"), state.count("Delete"), state.most_shells), (2, 1, 1));
+    {
+        let state = host.state();
+        assert_eq!((state.count("Create"), state.count("Delete"), state.most_shells), (2, 1, 1));
+    }
+    drop(lease);
+    // A shell has the secrets that it was made with.
+    other.shell.secret_environment.insert("B".into(), Secret::new("one".into()));
+    for (value, reused) in [("one", false), ("one", true), ("two", false)] {
+        other.shell.secret_environment.insert("B".into(), Secret::new(value.into()));
+        let lease = pool.lease(&other, soon()).await.unwrap();
+        assert_eq!(lease.connection().reused, reused, "{value}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

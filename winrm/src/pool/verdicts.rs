@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::lock;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::session::Session;
-use crate::target::{AuthKind, Credential, Target};
+use crate::target::{AuthKind, Credential, ShellProperties, Target};
 
 /// Remembers verdicts. Holds digests, no credentials.
 #[derive(Debug)]
@@ -74,6 +74,13 @@ impl Verdicts {
     pub(super) fn digest(&self, credential: &Credential) -> Digest {
         let Proof { tickets, password } = Proof::of(credential);
         self.hash(&[credential.username().as_bytes(), tickets.as_slice(), password])
+    }
+
+    /// The digest of a shell's secret variables, for pool keys.
+    pub(super) fn secrets_digest(&self, shell: &ShellProperties) -> Digest {
+        let parts = shell.secret_environment.iter();
+        let parts: Vec<&[u8]> = parts.flat_map(|(name, value)| [name.as_bytes(), value.expose().as_bytes()]).collect();
+        self.hash(&parts)
     }
 
     /// Fails when the credential is known to be wrong.

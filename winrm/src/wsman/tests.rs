@@ -7,6 +7,7 @@ use super::*;
 use crate::fault::Class;
 use crate::shell::OutputStream;
 use crate::soap::{MAX_ANSWER, Ns, Reader, SoapError};
+use crate::target::Secret;
 
 const MESSAGE: Uuid = Uuid::from_u128(0xAABB_CCDD);
 const COMMAND: Uuid = Uuid::from_u128(0x1122_3344);
@@ -45,6 +46,7 @@ fn text(bytes: Vec<u8>) -> String {
 fn create_writes_the_properties_in_schema_order() {
     let shell = ShellProperties {
         environment: BTreeMap::from([("A&B".into(), "1 < 2".into())]),
+        secret_environment: BTreeMap::from([("A".into(), Secret::new("x&y".into()))]),
         working_directory: Some(r"C:\x".into()),
         no_profile: true,
         ..ShellProperties::default()
@@ -53,7 +55,8 @@ fn create_writes_the_properties_in_schema_order() {
     let body = request.split("<s:Body>").nth(1).unwrap();
     assert_eq!(
         body,
-        "<rsp:Shell Name=\"lictor:a:b:c\"><rsp:Environment><rsp:Variable Name=\"A&amp;B\">1 &lt; 2</rsp:Variable></rsp:Environment>\
+        "<rsp:Shell Name=\"lictor:a:b:c\"><rsp:Environment><rsp:Variable Name=\"A&amp;B\">1 &lt; 2</rsp:Variable>\
+         <rsp:Variable Name=\"A\">x&amp;y</rsp:Variable></rsp:Environment>\
          <rsp:WorkingDirectory>C:\\x</rsp:WorkingDirectory><rsp:IdleTimeOut>PT7200.000S</rsp:IdleTimeOut>\
          <rsp:InputStreams>stdin</rsp:InputStreams><rsp:OutputStreams>stdout stderr</rsp:OutputStreams></rsp:Shell></s:Body></s:Envelope>"
     );
