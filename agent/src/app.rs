@@ -23,7 +23,7 @@ use crate::failure::ExitCode;
 use crate::kerberos::{self, Kerberos};
 use crate::link::{Link, LinkError, Parts, ReadyFile};
 use crate::policy::{Policies, PolicyError};
-use crate::secrets::Keyring;
+use crate::secrets::{Keyring, Secrets};
 use crate::sessions::Sessions;
 use crate::shutdown::Shutdown;
 use crate::tasks::engine::StartError;
@@ -94,7 +94,7 @@ pub(crate) async fn run_after(
     shutdown: Shutdown,
     Before { outcome, metrics, levels }: Before,
 ) -> Result<(), AppError> {
-    let Loaded { config, join_token, proxy_password, told, traces, .. } = loaded;
+    let Loaded { config, join_token, proxy_password, variables, told, traces, .. } = loaded;
     let config = Arc::new(config);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), name = config.name, control_plane = %config.control_plane, "Starting");
     tell(&told, &traces);
@@ -112,13 +112,16 @@ pub(crate) async fn run_after(
         .await
         .map_err(|source| Kind::Listen { address: config.http_listen, source })?;
     let settings = Settings { slots: config.slots, drain_grace: config.drain_grace };
-    let sessions = Sessions::new(
-        pool.clone(),
+    let secrets = Secrets::new(
         Arc::clone(&keyring),
+        &config.name,
+        &config.secrets,
+        variables,
         Arc::clone(&policies),
-        kerberos.clone(),
         Arc::clone(&metrics),
     );
+    let sessions =
+        Sessions::new(pool.clone(), secrets.clone(), Arc::clone(&policies), kerberos.clone(), Arc::clone(&metrics));
     let started = Engine::start(&config.state_dir, settings, sessions, Arc::clone(&metrics)).await;
     let (engine, mut handle) = started.map_err(Kind::Engine)?;
     handle.degraded.extend(outcome.filter(Outcome::failed).map(|outcome| outcome.summary()));
@@ -155,6 +158,7 @@ pub(crate) async fn run_after(
         store,
         keyring,
         kerberos,
+        secrets,
         metrics,
         shutdown: shutdown.clone(),
         room,

@@ -10,10 +10,11 @@ mod kerberos;
 mod proxy;
 #[cfg(test)]
 mod reference;
+pub(crate) mod secrets;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub use delegate::{Ignored, Told};
 pub use kerberos::Kerberos;
 pub use proxy::Proxy;
 pub(crate) use proxy::ProxyAddress;
+pub use secrets::Secrets;
 
 /// Everything that can be set. The doc comments of the fields are what `docs/agent-settings.md`, its JSON schema and the example file
 /// say; a test makes them, see [`lictor_settings::reference`].
@@ -87,6 +89,8 @@ pub struct Config {
     pub admission: Admission,
     /// Kerberos; see [Kerberos](#kerberos).
     pub kerberos: Kerberos,
+    /// Secrets that are on the agent or under AWS KMS; see [secrets](#secrets).
+    pub secrets: Secrets,
     /// Bounds of the pool of WinRM sessions.
     pub pool: Pool,
     /// Logging.
@@ -237,6 +241,8 @@ pub struct Loaded {
     pub join_token: Option<JoinToken>,
     /// The proxy's password, when it came from the environment.
     pub proxy_password: Option<Secret>,
+    /// Variables that are secrets for tasks, `LICTOR_SECRET_<name>`, by their whole names.
+    pub variables: BTreeMap<String, Secret>,
     /// Where traces go, the standard variables considered.
     pub traces: Traces,
     /// What there is to tell of a delegate's variables.
@@ -281,11 +287,22 @@ pub(crate) fn load_over(
         .collect();
     let mut join_token = None;
     let mut variables = HashMap::new();
+    let mut secret_variables = BTreeMap::new();
     let mut delegate = Delegate::default();
     let mut standard = Standard::default();
     for (name, value) in environment {
         standard.takes(&name, &value);
         if delegate.takes(&name, &value) {
+            continue;
+        }
+        if name.starts_with(secrets::VARIABLE_PREFIX) {
+            if !secrets::is_variable(&name) {
+                mistakes.push(format!(
+                    "{name}: is no name of a secret: letters, digits and `_` may stand behind the prefix"
+                ));
+            } else if !value.is_empty() {
+                secret_variables.insert(name, Secret::new(value));
+            }
             continue;
         }
         if name == JOIN_TOKEN_VARIABLE {
@@ -355,7 +372,8 @@ pub(crate) fn load_over(
     }
     let join_token = join_token.map(|(token, _)| token);
     let traces = Traces::new(config.telemetry.clone(), standard);
-    Ok(Loaded { config, join_token, proxy_password, traces, told: delegate.into_told(), overview })
+    let told = delegate.into_told();
+    Ok(Loaded { config, join_token, proxy_password, variables: secret_variables, traces, told, overview })
 }
 
 /// What is in effect otherwise than it was given.
@@ -366,6 +384,7 @@ fn show(config: &Config, reader: &mut Reader) {
     reader.show("control_plane", &config.control_plane);
     reader.show("name", &config.name);
     reader.show("ca_files", list(&config.ca_files, |path| path.display().to_string()));
+    reader.show("secrets.directories", list(&config.secrets.directories, |path| path.display().to_string()));
     match &config.proxy {
         Some(proxy) => {
             reader.show("proxy.url", &proxy.address);
@@ -432,6 +451,7 @@ fn read(reader: &mut Reader, hostname_file: &Path, proxy: Option<Proxy>) -> Opti
             cgroup_root: reader.path("admission.cgroup_root", DEFAULT_CGROUP_ROOT),
         },
         kerberos: kerberos::read(reader),
+        secrets: secrets::read(reader),
         pool: pool(reader),
         log: Log {
             format: reader.choice(

@@ -7,7 +7,7 @@ mod examples;
 
 use std::error::Error as StdError;
 
-use lictor_proto::v1::{Failure, HandBackReason, Rung, TaskState};
+use lictor_proto::v1::{Failure, HandBackReason, Rung, Suspect, TaskState};
 use lictor_winrm::Error as WinrmError;
 use lictor_winrm::error::{ErrorKind, Report};
 
@@ -16,7 +16,7 @@ use crate::enrol::proxy::Advice;
 use crate::enrol::tls::ConnectError;
 use crate::kerberos::Unusable;
 use crate::policy::Refusal;
-use crate::secrets::SecretError;
+use crate::secrets::{SecretError, SourceError};
 use crate::sessions::AccessError;
 pub use examples::catalogue;
 
@@ -262,12 +262,12 @@ fn restart() -> Failure {
     }
 }
 
-/// What proves the user is not available.
-pub(crate) fn access(error: &AccessError) -> HandBack {
+/// What proves the user, or what else the task needs to know, is not available.
+pub(crate) fn access(error: &AccessError) -> Verdict {
     match error {
         AccessError::Secret(error) => secret(error),
-        AccessError::Kerberos(unusable) => kerberos(unusable),
-        AccessError::NoSecret => invalid(error),
+        AccessError::Kerberos(unusable) => kerberos(unusable).into(),
+        AccessError::Delivery(_) | AccessError::NoSecret => invalid(error).into(),
     }
 }
 
@@ -312,33 +312,124 @@ fn kerberos(error: &Unusable) -> HandBack {
     (HandBackReason::Unable, Box::new(failure))
 }
 
-/// A secret is not available.
-fn secret(error: &SecretError) -> HandBack {
+/// A secret is not available. Nothing has started.
+pub(crate) fn secret(error: &SecretError) -> Verdict {
+    use HandBackReason::{Invalid, Unable};
     let (reason, code, cause, remedy) = match error {
+        SecretError::Kms { source, .. } => return wrapped(error, source),
+        SecretError::Refused(refusal) => return policy(refusal).into(),
+        SecretError::Unknown { .. } => return unsupported(error).into(),
+        SecretError::Source { source, .. } => return on_agent(error, source).into(),
         // It was sealed for a key that this agent does not have any more; sealed anew, for this agent or another, it opens.
         SecretError::Sealed { .. } | SecretError::NoKey { .. } => (
-            HandBackReason::Unable,
+            Unable,
             "secret.unsealable",
-            "The credential's secret was sealed for another key, agent or task",
+            "The secret was sealed for another key, agent or task",
             "Submit the task again; when that does not help, let the agent enrol anew",
         ),
-        // It opens the same everywhere.
+        // It opens the same everywhere; so do the next three.
         SecretError::NotText { .. } => (
-            HandBackReason::Invalid,
+            Invalid,
             "secret.not_text",
-            "The credential's secret holds something other than text",
-            "Put the credential again, with its password as UTF-8",
+            "The secret holds something other than text, which passwords, variables and authorities are",
+            "Put the secret again as UTF-8 without NUL, or as a file where bytes may be",
+        ),
+        SecretError::Empty { .. } => {
+            (Invalid, "secret.empty", "The secret holds nothing", "Put the secret again, with its value")
+        }
+        SecretError::TooLong { .. } => (
+            Invalid,
+            "secret.too_long",
+            "The secret is longer than what it is used for can be",
+            "Put a shorter value; hand long ones to a script as a file on its host",
+        ),
+        SecretError::Malformed { .. } => (
+            Invalid,
+            "secret.malformed",
+            "What the control plane sent with the task contradicts itself",
+            "Put the secret again; when that does not help, compare the versions of control plane and agent",
         ),
     };
-    let failure = Failure {
+    (reason, Box::new(of_secret(error, code, cause, remedy))).into()
+}
+
+/// A secret is under AWS KMS.
+fn wrapped(error: &SecretError, source: &lictor_kms::Error) -> Verdict {
+    let failure = Failure { stage: "secret".into(), message: chain(error), ..kms(source) };
+    // Throttled, out of service or out of reach, after retries: another agent may have another way, or other quotas. And where
+    // this machine has no identity at all, another may have one.
+    if source.is_passing() || is_of_machine(source.code()) {
+        return (HandBackReason::Unable, Box::new(failure)).into();
+    }
+    // AWS has judged: the identity is the same wherever the manager may be used, but for the machine's own. A refusal that went from
+    // agent to agent would hide what AWS said, and ask it once more each time. Whoever has agents that may and agents that may not
+    // says so by the manager's tags.
+    Verdict::end(TaskState::Failed, failure)
+}
+
+/// What the library says.
+pub(crate) fn kms(error: &lictor_kms::Error) -> Failure {
+    let suspects = error.suspects().into_iter();
+    let suspects =
+        suspects.map(|suspect| Suspect { code: suspect.code.into(), cause: suspect.cause, remedy: suspect.remedy });
+    Failure {
+        stage: error.stage().as_str().into(),
+        code: error.code().into(),
+        message: chain(error),
+        cause: error.cause().to_owned(),
+        remedy: error.remedy().to_owned(),
+        legacy_text: error.legacy_text().unwrap_or_default().to_owned(),
+        may_have_started: false,
+        suspects: suspects.collect(),
+    }
+}
+
+/// Whether it says that the machine has no identity for AWS, which is for another machine to have.
+fn is_of_machine(code: &str) -> bool {
+    matches!(code, "kms.no_credentials" | "kms.imds" | "kms.machine_credentials")
+}
+
+/// A secret that is to be on the agent. Another agent may have it: each row goes back as what this agent cannot do, but for a source
+/// that is none.
+fn on_agent(error: &SecretError, source: &SourceError) -> HandBack {
+    let (reason, code, cause, remedy) = match source {
+        SourceError::Form(_) => (
+            HandBackReason::Invalid,
+            "secret.malformed",
+            "The secret's source is neither a file nor a variable of the agent",
+            "Put the secret again with `file:` and an absolute path, or `env:` and the name of a variable",
+        ),
+        SourceError::NotPermitted { .. } => (
+            HandBackReason::Unable,
+            "secret.source_not_permitted",
+            "A task may use no other files of the agent as secrets than those in the directories that its settings list",
+            "Correct the secret's source, or add the directory to secrets.directories in the agent's settings",
+        ),
+        SourceError::Missing { .. } => (
+            HandBackReason::Unable,
+            "secret.source_missing",
+            "This agent was not given the file or variable",
+            "Mount the file, or start the agent with the variable; select agents that have it by their tags",
+        ),
+        SourceError::Unfit { .. } | SourceError::Read { .. } => (
+            HandBackReason::Unable,
+            "secret.source_unreadable",
+            "The file is none, leads elsewhere, is empty or too long, or the agent's user may not read it",
+            "Look at the file on the agent: a regular file within secrets.directories, of 1 byte to 256 KiB, readable by the agent",
+        ),
+    };
+    (reason, Box::new(of_secret(error, code, cause, remedy)))
+}
+
+fn of_secret(error: &SecretError, code: &str, cause: &str, remedy: &str) -> Failure {
+    Failure {
         stage: "secret".into(),
         code: code.into(),
         message: chain(error),
         cause: cause.into(),
         remedy: remedy.into(),
         ..Failure::default()
-    };
-    (reason, Box::new(failure))
+    }
 }
 
 /// The assignment makes no sense.

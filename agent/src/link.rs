@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::enrol::{self, EnrolError, Identity, Store, TokenSource, tls};
 use crate::failure::{self, ExitCode, Recovery};
 use crate::kerberos::Kerberos;
-use crate::secrets::Keyring;
+use crate::secrets::{Keyring, Secrets};
 use crate::shutdown::Shutdown;
 use crate::tasks::output::Log;
 use crate::tasks::{Command, Event, Handle, TaskKey};
@@ -46,6 +46,7 @@ pub(crate) struct Link {
     identity: Option<Arc<Identity>>,
     keyring: Arc<Keyring>,
     kerberos: Kerberos,
+    secrets: Secrets,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
     room: watch::Receiver<Room>,
@@ -81,6 +82,8 @@ pub(crate) struct Parts {
     pub(crate) keyring: Arc<Keyring>,
     /// Whose keys to announce.
     pub(crate) kerberos: Kerberos,
+    /// What of them to announce.
+    pub(crate) secrets: Secrets,
     /// Figures.
     pub(crate) metrics: Arc<Metrics>,
     /// When to end.
@@ -155,14 +158,27 @@ enum Step {
 
 impl Link {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, route, store, tokens, keyring, kerberos, metrics, shutdown, mut room, engine, ready } =
-            parts;
+        let Parts {
+            config,
+            route,
+            store,
+            tokens,
+            keyring,
+            kerberos,
+            secrets,
+            metrics,
+            shutdown,
+            mut room,
+            engine,
+            ready,
+        } = parts;
         let about = About {
             instance_id: uuid::Uuid::new_v4().to_string(),
             tags: config.tags.clone(),
             slots: config.slots,
             degraded: engine.degraded.clone(),
             kerberos: kerberos.is_ready(),
+            further: Vec::new(),
             principals: Vec::new(),
         };
         let mut protocol = Protocol::new(about, &engine.restored);
@@ -180,6 +196,7 @@ impl Link {
             identity: None,
             keyring,
             kerberos,
+            secrets,
             metrics,
             shutdown,
             room,
@@ -257,6 +274,7 @@ impl Link {
             return Ok((Closed::Finished, Duration::ZERO));
         };
         self.protocol.holds_keys_of(principals);
+        self.protocol.can(self.secrets.capabilities());
         let now = std::time::Instant::now();
         let mode = self.choice.mode(now);
         self.dismissed = false;

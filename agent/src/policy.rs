@@ -5,6 +5,7 @@
 //! that another spelling of the same thing is the same thing. Checked by `tasks` before an assignment is accepted;
 //! `watch` keeps it up to date.
 
+mod aws;
 mod file;
 mod identity;
 mod names;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use lictor_proto::v1::{TaskSpec, task_spec};
 use lictor_winrm::target::{AuthKind, Endpoint, MessageEncryption, Network, Networks, Scheme, TlsPolicy};
 
+use aws::{ArnPattern, EndpointPattern};
 use identity::Pattern;
 use names::{Host, HostRule};
 
@@ -46,6 +48,8 @@ pub(crate) struct Policy {
     connection: Connection,
     /// What.
     tasks: Tasks,
+    /// By which secrets.
+    secrets: Secrets,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,6 +114,30 @@ struct Tasks {
     concurrent_per_host: Option<u32>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Secrets {
+    /// Keys of AWS KMS that may be used, as ARNs: `arn:aws:kms:eu-central-1:111122223333:key/*`, `*`. To read a secret the key that
+    /// encrypted it counts; to write one and to test, the key as the secret manager names it. Default: all.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
+    kms_keys: Option<Vec<ArnPattern>>,
+    /// Roles that the agent may assume for that: `arn:aws:iam::111122223333:role/lictor-*`, `*`. Default: all.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
+    kms_roles: Option<Vec<ArnPattern>>,
+    /// URLs that may take the place of AWS's own endpoints: `https://*.kms.eu-central-1.vpce.amazonaws.com`, `*`. Whoever answers
+    /// there gets to see what is encrypted, so none is allowed unless it is listed, not even without a policy.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
+    kms_endpoints: Vec<EndpointPattern>,
+    /// Whether a secret may be a file or a variable of the agent (the setting `secrets.directories`, `LICTOR_SECRET_<name>`).
+    sources: bool,
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self { kms_keys: None, kms_roles: None, kms_endpoints: Vec::new(), sources: true }
+    }
+}
+
 /// Whether hosts may be spoken to over http.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PlainHttp {
@@ -127,10 +155,20 @@ pub(crate) enum TaskKind {
     Script,
     Diagnosis,
     Posture,
+    SecretManagerTest,
+    SealSecret,
 }
 
 impl TaskKind {
-    const ALL: [Self; 5] = [Self::ConnectionTest, Self::Command, Self::Script, Self::Diagnosis, Self::Posture];
+    const ALL: [Self; 7] = [
+        Self::ConnectionTest,
+        Self::Command,
+        Self::Script,
+        Self::Diagnosis,
+        Self::Posture,
+        Self::SecretManagerTest,
+        Self::SealSecret,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -139,6 +177,8 @@ impl TaskKind {
             Self::Script => "script",
             Self::Diagnosis => "diagnosis",
             Self::Posture => "posture",
+            Self::SecretManagerTest => "secret_manager_test",
+            Self::SealSecret => "seal_secret",
         }
     }
 }
@@ -160,7 +200,8 @@ impl Job {
             task_spec::Kind::Diagnosis(_) => return Some(Self::without_input(TaskKind::Diagnosis)),
             // Its script is the agent's own.
             task_spec::Kind::Posture(_) => return Some(Self::without_input(TaskKind::Posture)),
-            task_spec::Kind::SecretManagerTest(_) | task_spec::Kind::SealSecret(_) => return None,
+            task_spec::Kind::SecretManagerTest(_) => return Some(Self::without_input(TaskKind::SecretManagerTest)),
+            task_spec::Kind::SealSecret(_) => return Some(Self::without_input(TaskKind::SealSecret)),
             task_spec::Kind::Command(command) => {
                 let texts = (&command.command_line, &command.arguments);
                 (TaskKind::Command, texts, &command.shell, command.stdin.len())
@@ -169,7 +210,9 @@ impl Job {
         };
         let environment =
             shell.iter().flat_map(|shell| &shell.environment).map(|(name, value)| name.len() + value.len());
-        let lengths = texts.1.iter().map(String::len).chain(environment);
+        // Their values are not known yet, and have a bound of their own.
+        let secrets = shell.iter().flat_map(|shell| shell.secret_environment.keys()).map(String::len);
+        let lengths = texts.1.iter().map(String::len).chain(environment).chain(secrets);
         let script_bytes = lengths.fold(texts.0.len() + input, usize::saturating_add) as u64;
         Some(Self { kind, script_bytes })
     }
@@ -194,8 +237,21 @@ pub(crate) struct Approach<'a> {
     pub(crate) delegate: bool,
     /// How the host's certificate is checked.
     pub(crate) tls: &'a TlsPolicy,
+    /// Whether the task brings an authority to check it against: one that is not in `tls` yet counts as well.
+    pub(crate) task_ca: bool,
     /// When messages are sealed.
     pub(crate) message_encryption: MessageEncryption,
+}
+
+/// How a task wants to use AWS KMS.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KmsUse<'a> {
+    /// The key that is asked for, however it is named.
+    pub(crate) key: &'a str,
+    /// The role to assume, if any.
+    pub(crate) role: Option<&'a str>,
+    /// URLs in place of AWS's own; empty ones are none.
+    pub(crate) endpoints: [&'a str; 2],
 }
 
 /// A task that the policy does not allow.
@@ -228,6 +284,7 @@ impl Default for Policy {
                 delegation: true,
             },
             tasks: Tasks::default(),
+            secrets: Secrets::default(),
         }
     }
 }
@@ -255,6 +312,48 @@ impl Policy {
     pub(crate) fn way(&self, approach: &Approach<'_>) -> Result<Networks, Refusal> {
         self.connection(approach)?;
         self.host(approach.endpoint.host())
+    }
+
+    /// Decides about a task that works on no host.
+    pub(crate) fn errand(&self, job: Job) -> Result<(), Refusal> {
+        self.job(job)
+    }
+
+    /// Decides about a key of AWS KMS, once the task has shown which it is.
+    pub(crate) fn kms(&self, wanted: &KmsUse<'_>) -> Result<(), Refusal> {
+        let Secrets { kms_keys, kms_roles, kms_endpoints, .. } = &self.secrets;
+        let allows = |rules: &Option<Vec<ArnPattern>>, arn: &str| {
+            rules.as_ref().is_none_or(|rules| rules.iter().any(|rule| rule.matches(arn)))
+        };
+        if !allows(kms_keys, wanted.key) {
+            let problem = format!("the task uses the KMS key {:?}", clipped(wanted.key));
+            return Err(self.refusal("policy.kms_key", "secrets.kms_keys", problem));
+        }
+        if let Some(role) = wanted.role.filter(|role| !allows(kms_roles, role)) {
+            let problem = format!("the task assumes the role {:?}", clipped(role));
+            return Err(self.refusal("policy.kms_role", "secrets.kms_roles", problem));
+        }
+        for endpoint in wanted.endpoints.into_iter().filter(|endpoint| !endpoint.is_empty()) {
+            if !kms_endpoints.iter().any(|rule| rule.matches(endpoint)) {
+                let problem = format!("the task calls AWS at {:?}", clipped(endpoint));
+                return Err(self.refusal("policy.kms_endpoint", "secrets.kms_endpoints", problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any key of AWS KMS could be used.
+    pub(crate) fn allows_kms(&self) -> bool {
+        self.secrets.kms_keys.as_ref().is_none_or(|rules| !rules.is_empty())
+    }
+
+    /// Decides about a file or a variable of the agent.
+    pub(crate) fn source(&self, source: &str) -> Result<(), Refusal> {
+        if self.secrets.sources {
+            return Ok(());
+        }
+        let problem = format!("a secret of the task is {:?} on the agent", clipped(source));
+        Err(self.refusal("policy.secret_source", "secrets.sources", problem))
     }
 
     /// Most tasks that may work on hosts at once.
@@ -334,7 +433,7 @@ impl Policy {
                 Err(self.refusal("policy.skip_cert_check", "connection.skip_cert_check", problem))
             }
             // Whoever may name the authority to trust need not skip the check.
-            Scheme::Https if approach.tls.ca_pem.is_some() && !rules.task_ca => {
+            Scheme::Https if approach.task_ca && !rules.task_ca => {
                 let problem = "the task brings an authority of its own to trust".to_owned();
                 Err(self.refusal("policy.task_ca", "connection.task_ca", problem))
             }
@@ -370,7 +469,8 @@ impl Policy {
     }
 
     fn refusal(&self, code: &'static str, rule: &'static str, problem: String) -> Refusal {
-        Refusal { code, rule, problem, file: self.file.clone().unwrap_or_default() }
+        let file = self.file.clone().unwrap_or_else(|| PathBuf::from("the policy file (there is none)"));
+        Refusal { code, rule, problem, file }
     }
 }
 
@@ -405,6 +505,11 @@ fn account(username: &str) -> &str {
     user.split_once('@').map_or(user, |(user, _)| user)
 }
 
+/// What a task says may be long.
+fn clipped(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_SHOWN)).unwrap_or_default()
+}
+
 /// As the contract and the settings spell it.
 fn auth_name(auth: AuthKind) -> &'static str {
     match auth {
@@ -419,3 +524,6 @@ fn auth_name(auth: AuthKind) -> &'static str {
 fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
+
+/// Of a name in a refusal. An ARN has 2048 bytes at most.
+const MAX_SHOWN: usize = 2048;

@@ -1,12 +1,13 @@
 //! From a task's target and credential to a leased session.
 //!
 //! Parses the wire's connection settings into a [`Plan`] that cannot be wrong, and joins plan and secret into the
-//! `winrm` target whose parts make the pool's key. The secret is opened here, when the session is wanted, and not kept.
+//! `winrm` target whose parts make the pool's key. Secrets are opened here, when the session is wanted, and not kept.
 //! Called by `tasks`.
 
+mod brought;
 mod tickets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,14 +17,14 @@ use lictor_kerberos::trace::Trace;
 use lictor_kerberos::{CredentialSource, Identity};
 use lictor_proto::v1::{
     AuthKind, ConnectionSettings, CredentialIdentity, CredentialSecretKind, KerberosSettings, KinitMode,
-    MessageEncryption, Scheme, SealedSecret, ShellSettings, Target as WireTarget,
+    MessageEncryption, Scheme, ShellSettings, Target as WireTarget,
 };
 use lictor_winrm::Error as WinrmError;
 use lictor_winrm::auth::kerberos::TicketSource;
 use lictor_winrm::pool::{Lease, Pool};
 use lictor_winrm::probe::{Report, Rung};
 use lictor_winrm::target::{
-    self, Credential, Endpoint, EndpointError, KerberosOptions, ShellProperties, Target, Timeouts, TlsPolicy,
+    self, Credential, Endpoint, EndpointError, KerberosOptions, Secret, ShellProperties, Target, Timeouts, TlsPolicy,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -31,8 +32,10 @@ use zeroize::Zeroizing;
 
 use crate::kerberos::{Kerberos, Unusable};
 use crate::policy::{Approach, Job, Policies, Refusal, Turn};
-use crate::secrets::{Keyring, Purpose, SecretError};
+use crate::secrets::{DeliveryError, SecretError, Secrets};
 use crate::telemetry::Metrics;
+pub(crate) use brought::Brought;
+use brought::Opened;
 pub(crate) use tickets::Lines;
 use tickets::Tickets;
 
@@ -40,7 +43,7 @@ use tickets::Tickets;
 #[derive(Debug, Clone)]
 pub(crate) struct Sessions {
     pool: Pool,
-    keyring: Arc<Keyring>,
+    secrets: Secrets,
     policies: Arc<Policies>,
     kerberos: Kerberos,
     metrics: Arc<Metrics>,
@@ -59,6 +62,20 @@ pub(crate) struct Plan {
     kerberos: KerberosPlan,
     proof: Proof,
     shell: ShellProperties,
+    named: Named,
+}
+
+/// Secrets that a plan names, by their identifiers. They come beside the assignment.
+#[derive(Debug, Clone, Default)]
+struct Named {
+    /// What proves the user, in place of what is sealed in the assignment.
+    proof: Option<String>,
+    /// The authority that the host's certificate is checked against.
+    authority: Option<String>,
+    /// Variables of the shell.
+    environment: BTreeMap<String, String>,
+    /// Ones that a command got that runs already: for masking what it prints. With their versions.
+    masks: Vec<(String, u64)>,
 }
 
 /// What a plan says about Kerberos.
@@ -74,9 +91,9 @@ struct KerberosPlan {
 /// What proves who the user is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Proof {
-    /// A password, sealed.
+    /// A password.
     Password,
-    /// The bytes of a keytab, sealed.
+    /// The bytes of a keytab.
     Keytab,
     /// A keytab of the agent: this one, or any.
     KeytabOnAgent(Option<PathBuf>),
@@ -91,6 +108,8 @@ pub(crate) struct Access {
     pub(crate) target: Target,
     /// What Kerberos had to say, when the task wants to know.
     pub(crate) lines: Lines,
+    /// What must not be seen in output.
+    pub(crate) masks: Vec<Secret>,
     /// Where the target's tickets come from, when it has any.
     tickets: Option<Arc<Tickets>>,
 }
@@ -104,6 +123,9 @@ pub(crate) enum AccessError {
     /// What Kerberos needs of the agent.
     #[error(transparent)]
     Kerberos(#[from] Unusable),
+    /// One that was needed did not come.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
     /// None came, though one was needed.
     #[error("the assignment has no secret")]
     NoSecret,
@@ -124,6 +146,32 @@ pub(crate) enum PlanError {
     /// A bad environment variable.
     #[error("{0:?} is not a name for an environment variable")]
     Variable(String),
+    /// A variable with two values.
+    #[error(
+        "{0:?} is in the environment and in the secret one: Windows does not tell upper from lower case in names of variables"
+    )]
+    VariableTwice(String),
+    /// An authority by two names.
+    #[error("the connection has an authority of its own (ca_pem) and names a secret for it (ca_secret)")]
+    AuthorityTwice,
+    /// What came is not what the plan names.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+    /// A password that did not come.
+    #[error("the assignment has no secret")]
+    NoSecret,
+    /// A secret by which output is masked came in another version.
+    #[error(
+        "the command has version {had} of secret {identifier}, and the assignment brings version {came}: its output cannot be masked"
+    )]
+    OtherVersion {
+        /// Which.
+        identifier: String,
+        /// What the command was given.
+        had: u64,
+        /// What came.
+        came: u64,
+    },
     /// A bad code page.
     #[error("{0} is not a code page")]
     CodePage(u32),
@@ -181,7 +229,19 @@ impl Plan {
             MessageEncryption::Never => target::MessageEncryption::Never,
             MessageEncryption::Auto | MessageEncryption::Unspecified => target::MessageEncryption::Auto,
         };
-        let ConnectionSettings { ca_pem, skip_cert_check, send_channel_bindings, allow_basic_over_http, .. } = settings;
+        let ConnectionSettings {
+            ca_pem, ca_secret, skip_cert_check, send_channel_bindings, allow_basic_over_http, ..
+        } = settings;
+        if !ca_pem.is_empty() && !ca_secret.is_empty() {
+            return Err(PlanError::AuthorityTwice);
+        }
+        let given = |identifier: &str| (!identifier.is_empty()).then(|| identifier.to_owned());
+        let named = Named {
+            proof: given(&identity.secret).filter(|_| matches!(proof, Proof::Password | Proof::Keytab)),
+            authority: given(&ca_secret),
+            environment: secret_environment(&shell)?,
+            masks: Vec::new(),
+        };
         Ok(Self {
             endpoint,
             auth,
@@ -196,7 +256,38 @@ impl Plan {
             kerberos: KerberosPlan::from(kerberos),
             proof,
             shell: properties(shell)?,
+            named,
         })
+    }
+
+    /// The same for a command that runs already and has got these secrets: they are wanted for masking what it prints.
+    pub(crate) fn resumed(mut self, secrets: &[(String, u64)]) -> Self {
+        self.named.environment.clear();
+        self.named.masks = secrets.to_vec();
+        self
+    }
+
+    /// Whether everything that it names came along.
+    pub(crate) fn check(&self, brought: &Brought) -> Result<(), PlanError> {
+        let Named { proof, authority, environment, masks } = &self.named;
+        for identifier in proof.iter().chain(authority).chain(environment.values()) {
+            brought.find(identifier)?;
+        }
+        for (identifier, had) in masks {
+            let came = brought.find(identifier)?.version();
+            if came != *had {
+                return Err(PlanError::OtherVersion { identifier: identifier.clone(), had: *had, came });
+            }
+        }
+        let sealed = proof.is_some() || brought.sealed().is_some();
+        if matches!(self.proof, Proof::Password | Proof::Keytab) && !sealed { Err(PlanError::NoSecret) } else { Ok(()) }
+    }
+
+    /// The secrets of its shell and their versions, as they came.
+    pub(crate) fn shell_secrets(&self, brought: &Brought) -> Vec<(String, u64)> {
+        let named: BTreeSet<&String> = self.named.environment.values().collect();
+        let came = named.into_iter().filter_map(|identifier| brought.find(identifier).ok());
+        came.map(|delivery| (delivery.identifier().to_owned(), delivery.version())).collect()
     }
 
     /// Whether Kerberos may come into it.
@@ -204,27 +295,28 @@ impl Plan {
         matches!(self.auth, target::AuthKind::Negotiate | target::AuthKind::Kerberos)
     }
 
-    /// Whether a sealed secret belongs to it.
-    pub(crate) fn needs_secret(&self) -> bool {
-        matches!(self.proof, Proof::Password | Proof::Keytab)
-    }
-
     /// The host, for people.
     pub(crate) fn host(&self) -> &str {
         self.endpoint.host()
     }
 
-    fn target(&self, credential: Credential) -> Target {
+    fn target(&self, credential: Credential, opened: &mut Opened) -> Target {
         Target {
             endpoint: self.endpoint.clone(),
             auth: self.auth,
             credential,
-            tls: self.tls.clone(),
+            tls: TlsPolicy {
+                ca_pem: opened.authority.take().or_else(|| self.tls.ca_pem.clone()),
+                skip_certificate_check: self.tls.skip_certificate_check,
+            },
             message_encryption: self.message_encryption,
             send_channel_bindings: self.send_channel_bindings,
             allow_basic_over_http: self.allow_basic_over_http,
             kerberos: self.kerberos.options.clone(),
-            shell: self.shell.clone(),
+            shell: ShellProperties {
+                secret_environment: std::mem::take(&mut opened.environment),
+                ..self.shell.clone()
+            },
             timeouts: Timeouts::default(),
         }
     }
@@ -267,15 +359,15 @@ impl From<KerberosSettings> for KerberosPlan {
 }
 
 impl Sessions {
-    /// Uses `pool`, the keys of `keyring` and tickets of `kerberos`, as far as `policies` allow.
+    /// Uses `pool`, `secrets` and tickets of `kerberos`, as far as `policies` allow.
     pub(crate) fn new(
         pool: Pool,
-        keyring: Arc<Keyring>,
+        secrets: Secrets,
         policies: Arc<Policies>,
         kerberos: Kerberos,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { pool, keyring, policies, kerberos, metrics }
+        Self { pool, secrets, policies, kerberos, metrics }
     }
 
     /// Asks the policy in force about a task that is not accepted yet, and limits its plan to what is allowed.
@@ -287,6 +379,7 @@ impl Sessions {
             auth: plan.auth,
             delegate: plan.kerberos.options.delegate && plan.carries_tickets(),
             tls: &plan.tls,
+            task_ca: plan.tls.ca_pem.is_some() || plan.named.authority.is_some(),
             message_encryption: plan.message_encryption,
         };
         let networks = self.policies.current().check(job, &approach)?;
@@ -294,23 +387,44 @@ impl Sessions {
         Ok(())
     }
 
+    /// Asks it about a task that works on no host.
+    pub(crate) fn permit_errand(&self, job: Job) -> Result<(), Refusal> {
+        self.policies.current().errand(job)
+    }
+
+    /// Where its secrets come from.
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
     /// Waits until the policy lets one more task work on the plan's host. To be held while it does.
     pub(crate) async fn turn(&self, plan: &Plan) -> Turn {
         self.policies.turn(plan.host()).await
     }
 
-    /// Joins `plan` and its secret. The result holds the secret: use it up at once.
+    /// Joins `plan` and its secrets, by `deadline`. The result holds them: use it up at once.
     pub(crate) async fn access(
         &self,
         plan: &Plan,
-        sealed: Option<&SealedSecret>,
-        purpose: Purpose<'_>,
+        brought: &Brought,
+        deadline: Instant,
     ) -> Result<Access, AccessError> {
-        let sealed = || sealed.ok_or(AccessError::NoSecret);
+        let secrets = &self.secrets;
+        let mut opened = brought.open(&plan.named, secrets, deadline).await?;
+        let masks = opened.environment.values().cloned().chain(std::mem::take(&mut opened.masks)).collect();
+        let proof = match &plan.named.proof {
+            Some(identifier) => Some(secrets.value(brought.find(identifier)?, brought.assigned(), deadline).await?),
+            None => None,
+        };
+        let sealed = || brought.sealed().ok_or(AccessError::NoSecret);
+        let purpose = brought.purpose();
         let realm = plan.kerberos.realm.as_deref();
         let (password, source) = match &plan.proof {
             Proof::Password => {
-                let password = self.keyring.open(sealed()?, purpose)?;
+                let password = match proof {
+                    Some(value) => value.into_text()?,
+                    None => secrets.open(sealed()?, purpose)?,
+                };
                 let wants_ticket = match plan.auth {
                     target::AuthKind::Kerberos => true,
                     // The name says that it is one of Kerberos; where its realm is not known, it is one of NTLM as ever.
@@ -318,13 +432,19 @@ impl Sessions {
                     target::AuthKind::Basic | target::AuthKind::Ntlm => false,
                 };
                 if !wants_ticket {
-                    let target = plan.target(Credential::password(plan.username.clone(), password));
-                    return Ok(Access { target, lines: tickets::trace(false).1, tickets: None });
+                    let target = plan.target(Credential::password(plan.username.clone(), password), &mut opened);
+                    return Ok(Access { target, lines: tickets::trace(false).1, masks, tickets: None });
                 }
                 let source = CredentialSource::Password(Zeroizing::new(password.expose().to_owned()));
                 (Some(password), source)
             }
-            Proof::Keytab => (None, CredentialSource::Keytab(self.keyring.open_bytes(sealed()?, purpose)?)),
+            Proof::Keytab => {
+                let keytab = match proof {
+                    Some(value) => value.into_bytes(),
+                    None => secrets.open_bytes(sealed()?, purpose)?,
+                };
+                (None, CredentialSource::Keytab(keytab))
+            }
             Proof::KeytabOnAgent(path) => {
                 let (user, realm) = self.kerberos.principal(&plan.username, realm, true)?;
                 let file = self.kerberos.keytab(path.as_deref(), (&user, Some(&realm))).await?;
@@ -333,22 +453,23 @@ impl Sessions {
             Proof::CacheOnAgent(name) => (None, CredentialSource::Cache(self.kerberos.cache(name.as_deref())?)),
         };
         let (trace, lines) = tickets::trace(plan.kerberos.trace);
-        let tickets = Arc::new(self.tickets(plan, source, purpose, trace)?);
+        let tickets = Arc::new(self.tickets(plan, source, brought, trace)?);
         let credential = Credential::tickets(plan.username.clone(), Arc::clone(&tickets) as _, password);
-        Ok(Access { target: plan.target(credential), lines, tickets: Some(tickets) })
+        Ok(Access { target: plan.target(credential, &mut opened), lines, masks, tickets: Some(tickets) })
     }
 
     fn tickets(
         &self,
         plan: &Plan,
         source: CredentialSource,
-        purpose: Purpose<'_>,
+        brought: &Brought,
         trace: Trace,
     ) -> Result<Tickets, Unusable> {
         let kerberos = self.kerberos.manager()?.clone();
         let by_key = !matches!(source, CredentialSource::Password(_));
         let (principal, realm) = self.kerberos.principal(&plan.username, plan.kerberos.realm.as_deref(), by_key)?;
         let identity = Identity { principal, realm: Some(realm), source, fresh: plan.kerberos.fresh };
+        let purpose = brought.purpose();
         self.kerberos.used(purpose.credential, purpose.version, &identity);
         Ok(Tickets { kerberos, identity, trace, metrics: Arc::clone(&self.metrics) })
     }
@@ -431,14 +552,36 @@ pub(crate) fn ticket_source(kerberos: lictor_kerberos::Kerberos, identity: Ident
     Arc::new(Tickets { kerberos, identity, trace: Trace::off(), metrics: Arc::new(Metrics::default()) })
 }
 
+/// Variables by the secrets that they are. Windows compares their names without case.
+fn secret_environment(shell: &ShellSettings) -> Result<BTreeMap<String, String>, PlanError> {
+    let mut seen: BTreeSet<String> = shell.environment.keys().map(|name| name.to_uppercase()).collect();
+    let mut environment = BTreeMap::new();
+    for (name, identifier) in &shell.secret_environment {
+        if !is_variable(name) {
+            return Err(PlanError::Variable(name.clone()));
+        }
+        if !seen.insert(name.to_uppercase()) {
+            return Err(PlanError::VariableTwice(name.clone()));
+        }
+        environment.insert(name.clone(), identifier.clone());
+    }
+    Ok(environment)
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
+}
+
 fn properties(shell: ShellSettings) -> Result<ShellProperties, PlanError> {
     let environment: BTreeMap<String, String> = shell.environment.into_iter().collect();
-    if let Some(name) = environment.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
+    if let Some(name) = environment.keys().find(|name| !is_variable(name)) {
         return Err(PlanError::Variable(name.clone()));
     }
     let default = ShellProperties::default();
     Ok(ShellProperties {
         environment,
+        // Once they are opened.
+        secret_environment: BTreeMap::new(),
         working_directory: (!shell.working_directory.is_empty()).then_some(shell.working_directory),
         no_profile: shell.no_profile.unwrap_or(default.no_profile),
         code_page: match shell.code_page {
@@ -455,74 +598,4 @@ fn known<T, E>(what: &'static str, value: i32, parsed: Result<T, E>) -> Result<T
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(settings: ConnectionSettings, shell: ShellSettings) -> Result<Plan, PlanError> {
-        let identity = CredentialIdentity { username: "u".into(), ..CredentialIdentity::default() };
-        Plan::parse(Some(WireTarget { host: "h".into(), connection: Some(settings) }), &identity, shell)
-    }
-
-    #[test]
-    fn unset_fields_take_the_contracts_defaults() {
-        let plan = plan(ConnectionSettings::default(), ShellSettings::default()).unwrap();
-        assert_eq!(plan.endpoint.to_string(), "https://h:5986/wsman");
-        assert_eq!(plan.auth, target::AuthKind::Negotiate);
-        assert!(plan.send_channel_bindings && !plan.allow_basic_over_http && !plan.tls.skip_certificate_check);
-        assert_eq!(plan.shell, ShellProperties::default());
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused() {
-        assert_eq!(
-            Plan::parse(None, &CredentialIdentity::default(), ShellSettings::default()).unwrap_err(),
-            PlanError::NoTarget
-        );
-        let error =
-            plan(ConnectionSettings { port: 70_000, ..Default::default() }, ShellSettings::default()).unwrap_err();
-        assert_eq!(error, PlanError::Port(70_000));
-        let error = plan(ConnectionSettings { auth: 99, ..Default::default() }, ShellSettings::default()).unwrap_err();
-        assert_eq!(error, PlanError::Unsupported { what: "authentication", value: 99 });
-        let environment = [("A=B".to_owned(), String::new())].into();
-        let error =
-            plan(ConnectionSettings::default(), ShellSettings { environment, ..Default::default() }).unwrap_err();
-        assert_eq!(error, PlanError::Variable("A=B".into()));
-        let target = WireTarget { host: "no host".into(), connection: None };
-        assert!(matches!(
-            Plan::parse(Some(target), &CredentialIdentity::default(), ShellSettings::default()),
-            Err(PlanError::Endpoint(_))
-        ));
-    }
-
-    #[test]
-    fn what_proves_the_user_decides_how_he_can_authenticate() {
-        let plan = |kind: CredentialSecretKind, path: &str, auth: AuthKind, mode: KinitMode| {
-            let identity = CredentialIdentity {
-                username: "svc@CORP.EXAMPLE".into(),
-                secret_kind: kind.into(),
-                agent_path: path.into(),
-                ..CredentialIdentity::default()
-            };
-            let kerberos = KerberosSettings { kinit_mode: mode.into(), ..KerberosSettings::default() };
-            let connection =
-                ConnectionSettings { auth: auth.into(), kerberos: Some(kerberos), ..ConnectionSettings::default() };
-            let target = WireTarget { host: "h".into(), connection: Some(connection) };
-            let plan = Plan::parse(Some(target), &identity, ShellSettings::default())?;
-            Ok((plan.proof.clone(), plan.needs_secret()))
-        };
-        use CredentialSecretKind as Kind;
-        let unset = KinitMode::Unspecified;
-        let file = Proof::KeytabOnAgent(Some("/k".into()));
-        assert_eq!(plan(Kind::Unspecified, "", AuthKind::Basic, unset), Ok((Proof::Password, true)));
-        assert_eq!(plan(Kind::Keytab, "", AuthKind::Negotiate, unset), Ok((Proof::Keytab, true)));
-        assert_eq!(plan(Kind::KeytabOnAgent, "/k", AuthKind::Kerberos, KinitMode::Managed), Ok((file, false)));
-        let cache = |name: Option<&str>| Ok((Proof::CacheOnAgent(name.map(str::to_owned)), false));
-        assert_eq!(plan(Kind::CacheOnAgent, "DIR:/c", AuthKind::Kerberos, unset), cache(Some("DIR:/c")));
-        assert_eq!(plan(Kind::CacheOnAgent, "", AuthKind::Kerberos, KinitMode::Manual), cache(None));
-        assert_eq!(plan(Kind::Password, "", AuthKind::Kerberos, KinitMode::Manual), cache(None));
-        assert_eq!(plan(Kind::CacheOnAgent, "", AuthKind::Kerberos, KinitMode::Managed), Err(PlanError::Managed));
-        for (auth, name) in [(AuthKind::Basic, "basic"), (AuthKind::Ntlm, "ntlm")] {
-            assert_eq!(plan(Kind::Keytab, "", auth, unset), Err(PlanError::NoPassword(name)));
-        }
-    }
-}
+mod tests;

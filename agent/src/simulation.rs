@@ -95,6 +95,7 @@ impl Link {
             slots,
             degraded: Vec::new(),
             kerberos: false,
+            further: Vec::new(),
             principals: Vec::new(),
         };
         let events: Vec<Event> = restored.iter().filter_map(|news| event(&shelf, news)).collect();

@@ -1,11 +1,12 @@
 //! Tasks from assignment to acknowledged end.
 //!
 //! [`Engine`] owns the slots and every assignment the agent holds; [`journal`] makes them survive a crash, [`output`]
-//! keeps what the control plane has not stored yet, `execute` runs one of them. A command that may have started is
+//! keeps what the control plane has not stored yet, `execute` runs one of them on its host, `errand` one that has none. A command that may have started is
 //! never started again. Knows nothing of the link, which drives the engine by [`Command`] and follows it by [`Event`].
 
 mod clock;
 pub(crate) mod engine;
+mod errand;
 mod examine;
 mod execute;
 mod follow;
@@ -38,6 +39,11 @@ impl TaskKey {
         let task = task?;
         let sound = !task.task_id.is_empty() && task.task_id.len() <= MAX_TASK_ID_BYTES && task.epoch > 0;
         sound.then(|| Self { task_id: task.task_id.into(), epoch: task.epoch })
+    }
+
+    /// The task, and which assignment of it.
+    fn parts(&self) -> (Arc<str>, u64) {
+        (Arc::clone(&self.task_id), self.epoch)
     }
 
     /// For the wire.

@@ -20,6 +20,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use lictor_kerberos::ErrorKind;
+use lictor_kms::Kms;
 use lictor_proto::v1::{HandBackReason, TaskState};
 use lictor_telemetry::{Figures, Format, Options, StartError, Telemetry, Traces};
 use lictor_winrm::pool::{Pool, PoolStatistics};
@@ -50,6 +51,9 @@ pub(crate) struct Metrics {
     task_duration: Histogram,
     output_produced: Counter,
     kerberos_tickets: Family<Outcome, Counter>,
+    secrets_opened: Family<Opened, Counter>,
+    /// About data keys.
+    kms: OnceLock<Kms>,
     journal_commits: Counter,
     journal_commit_duration: Histogram,
     spilled: Gauge<u64, AtomicU64>,
@@ -75,6 +79,12 @@ struct Outcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Opened {
+    source: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
 }
@@ -91,6 +101,8 @@ impl Default for Metrics {
             task_duration: Histogram::new(TASK_SECONDS),
             output_produced: Counter::default(),
             kerberos_tickets: Family::default(),
+            secrets_opened: Family::default(),
+            kms: OnceLock::new(),
             journal_commits: Counter::default(),
             journal_commit_duration: Histogram::new(COMMIT_SECONDS),
             spilled: Gauge::default(),
@@ -262,6 +274,17 @@ impl Metrics {
         self.kerberos_tickets.get_or_create(&Outcome { outcome }).inc();
     }
 
+    /// A secret was wanted: where it was to come from, and what came of it.
+    pub(crate) fn secret_opened(&self, source: &'static str, outcome: &'static str) {
+        self.secrets_opened.get_or_create(&Opened { source, outcome }).inc();
+    }
+
+    /// Where the figures about data keys are.
+    pub(crate) fn kms(&self, kms: Kms) {
+        // They are told of once.
+        let _known = self.kms.set(kms);
+    }
+
     /// Output came from a host.
     pub(crate) fn output_produced(&self, bytes: usize) {
         self.output_produced.inc_by(bytes as u64);
@@ -320,6 +343,11 @@ impl Metrics {
             "agent_kerberos_tickets",
             "Tickets for services that sessions asked for, by outcome",
             self.kerberos_tickets.clone(),
+        );
+        registry.register(
+            "agent_secrets_opened",
+            "Secrets that came beside assignments and were wanted, by where they come from and outcome",
+            self.secrets_opened.clone(),
         );
         registry.register(
             "agent_journal_failures",
@@ -408,6 +436,15 @@ impl Collector for OnScrape {
         encode_counter(&mut encoder, "agent_trace_spans_dropped", help, figure(Figures::dropped))?;
         let help = "Attempts to export spans that failed";
         encode_counter(&mut encoder, "agent_trace_export_failures", help, figure(Figures::failures))?;
+        let kms = self.metrics.kms.get().map(Kms::figures).unwrap_or_default();
+        let help = "Data keys that AWS KMS decrypted";
+        encode_counter(&mut encoder, "agent_kms_decrypts", help, kms.decrypts)?;
+        let help = "Data keys that AWS KMS made";
+        encode_counter(&mut encoder, "agent_kms_data_keys_generated", help, kms.generated)?;
+        let help = "Data keys that were in memory, or on their way there for somebody else";
+        encode_counter(&mut encoder, "agent_kms_cache_hits", help, kms.cache_hits)?;
+        let help = "Calls of AWS that were made again";
+        encode_counter(&mut encoder, "agent_kms_retries", help, kms.retries)?;
         encode_gauge(&mut encoder, "agent_process_resident_bytes", "Resident memory of the process", resident_bytes())?;
         encode_pool(&mut encoder, self.pool.statistics())
     }
@@ -559,9 +596,31 @@ fn caps() -> Vec<(&'static str, tracing::Level)> {
     plaintext.chain(CAPPED.iter().map(|target| (*target, tracing::Level::INFO))).collect()
 }
 
-/// Libraries that may show headers, and with them Basic credentials, at debug or trace. `krb5` shows no keys in the version in
-/// use; what a later one shows is not for our logs.
-const CAPPED: &[&str] = &["krb5", "hyper", "hyper_util", "h2", "tower", "tonic", "rustls"];
+/// Libraries that may show headers, and with them Basic credentials and tokens of AWS, at debug or trace. `krb5` shows no keys in
+/// the version in use; what a later one shows is not for our logs.
+const CAPPED: &[&str] = &[
+    "krb5",
+    "hyper",
+    "hyper_util",
+    "h2",
+    "tower",
+    "tonic",
+    "rustls",
+    "aws_config",
+    "aws_credential_types",
+    "aws_runtime",
+    "aws_sdk_kms",
+    "aws_sdk_sts",
+    "aws_sigv4",
+    "aws_smithy_http",
+    "aws_smithy_http_client",
+    "aws_smithy_json",
+    "aws_smithy_query",
+    "aws_smithy_runtime",
+    "aws_smithy_runtime_api",
+    "aws_smithy_types",
+    "aws_smithy_xml",
+];
 
 const EXPOSITION: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// From a warm one-liner to a day.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::config::JOIN_TOKEN_VARIABLE;
+use crate::config::secrets::VARIABLE_PREFIX;
 
 /// The environment, taken apart.
 #[derive(Default)]
@@ -99,11 +100,11 @@ impl Pod {
     }
 }
 
-/// Secret settings, whose names say nothing else.
+/// Secret settings and secrets for tasks, whose names say nothing else.
 pub(super) fn is_secret(name: &str) -> bool {
     let ours = name.starts_with("LICTOR_AGENT_")
         && ["_PASSWORD", "_TOKEN", "_SECRET"].iter().any(|ending| name.ends_with(ending));
-    ours || name == JOIN_TOKEN_VARIABLE || SECRETS.contains(&name)
+    ours || name.starts_with(VARIABLE_PREFIX) || name == JOIN_TOKEN_VARIABLE || SECRETS.contains(&name)
 }
 
 /// Whether a name is one of the script's sources.
@@ -202,12 +203,16 @@ mod tests {
             ("LICTOR_AGENT_JOIN_TOKEN_FILE", "/f"),
             ("DELEGATE_TOKEN", "b"),
             ("PROXY_PASSWORD", "c"),
+            ("LICTOR_SECRET_WEB", "d"),
             ("HTTPS_PROXY", "http://user:secret@proxy:3128/x"),
             ("http_proxy", "http://proxy:3128"),
             ("HOME", "/root"),
         ]);
         let names: Vec<&str> = pod.secrets.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["LICTOR_AGENT_JOIN_TOKEN", "DELEGATE_TOKEN", "PROXY_PASSWORD", "HTTPS_PROXY"]);
+        assert_eq!(
+            names,
+            ["LICTOR_AGENT_JOIN_TOKEN", "DELEGATE_TOKEN", "PROXY_PASSWORD", "LICTOR_SECRET_WEB", "HTTPS_PROXY"]
+        );
         let plain: Vec<(&str, &str)> =
             pod.plain.iter().map(|(name, value)| (name.to_str().unwrap(), value.to_str().unwrap())).collect();
         assert_eq!(

@@ -63,6 +63,7 @@ fn permitted(policy: &Policy, endpoint: Endpoint, args: &DoctorArgs) -> Result<E
         auth: target.auth,
         delegate: target.kerberos.delegate,
         tls: &target.tls,
+        task_ca: false,
         message_encryption: target.message_encryption,
     };
     if args.user.is_some() {

@@ -13,7 +13,7 @@ use super::{
 use crate::enrol::proxy::ProxyError;
 use crate::kerberos::Unusable;
 use crate::policy::Refusal;
-use crate::secrets::SecretError;
+use crate::secrets::{SecretError, SourceError};
 use crate::sessions::AccessError;
 
 const HOST: &str = "web1.corp.example";
@@ -65,6 +65,10 @@ fn refusals() -> Vec<Failure> {
         ("policy.plain_http", "connection.http", "the task uses http"),
         ("policy.skip_cert_check", "connection.skip_cert_check", "the task skips the check of the host's certificate"),
         ("policy.task_ca", "connection.task_ca", "the task brings an authority of its own to trust"),
+        ("policy.kms_key", "secrets.kms_keys", "the task uses the KMS key \"alias/other\""),
+        ("policy.kms_role", "secrets.kms_roles", "the task assumes the role \"arn:aws:iam::444455556666:role/admin\""),
+        ("policy.kms_endpoint", "secrets.kms_endpoints", "the task calls AWS at \"https://kms.corp.example\""),
+        ("policy.secret_source", "secrets.sources", "a secret of the task is \"env:LICTOR_SECRET_WEB\" on the agent"),
     ];
     let file = PathBuf::from("/etc/lictor/policy.toml");
     let mut all: Vec<Failure> = rows
@@ -78,7 +82,8 @@ fn refusals() -> Vec<Failure> {
 }
 
 fn secrets() -> Vec<Failure> {
-    let credential = || "deploy".to_owned();
+    let credential = || "the secret of credential deploy".to_owned();
+    let secret = || "web-token".to_owned();
     let kerberos = [
         Unusable::Off,
         Unusable::Keytab { path: "/etc/lictor/keytabs/other.keytab".into() },
@@ -86,9 +91,25 @@ fn secrets() -> Vec<Failure> {
         Unusable::Cache { cache: "FILE:/tmp/krb5cc_0".into() },
         Unusable::Realm { username: r"CORP\alice".into() },
     ];
-    let secrets = [SecretError::NoKey { credential: credential() }, SecretError::NotText { credential: credential() }];
-    let errors = kerberos.map(AccessError::from).into_iter().chain(secrets.map(AccessError::from));
-    errors.map(|error| *access(&error).1).collect()
+    let file = || PathBuf::from("/etc/lictor/secrets/web-token");
+    let sources = [
+        SourceError::NotPermitted { path: "/etc/shadow".into() },
+        SourceError::Missing { what: "the variable LICTOR_SECRET_WEB".into() },
+        SourceError::Unfit { path: file(), problem: "has more than 256 KiB" },
+    ];
+    let sources = sources.map(|source| SecretError::Source { secret: secret(), source });
+    let secrets = [
+        SecretError::NoKey { secret: credential() },
+        SecretError::NotText { secret: credential() },
+        SecretError::Empty { secret: "secret web-token".into() },
+        SecretError::TooLong { secret: "secret web-token".into(), purpose: "a variable", most: 32_000 },
+        SecretError::Malformed {
+            secret: secret(),
+            problem: "its encryption context is that of another secret or version",
+        },
+    ];
+    let secrets = secrets.into_iter().chain(sources).map(AccessError::from);
+    kerberos.map(AccessError::from).into_iter().chain(secrets).map(|error| of(access(&error))).collect()
 }
 
 /// Of the agent's log: no task fails by them.

@@ -36,6 +36,8 @@ pub(crate) struct About {
     pub(crate) degraded: Vec<String>,
     /// Whether tasks can use Kerberos.
     pub(crate) kerberos: bool,
+    /// What else it can do that depends on its settings and its policy, as the contract names capabilities.
+    pub(crate) further: Vec<&'static str>,
     /// Principals whose keys the agent's keytabs hold.
     pub(crate) principals: Vec<String>,
 }
@@ -228,6 +230,7 @@ impl Protocol {
             capabilities: CAPABILITIES
                 .iter()
                 .chain(self.about.kerberos.then_some(&"kerberos"))
+                .chain(&self.about.further)
                 .map(|name| (*name).to_owned())
                 .collect(),
             held: held.collect(),
@@ -261,6 +264,11 @@ impl Protocol {
         if let Some(session) = self.session.as_mut() {
             session.eager = true;
         }
+    }
+
+    /// What depends on settings and policy, from the next session on.
+    pub(crate) fn can(&mut self, further: Vec<&'static str>) {
+        self.about.further = further;
     }
 
     /// What the keytabs hold by now. The control plane hears it with the next Hello.
@@ -669,7 +677,7 @@ impl Beat {
 /// Characters of a fact about the agent; the control plane takes 1000 bytes.
 const MAX_FACT: usize = 250;
 /// What this version can do.
-const CAPABILITIES: &[&str] = &["connection_test", "command", "script", "diagnosis", "posture"];
+const CAPABILITIES: &[&str] = &["connection_test", "command", "script", "diagnosis", "posture", "task_secrets"];
 /// Until Welcome says otherwise.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
 const LEAST_HEARTBEAT: Duration = Duration::from_millis(100);

@@ -11,9 +11,10 @@ use config::{File, FileFormat};
 use lictor_settings::{Form, Reader};
 use lictor_winrm::target::AuthKind;
 
+use super::aws::{ArnPattern, EndpointPattern};
 use super::identity::Pattern;
 use super::names::HostRule;
-use super::{Connection, Hosts, Identities, PlainHttp, Policy, TaskKind, Tasks, auth_name};
+use super::{Connection, Hosts, Identities, PlainHttp, Policy, Secrets, TaskKind, Tasks, auth_name};
 
 /// Why there is no policy.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +102,9 @@ pub(super) fn take(reader: &mut Reader, path: &Path) -> Policy {
     let kinds = reader.optional_list("tasks.kinds", MAX_RULES, kind_form, |text| {
         let known = TaskKind::ALL.into_iter().find(|kind| kind.name() == text);
         known.ok_or_else(|| {
-            "is not a kind of task; there are connection_test, command, script, diagnosis and posture".to_owned()
+            "is not a kind of task; there are connection_test, command, script, diagnosis, posture, secret_manager_test and \
+             seal_secret"
+                .to_owned()
         })
     });
     let auth_form = Form::Choice(AUTH_KINDS.iter().map(|auth| auth_name(*auth)).collect());
@@ -141,12 +144,35 @@ pub(super) fn take(reader: &mut Reader, path: &Path) -> Policy {
             concurrent: reader.optional_number("tasks.concurrent", 1, 1000),
             concurrent_per_host: reader.optional_number("tasks.concurrent_per_host", 1, 1000),
         },
+        secrets: Secrets {
+            kms_keys: reader
+                .optional_list("secrets.kms_keys", MAX_RULES, KEY_FORM, |text| ArnPattern::parse(text, "kms")),
+            kms_roles: reader
+                .optional_list("secrets.kms_roles", MAX_RULES, ROLE_FORM, |text| ArnPattern::parse(text, "iam")),
+            kms_endpoints: reader.list("secrets.kms_endpoints", MAX_RULES, ENDPOINT_FORM, EndpointPattern::parse),
+            sources: reader.flag("secrets.sources", defaults.secrets.sources),
+        },
     }
 }
 
 const AUTH_KINDS: [AuthKind; 4] = [AuthKind::Basic, AuthKind::Ntlm, AuthKind::Negotiate, AuthKind::Kerberos];
 const HOST_FORM: Form =
     Form::Written { pattern: "^[^ ]+$", words: "names, addresses, blocks, `*`", example: ".corp.example" };
+const KEY_FORM: Form = Form::Written {
+    pattern: "^([*]|arn:[^ ]+)$",
+    words: "ARNs, `*`",
+    example: "arn:aws:kms:eu-central-1:111122223333:key/*",
+};
+const ROLE_FORM: Form = Form::Written {
+    pattern: "^([*]|arn:[^ ]+)$",
+    words: "ARNs, `*`",
+    example: "arn:aws:iam::111122223333:role/lictor-*",
+};
+const ENDPOINT_FORM: Form = Form::Written {
+    pattern: "^([*]|https?://[^ /?#@]+/?)$",
+    words: "`https://host[:port]`, `*`",
+    example: "https://*.kms.eu-central-1.vpce.amazonaws.com",
+};
 const IDENTITY_FORM: Form = Form::Written { pattern: "^.+$", words: "users", example: "CORP\\svc-*" };
 /// A policy of ten thousand rules fits.
 const MAX_BYTES: u64 = 1024 * 1024;

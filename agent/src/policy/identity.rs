@@ -43,18 +43,23 @@ impl Pattern {
     }
 
     fn fits(&self, name: &str) -> bool {
-        let Some((first, middle)) = self.parts.split_first() else { return false };
-        let Some(mut rest) = name.strip_prefix(first.as_str()) else { return false };
-        let Some((last, middle)) = middle.split_last() else { return rest.is_empty() };
-        for part in middle {
-            let Some(at) = rest.find(part.as_str()) else { return false };
-            if rest[..at].contains(SEPARATORS) {
-                return false;
-            }
-            rest = &rest[at + part.len()..];
-        }
-        rest.strip_suffix(last.as_str()).is_some_and(|skipped| !skipped.contains(SEPARATORS))
+        fits(&self.parts, name, &SEPARATORS)
     }
+}
+
+/// Whether the whole text fits the texts between asterisks, none of which stands for a separator.
+pub(super) fn fits(parts: &[String], text: &str, separators: &[char]) -> bool {
+    let Some((first, middle)) = parts.split_first() else { return false };
+    let Some(mut rest) = text.strip_prefix(first.as_str()) else { return false };
+    let Some((last, middle)) = middle.split_last() else { return rest.is_empty() };
+    for part in middle {
+        let Some(at) = rest.find(part.as_str()) else { return false };
+        if rest[..at].contains(separators) {
+            return false;
+        }
+        rest = &rest[at + part.len()..];
+    }
+    rest.strip_suffix(last.as_str()).is_some_and(|skipped| !skipped.contains(separators))
 }
 
 const SEPARATORS: [char; 3] = ['\\', '/', '@'];

@@ -17,7 +17,7 @@ fn asked() -> Vec<Asked> {
     let mut reader = Reader::new(config::Value::default(), &[], Vec::new());
     file::take(&mut reader, "/p".as_ref());
     // As the file is usually written: who, then how, then what.
-    let order = ["hosts", "identities", "connection", "tasks"];
+    let order = ["hosts", "identities", "connection", "tasks", "secrets"];
     let mut asked = reader.asked().to_vec();
     asked.sort_by_key(|asked| order.iter().position(|section| asked.key.starts_with(section)));
     asked

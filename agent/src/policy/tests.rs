@@ -61,6 +61,7 @@ impl Asked {
                 auth: self.auth,
                 delegate: self.delegate,
                 tls: &self.tls,
+                task_ca: self.tls.ca_pem.is_some(),
                 message_encryption: self.message_encryption,
             },
         )
@@ -397,4 +398,113 @@ async fn a_task_beyond_the_bound_waits_for_its_turn() {
     policies.send_replace(Arc::new(Policy::default()));
     timeout(soon, turns.next("host")).await.expect("the new policy has no bounds");
     drop(again);
+}
+
+fn kms<'a>(key: &'a str, role: Option<&'a str>, endpoint: &'a str) -> KmsUse<'a> {
+    KmsUse { key, role, endpoints: ["", endpoint] }
+}
+
+fn kms_code(policy: &Policy, wanted: &KmsUse<'_>) -> &'static str {
+    policy.kms(wanted).map_or_else(|refusal| refusal.code, |()| "allowed")
+}
+
+const KEY: &str = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+#[test]
+fn keys_and_roles_are_compared_part_by_part() {
+    let policy = policy(
+        "secrets.kms_keys = [\"arn:aws:kms:*:111122223333:key/*\"]\n\
+         secrets.kms_roles = [\"arn:aws:iam::111122223333:role/lictor-*\"]",
+    );
+    for (key, role, expected) in [
+        (KEY, None, "allowed"),
+        (KEY, Some("arn:aws:iam::111122223333:role/lictor-kms"), "allowed"),
+        (KEY, Some("arn:aws:iam::111122223333:role/admin"), "policy.kms_role"),
+        (KEY, Some("arn:aws:iam::444455556666:role/lictor-kms"), "policy.kms_role"),
+        (KEY, Some("arn:aws:iam::444455556666:x:111122223333:role/lictor-kms"), "policy.kms_role"),
+        (KEY, Some(""), "policy.kms_role"),
+        ("arn:aws:kms:eu-central-1:444455556666:key/a", None, "policy.kms_key"),
+        ("arn:aws:kms:eu-central-1:444455556666:111122223333:key/a", None, "policy.kms_key"),
+        ("ARN:aws:kms:eu-central-1:111122223333:key/a", None, "policy.kms_key"),
+        ("arn:aws:kms:eu-central-1:111122223333:alias/a", None, "policy.kms_key"),
+        // Of which account it is only AWS knows.
+        ("alias/a", None, "policy.kms_key"),
+        ("1234abcd-12ab-34cd-56ef-1234567890ab", None, "policy.kms_key"),
+        ("", None, "policy.kms_key"),
+    ] {
+        assert_eq!(kms_code(&policy, &kms(key, role, "")), expected, "{key} {role:?}");
+    }
+    let any = self::policy("secrets.kms_keys = [\"*\"]\nsecrets.kms_roles = []");
+    assert_eq!(kms_code(&any, &kms("alias/a", None, "")), "allowed");
+    assert_eq!(kms_code(&any, &kms("alias/a", Some("arn:aws:iam::111122223333:role/a"), "")), "policy.kms_role");
+    assert!(any.allows_kms() && !self::policy("secrets.kms_keys = []").allows_kms());
+}
+
+#[test]
+fn other_endpoints_are_refused_unless_they_are_listed() {
+    let endpoint = |policy: &Policy, url: &str| kms_code(policy, &kms(KEY, None, url));
+    for policy in [Policy::default(), policy("secrets.sources = true")] {
+        assert_eq!(endpoint(&policy, ""), "allowed");
+        assert_eq!(endpoint(&policy, "https://kms.eu-central-1.amazonaws.com"), "policy.kms_endpoint");
+    }
+    let refusal = Policy::default().kms(&kms(KEY, None, "https://kms.evil.example")).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "the task calls AWS at \"https://kms.evil.example\": secrets.kms_endpoints in the policy file (there is none) does not allow it"
+    );
+    let policy = policy(
+        "secrets.kms_endpoints = [\"https://*.kms.eu-central-1.vpce.amazonaws.com/\", \"http://127.0.0.1:*\", \"https://Kms.corp.example\"]",
+    );
+    for (url, expected) in [
+        ("https://vpce-0abc.kms.eu-central-1.vpce.amazonaws.com", "allowed"),
+        ("https://vpce-0abc.kms.eu-central-1.vpce.amazonaws.com:443/", "allowed"),
+        ("https://KMS.CORP.EXAMPLE/", "allowed"),
+        ("http://127.0.0.1:4566", "allowed"),
+        ("http://kms.corp.example", "policy.kms_endpoint"),
+        ("https://kms.corp.example:8443", "policy.kms_endpoint"),
+        ("https://a.b.kms.eu-central-1.vpce.amazonaws.com", "policy.kms_endpoint"),
+        ("https://evil.example/.kms.eu-central-1.vpce.amazonaws.com", "policy.kms_endpoint"),
+        ("https://evil.example#.kms.eu-central-1.vpce.amazonaws.com", "policy.kms_endpoint"),
+        ("https://kms.corp.example@evil.example", "policy.kms_endpoint"),
+        ("https://user@kms.corp.example", "policy.kms_endpoint"),
+        ("https://kms.corp.example/x", "policy.kms_endpoint"),
+        ("https://kms.corp.example?x", "policy.kms_endpoint"),
+        ("http://127.0.0.1", "policy.kms_endpoint"),
+        ("http://127.0.0.1.evil.example:1", "policy.kms_endpoint"),
+        ("no URL", "policy.kms_endpoint"),
+    ] {
+        assert_eq!(endpoint(&policy, url), expected, "{url}");
+    }
+    assert_eq!(endpoint(&self::policy("secrets.kms_endpoints = [\"*\"]"), "http://a/b"), "allowed");
+}
+
+#[test]
+fn sources_and_errands_can_be_forbidden() {
+    let rules = policy("secrets.sources = false\ntasks.kinds = [\"secret_manager_test\"]");
+    assert_eq!(rules.source("env:LICTOR_SECRET_A").unwrap_err().code, "policy.secret_source");
+    assert!(Policy::default().source("env:LICTOR_SECRET_A").is_ok());
+    let job = |kind| Job { kind, script_bytes: 0 };
+    assert!(rules.errand(job(TaskKind::SecretManagerTest)).is_ok());
+    assert_eq!(rules.errand(job(TaskKind::SealSecret)).unwrap_err().code, "policy.task_kind");
+    assert!(Policy::default().errand(job(TaskKind::SealSecret)).is_ok());
+}
+
+#[test]
+fn rules_about_aws_that_are_none_are_mistakes() {
+    for rule in [
+        "kms_keys = [\"alias/a\"]",
+        "kms_keys = [\"arn:aws:iam::111122223333:role/a\"]",
+        "kms_keys = [\"arn:aws:kms:eu-central-1:111122223333:\"]",
+        "kms_roles = [\"admin\"]",
+        "kms_endpoints = [\"kms.corp.example\"]",
+        "kms_endpoints = [\"https://\"]",
+        "kms_endpoints = [\"https://a/b\"]",
+        "kms_endpoints = [\"https://a@b\"]",
+        "kms_endpoints = [\"ftp://a\"]",
+        "kms_keys = [\"\"]",
+        "sources = 1",
+        "kms_key = []",
+    ] {
+        assert_eq!(mistakes("p.toml", &format!("secrets.{rule}\n")).len(), 1, "{rule}");
+    }
 }

@@ -1,14 +1,16 @@
-//! Opens the secrets that come with assignments, just in time.
+//! The keys that secrets are sealed to, and what comes sealed opened, just in time.
 //!
-//! It must never store, journal or print what it opens; values zero themselves on drop. Called by `sessions`, filled by
-//! `app` with the key that enrolment made.
+//! It must never store, journal or print what it opens; values zero themselves on drop. Filled by the link with the key
+//! that enrolment made.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lictor_proto::sealing::{Binding, SealError, SealingKey};
+use lictor_proto::sealing::{Binding, SealingKey};
 use lictor_proto::v1::SealedSecret;
 use lictor_winrm::target::Secret;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
+
+use super::{SecretError, text};
 
 /// The agent's sealing keys: the newest, and the one before it for assignments that were sealed before a new enrolment.
 #[derive(Debug, Default)]
@@ -22,31 +24,6 @@ struct Key {
     key: Arc<SealingKey>,
 }
 
-/// Why a secret is not available. Says nothing about the secret.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SecretError {
-    /// No assignment can arrive before enrolment; a bug if it does.
-    #[error("failed to open the secret of credential {credential}: this agent has no sealing key yet")]
-    NoKey {
-        /// Name of the credential.
-        credential: String,
-    },
-    /// It does not open.
-    #[error("failed to open the secret of credential {credential}")]
-    Sealed {
-        /// Name of the credential.
-        credential: String,
-        /// Why.
-        source: SealError,
-    },
-    /// It opened, but is no text.
-    #[error("the secret of credential {credential} is not UTF-8 text")]
-    NotText {
-        /// Name of the credential.
-        credential: String,
-    },
-}
-
 /// What a sealed secret is for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Purpose<'a> {
@@ -58,6 +35,16 @@ pub(crate) struct Purpose<'a> {
     pub(crate) credential: &'a str,
     /// Version of its secret.
     pub(crate) version: u64,
+}
+
+impl Purpose<'_> {
+    /// What it is, for people.
+    fn words(&self) -> String {
+        match self.credential.strip_prefix(super::DELIVERED) {
+            Some(identifier) => format!("secret {identifier}"),
+            None => format!("the secret of credential {}", self.credential),
+        }
+    }
 }
 
 impl Keyring {
@@ -76,8 +63,7 @@ impl Keyring {
 
     /// Opens `sealed`, which holds a text.
     pub(crate) fn open(&self, sealed: &SealedSecret, purpose: Purpose<'_>) -> Result<Secret, SecretError> {
-        let credential = || purpose.credential.to_owned();
-        text(self.open_bytes(sealed, purpose)?).ok_or_else(|| SecretError::NotText { credential: credential() })
+        text(self.open_bytes(sealed, purpose)?).ok_or_else(|| SecretError::NotText { secret: purpose.words() })
     }
 
     /// Opens `sealed`, whatever it holds.
@@ -86,7 +72,6 @@ impl Keyring {
         sealed: &SealedSecret,
         purpose: Purpose<'_>,
     ) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-        let credential = purpose.credential.to_owned();
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut last = None;
         for Key { agent_id, key } in &keys {
@@ -103,19 +88,9 @@ impl Keyring {
             }
         }
         Err(match last {
-            Some(source) => SecretError::Sealed { credential, source },
-            None => SecretError::NoKey { credential },
+            Some(source) => SecretError::Sealed { secret: purpose.words(), source },
+            None => SecretError::NoKey { secret: purpose.words() },
         })
-    }
-}
-
-fn text(mut bytes: Zeroizing<Vec<u8>>) -> Option<Secret> {
-    match String::from_utf8(std::mem::take(&mut *bytes)) {
-        Ok(text) => Some(Secret::new(text)),
-        Err(error) => {
-            error.into_bytes().zeroize();
-            None
-        }
     }
 }
 

@@ -393,7 +393,11 @@ impl Engine {
         }
         let traceparent = std::mem::take(&mut assignment.traceparent);
         let permitted = Task::parse(key.clone(), assignment).and_then(|mut task| {
-            let permit = self.worker.sessions.permit(&mut task.plan, task.job);
+            let sessions = &self.worker.sessions;
+            let permit = match &mut task {
+                Task::Host(task) => sessions.permit(&mut task.plan, task.job),
+                Task::Errand(errand) => sessions.permit_errand(errand.job),
+            };
             permit.map(|()| task).map_err(|refusal| failure::policy(&refusal))
         });
         match permitted {
@@ -403,11 +407,11 @@ impl Engine {
     }
 
     fn begin(&mut self, task: Task, traceparent: &str) {
-        let key = task.key.clone();
+        let key = task.key().clone();
         let log = self.shelf.log(&key);
         let (orders, receiver) = watch::channel(Orders::default());
         let started = Arc::new(AtomicBool::new(false));
-        let span = spans::task(&key, task.plan.host(), traceparent);
+        let span = spans::task(&key, task.subject(), traceparent);
         let job = job(Arc::clone(&self.worker), task, log.clone(), receiver, Arc::clone(&started));
         let handle = self.jobs.spawn(job.instrument(span));
         self.job_keys.insert(handle.id(), key.clone());

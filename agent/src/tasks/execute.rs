@@ -32,7 +32,7 @@ use super::clock::Stamp;
 use super::journal::{self, Journal, Start};
 use super::output::Log;
 use super::spans;
-use super::task::{Kind, Task, Work};
+use super::task::{HostTask, Kind, Work};
 use super::{Event, TaskKey};
 use crate::failure::{self, HandBack, StopCause, Verdict};
 use crate::sessions::{Access, Lines, Sessions};
@@ -70,7 +70,7 @@ pub(super) enum Outcome {
 /// One task under way.
 pub(super) struct Run<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) task: &'a Task,
+    pub(super) task: &'a HostTask,
     pub(super) log: &'a Log,
     pub(super) orders: watch::Receiver<Orders>,
     /// Set before the start is journalled.
@@ -187,10 +187,11 @@ impl Run<'_> {
 
     async fn run(&mut self, work: &Work, report: &mut Report) -> Result<TaskState, Verdict> {
         let deadline = self.deadline();
-        let target = self.access(report).await?;
+        let Access { target, masks, .. } = self.whole_access(report).await?;
         let sessions = &self.worker.sessions;
         // What the command writes goes to whoever may see the task: not only to those who know the password.
-        let secrets = Arc::new(Patterns::new(target.credential.secret().map(Secret::expose)));
+        let secrets = Arc::new(Patterns::new(target.credential.secret().into_iter().chain(&masks).map(Secret::expose)));
+        drop(masks);
         let span = spans::lease();
         let leased = tokio::select! {
             biased;
@@ -222,19 +223,24 @@ impl Run<'_> {
         verdict
     }
 
-    /// What the host is reached with. Reads keytabs on the agent's disk, perhaps.
+    /// What the host is reached with. Reads keytabs on the agent's disk, or asks AWS KMS, perhaps.
     pub(super) async fn access(&mut self, report: &mut Report) -> Result<Target, Verdict> {
         self.whole_access(report).await.map(|access| access.target)
     }
 
     /// The same, with what else is known of it.
     pub(super) async fn whole_access(&mut self, report: &mut Report) -> Result<Access, Verdict> {
-        let deadline = self.deadline();
-        let (sealed, purpose) = self.task.secret();
-        let access = self.worker.sessions.access(&self.task.plan, sealed, purpose).instrument(spans::credential());
-        let Ok(access) = timeout_at(deadline.max(Instant::now() + SLACK), access).await else {
-            return Err(failure::stopped_before_start(&StopCause::Deadline));
+        let deadline = self.deadline().max(Instant::now() + SLACK);
+        let HostTask { plan, brought, .. } = self.task;
+        let access = self.worker.sessions.access(plan, brought, deadline).instrument(spans::credential());
+        let followed = matches!(self.task.kind, Kind::Follow(_));
+        let access = tokio::select! {
+            biased;
+            // What runs already is stopped on its host, and for that it takes the access.
+            cause = unstarted_stop(&mut self.orders), if !followed => return Err(failure::stopped_before_start(&cause)),
+            access = timeout_at(deadline, access) => access,
         };
+        let Ok(access) = access else { return Err(failure::stopped_before_start(&StopCause::Deadline)) };
         let mut access = access.map_err(|error| failure::access(&error))?;
         report.lines = std::mem::take(&mut access.lines);
         Ok(access)
@@ -358,6 +364,7 @@ impl Run<'_> {
                 command_id: work.command_id.to_string(),
                 accepted: self.accepted_at.clone(),
                 input_sent: !work.invocation.has_input(),
+                secrets: self.task.plan.shell_secrets(&self.task.brought),
                 skipped: 0,
             },
             noted: false,

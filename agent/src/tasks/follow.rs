@@ -21,6 +21,7 @@ use super::journal::Record;
 use super::spans;
 use super::task::Followed;
 use crate::failure::{self, StopCause, Verdict};
+use crate::sessions::Access;
 
 impl Run<'_> {
     /// Follows the command to its end. Never hands back.
@@ -50,8 +51,11 @@ impl Run<'_> {
             tracing::warn!(error = %failure::chain(&error), "How output goes on after a restart is not journalled");
         }
         self.log.announce();
-        let target = self.access(report).await?;
-        let secrets = Arc::new(Patterns::new(target.credential.secret().map(Secret::expose)));
+        // The command runs, whatever keeps the agent from it: such an end is no more than unknown.
+        let access = self.whole_access(report).await.map_err(|verdict| lost(start, &words(verdict)))?;
+        let Access { target, masks, .. } = access;
+        let secrets = Arc::new(Patterns::new(target.credential.secret().into_iter().chain(&masks).map(Secret::expose)));
+        drop(masks);
         // A place is waited for longer than others wait, for the command holds what they wait for as well.
         let until = followed.deadline.max(Instant::now() + PATIENCE);
         let (plan, sessions) = (&self.task.plan, &self.worker.sessions);
@@ -144,6 +148,12 @@ async fn cut(host: &str, running: pool::Running<'_>) -> Verdict {
         Ok(Stopped::Confirmed { .. }) => failure::input_cut(host, Ok(())),
         Ok(Stopped::Unconfirmed(error)) => failure::input_cut(host, Err(&error)),
         Err(_) => failure::input_cut(host, Err(&WinrmError::new(Stage::Close, ErrorKind::DeadlinePassed))),
+    }
+}
+
+fn words(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::End(_, failure) | Verdict::HandBack(_, failure) => failure.message,
     }
 }
 

@@ -55,6 +55,8 @@ pub(crate) struct Start {
     pub(crate) accepted: Stamp,
     /// The host has all of the command's input, or there is none.
     pub(crate) input_sent: bool,
+    /// Secrets of the command's environment, by identifier and version: what it prints is masked by them.
+    pub(crate) secrets: Vec<(String, u64)>,
     /// Of the log, when this was written.
     pub(crate) skipped: u64,
 }
@@ -245,6 +247,17 @@ struct StoredStart {
     accepted_uptime_millis: u64,
     #[prost(bool, tag = "7")]
     input_sent: bool,
+    #[prost(message, repeated, tag = "8")]
+    secrets: Vec<StoredSecret>,
+}
+
+/// Which secret, never its value.
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredSecret {
+    #[prost(string, tag = "1")]
+    identifier: String,
+    #[prost(uint64, tag = "2")]
+    version: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -255,6 +268,12 @@ struct StoredPiece {
     stream: i32,
     #[prost(bytes = "bytes", tag = "3")]
     data: Bytes,
+}
+
+impl From<(String, u64)> for StoredSecret {
+    fn from((identifier, version): (String, u64)) -> Self {
+        Self { identifier, version }
+    }
 }
 
 fn encode(record: &Record) -> Vec<u8> {
@@ -269,6 +288,7 @@ fn encode(record: &Record) -> Vec<u8> {
                 accepted_boot_id: start.accepted.boot_id.clone(),
                 accepted_uptime_millis: start.accepted.uptime_millis,
                 input_sent: start.input_sent,
+                secrets: start.secrets.iter().cloned().map(StoredSecret::from).collect(),
             }),
             skipped: start.skipped,
             ..Stored::default()
@@ -314,6 +334,7 @@ fn decode(bytes: &[u8]) -> Record {
                 uptime_millis: start.accepted_uptime_millis,
             },
             input_sent: start.input_sent,
+            secrets: start.secrets.into_iter().map(|secret| (secret.identifier, secret.version)).collect(),
             skipped: stored.skipped,
         })),
         (None, None) => Record::Accepted,

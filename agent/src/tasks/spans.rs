@@ -39,6 +39,11 @@ pub(super) fn credential() -> Span {
     tracing::debug_span!("credential")
 }
 
+/// A secret manager is asked.
+pub(super) fn secret_manager() -> Span {
+    tracing::debug_span!("secret_manager")
+}
+
 /// It waits for a session, which is opened if need be.
 pub(super) fn lease() -> Span {
     tracing::debug_span!("lease", reused = Empty)

@@ -13,15 +13,25 @@ use uuid::Uuid;
 
 use super::TaskKey;
 use super::clock::Stamp;
+use super::errand::Errand;
 use super::journal::Start;
 use crate::failure::{self, HandBack};
 use crate::policy::Job;
-use crate::secrets::Purpose;
-use crate::sessions::{Plan, PlanError};
+use crate::secrets::{Deliveries, DeliveryError};
+use crate::sessions::{Brought, Plan, PlanError};
+
+/// What to do.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// On a host.
+    Host(Box<HostTask>),
+    /// For the secrets of others, without a host.
+    Errand(Box<Errand>),
+}
 
 /// What to do, where and as whom.
 #[derive(Debug)]
-pub(super) struct Task {
+pub(super) struct HostTask {
     /// Which.
     pub(super) key: TaskKey,
     /// What.
@@ -32,9 +42,8 @@ pub(super) struct Task {
     pub(super) plan: Plan,
     /// How long it may run.
     pub(super) timeout: Duration,
-    credential: CredentialIdentity,
-    /// Nothing when what proves the user is on the agent.
-    sealed: Option<SealedSecret>,
+    /// Secrets that came along.
+    pub(super) brought: Brought,
 }
 
 /// Kinds of tasks.
@@ -83,7 +92,7 @@ pub(super) struct Work {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum TaskError {
+pub(super) enum TaskError {
     #[error("the assignment has no {0}")]
     Missing(&'static str),
     #[error("this version does not know the task's kind")]
@@ -92,6 +101,12 @@ enum TaskError {
     NoPlace,
     #[error("the task was started on {started}, and the assignment names {named}")]
     OtherHost { started: String, named: String },
+    #[error("the task's kind works on no host")]
+    NoHost,
+    #[error("a value to encrypt needs an identifier, a version and the name of its writing")]
+    NoSealing,
+    #[error("this version does not know kind {0} of secrets")]
+    SecretKind(i32),
     #[error("this version does not know script language {0}")]
     Language(i32),
     #[error("this version does not know format {0} of standard error")]
@@ -100,6 +115,8 @@ enum TaskError {
     Timeout,
     #[error("the {what} has {length} bytes; at most {} are allowed", lictor_proto::MAX_INPUT_BYTES)]
     TooLarge { what: &'static str, length: usize },
+    #[error(transparent)]
+    Deliveries(#[from] DeliveryError),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
@@ -116,6 +133,7 @@ impl Task {
         Self::try_parse(key, assignment).map_err(|error| match &error {
             // A newer agent may know it.
             TaskError::Kind
+            | TaskError::SecretKind(_)
             | TaskError::Language(_)
             | TaskError::StderrFormat(_)
             | TaskError::Plan(PlanError::Unsupported { .. }) => failure::unsupported(&error),
@@ -130,21 +148,51 @@ impl Task {
         assignment: Assignment,
         start: Start,
         now: (Instant, &Stamp),
-    ) -> Result<Self, String> {
-        Self::try_resumed(key, assignment, start, now).map_err(|error| failure::chain(&error))
+    ) -> Result<HostTask, String> {
+        HostTask::resumed(key, assignment, start, now).map_err(|error| failure::chain(&error))
     }
 
-    fn try_resumed(
+    fn try_parse(key: TaskKey, assignment: Assignment) -> Result<Self, TaskError> {
+        let Assignment { spec, identity, secret, deliveries, .. } = assignment;
+        let spec = spec.ok_or(TaskError::Missing("task"))?;
+        let deliveries = Deliveries::parse(deliveries)?;
+        match spec.kind {
+            Some(task_spec::Kind::SecretManagerTest(_) | task_spec::Kind::SealSecret(_)) => {
+                Ok(Self::Errand(Box::new(Errand::parse(key, spec, &deliveries)?)))
+            }
+            _ => Ok(Self::Host(Box::new(HostTask::parse(key, spec, identity, secret, deliveries)?))),
+        }
+    }
+
+    /// Which.
+    pub(super) fn key(&self) -> &TaskKey {
+        match self {
+            Self::Host(task) => &task.key,
+            Self::Errand(errand) => &errand.key,
+        }
+    }
+
+    /// What it works on: the host or the secret manager.
+    pub(super) fn subject(&self) -> &str {
+        match self {
+            Self::Host(task) => task.plan.host(),
+            Self::Errand(errand) => errand.manager(),
+        }
+    }
+}
+
+impl HostTask {
+    fn resumed(
         key: TaskKey,
         assignment: Assignment,
         start: Start,
         (instant, stamp): (Instant, &Stamp),
     ) -> Result<Self, TaskError> {
-        let spec = assignment.spec.ok_or(TaskError::Missing("task"))?;
+        let Assignment { spec, identity, secret, deliveries, .. } = assignment;
+        let spec = spec.ok_or(TaskError::Missing("task"))?;
         let job = Job::of(&spec).ok_or(TaskError::Kind)?;
         let TaskSpec { target, kind, timeout, .. } = spec;
-        let credential = assignment.identity.ok_or(TaskError::Missing("credential"))?;
-        let sealed = assignment.secret;
+        let identity = identity.ok_or(TaskError::Missing("credential"))?;
         let timeout = parse_timeout(timeout)?;
         let (_, command_id) = start.place().ok_or(TaskError::NoPlace)?;
         let (raw, names, shell) = match kind.ok_or(TaskError::Kind)? {
@@ -158,8 +206,9 @@ impl Task {
                 return Err(TaskError::NoPlace);
             }
         };
-        let plan = Plan::parse(target, &credential, shell.unwrap_or_default())?;
-        require_secret(&plan, sealed.as_ref())?;
+        let plan = Plan::parse(target, &identity, shell.unwrap_or_default())?.resumed(&start.secrets);
+        let brought = Brought::new(key.parts(), &identity, secret, Deliveries::parse(deliveries)?);
+        plan.check(&brought)?;
         if plan.host() != start.host {
             // What may be reached was decided when it was accepted.
             return Err(TaskError::OtherHost { started: start.host, named: plan.host().to_owned() });
@@ -170,21 +219,26 @@ impl Task {
             deadline: instant + start.accepted.remaining(stamp, timeout),
             start,
         };
-        Ok(Self { key, kind: Kind::Follow(Box::new(followed)), job, plan, timeout, credential, sealed })
+        Ok(Self { key, kind: Kind::Follow(Box::new(followed)), job, plan, timeout, brought })
     }
 
-    fn try_parse(key: TaskKey, assignment: Assignment) -> Result<Self, TaskError> {
-        let spec = assignment.spec.ok_or(TaskError::Missing("task"))?;
+    /// Of a kind that works on a host.
+    fn parse(
+        key: TaskKey,
+        spec: TaskSpec,
+        identity: Option<CredentialIdentity>,
+        sealed: Option<SealedSecret>,
+        deliveries: Deliveries,
+    ) -> Result<Self, TaskError> {
         let job = Job::of(&spec);
         let TaskSpec { target, kind, timeout, .. } = spec;
-        let credential = assignment.identity.ok_or(TaskError::Missing("credential"))?;
-        let sealed = assignment.secret;
+        let identity = identity.ok_or(TaskError::Missing("credential"))?;
         let timeout = parse_timeout(timeout)?;
         let command_id = Uuid::new_v4();
         let (kind, shell) = match kind.ok_or(TaskError::Kind)? {
             task_spec::Kind::ConnectionTest(_) => (Kind::ConnectionTest, ShellSettings::default()),
             task_spec::Kind::Diagnosis(_) => (Kind::Diagnosis, ShellSettings::default()),
-            task_spec::Kind::SecretManagerTest(_) | task_spec::Kind::SealSecret(_) => return Err(TaskError::Kind),
+            task_spec::Kind::SecretManagerTest(_) | task_spec::Kind::SealSecret(_) => return Err(TaskError::NoHost),
             task_spec::Kind::Posture(posture) => {
                 (Kind::Posture { script: !posture.without_script }, ShellSettings::default())
             }
@@ -216,29 +270,15 @@ impl Task {
                 (Kind::Run(Box::new(work)), shell)
             }
         };
-        let plan = Plan::parse(target, &credential, shell)?;
-        require_secret(&plan, sealed.as_ref())?;
+        let plan = Plan::parse(target, &identity, shell)?;
+        let brought = Brought::new(key.parts(), &identity, sealed, deliveries);
+        plan.check(&brought)?;
         let job = job.ok_or(TaskError::Kind)?;
-        Ok(Self { key, kind, job, plan, timeout, credential, sealed })
-    }
-
-    /// The sealed secret, if there is one, and what it is for.
-    pub(super) fn secret(&self) -> (Option<&SealedSecret>, Purpose<'_>) {
-        let purpose = Purpose {
-            task_id: &self.key.task_id,
-            epoch: self.key.epoch,
-            credential: &self.credential.name,
-            version: self.credential.version,
-        };
-        (self.sealed.as_ref(), purpose)
+        Ok(Self { key, kind, job, plan, timeout, brought })
     }
 }
 
-fn require_secret(plan: &Plan, sealed: Option<&SealedSecret>) -> Result<(), TaskError> {
-    if plan.needs_secret() && sealed.is_none() { Err(TaskError::Missing("secret")) } else { Ok(()) }
-}
-
-fn parse_timeout(timeout: Option<prost_types::Duration>) -> Result<Duration, TaskError> {
+pub(super) fn parse_timeout(timeout: Option<prost_types::Duration>) -> Result<Duration, TaskError> {
     let Some(timeout) = timeout else { return Ok(DEFAULT_TIMEOUT) };
     Duration::try_from(timeout)
         .ok()

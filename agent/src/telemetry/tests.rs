@@ -21,6 +21,11 @@ async fn the_page_lists_exactly_the_metrics_with_their_kinds_and_labels() {
     for kind in [ErrorKind::Rejected, ErrorKind::ServiceUnknown, ErrorKind::Unavailable, ErrorKind::Other] {
         metrics.kerberos_ticket(Err(kind));
     }
+    for source in ["sealed", "kms", "agent"] {
+        for outcome in ["opened", "refused", "unavailable", "failed"] {
+            metrics.secret_opened(source, outcome);
+        }
+    }
     let registry = metrics.register(Pool::new(lictor_winrm::pool::PoolSettings::default()));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
@@ -48,7 +53,7 @@ fn libraries_that_print_secrets_are_capped() {
     use tracing::Level;
     let caps = caps();
     assert!(caps.contains(&("sspi", Level::WARN)));
-    for target in ["hyper", "h2", "tonic", "krb5"] {
+    for target in ["hyper", "h2", "tonic", "krb5", "aws_config", "aws_sdk_sts", "aws_smithy_runtime"] {
         assert!(caps.contains(&(target, Level::INFO)), "{target}");
     }
 }

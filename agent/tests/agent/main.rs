@@ -7,3 +7,5 @@ mod behaviour;
 mod codes;
 #[cfg(test)]
 mod control_plane;
+#[cfg(test)]
+mod secrets;

@@ -28,6 +28,7 @@ fn about() -> About {
         slots: 4,
         degraded: Vec::new(),
         kerberos: true,
+        further: vec!["aws_kms"],
         principals: vec!["svc@R".into()],
     }
 }

@@ -19,7 +19,7 @@ use crate::tasks::execute::{Orders, Outcome, Run, Worker};
 use crate::tasks::journal::Record;
 use crate::tasks::output::Log;
 use crate::tasks::spans;
-use crate::tasks::task::{Kind, Task};
+use crate::tasks::task::{HostTask, Kind, Task};
 use crate::tasks::{Event, TaskKey};
 
 /// How a job left.
@@ -43,7 +43,7 @@ impl Left {
 /// Follows a task that an earlier process started.
 pub(super) async fn follow(
     worker: Arc<Worker>,
-    task: Task,
+    task: HostTask,
     log: Log,
     orders: watch::Receiver<Orders>,
     started: Arc<AtomicBool>,
@@ -82,21 +82,26 @@ pub(super) async fn job(
     started: Arc<AtomicBool>,
 ) -> Left {
     let (accepted, accepted_at) = (Instant::now(), Stamp::now());
-    let key = task.key.clone();
+    let key = task.key().clone();
     let (outcome, session) = match worker.journal.put(&key, &Record::Accepted).instrument(spans::accept()).await {
         Ok(()) => {
             worker.tell(Event::Accepted { key: key.clone(), log: log.clone() }).await;
-            let run = Run {
-                worker: &worker,
-                task: &task,
-                log: &log,
-                orders: orders.clone(),
-                started: &started,
-                accepted,
-                accepted_at,
-                start: None,
-            };
-            run.execute().await
+            match &task {
+                Task::Errand(errand) => (errand.run(&worker, orders.clone(), accepted).await, None),
+                Task::Host(task) => {
+                    let run = Run {
+                        worker: &worker,
+                        task,
+                        log: &log,
+                        orders: orders.clone(),
+                        started: &started,
+                        accepted,
+                        accepted_at,
+                        start: None,
+                    };
+                    run.execute().await
+                }
+            }
         }
         Err(error) => {
             let (reason, failure) = worker.impaired(failure::chain(&error)).await;

@@ -23,6 +23,7 @@ fn started() -> Record {
         command_id: Uuid::from_u128(7).to_string(),
         accepted: Stamp::now(),
         input_sent: true,
+        secrets: vec![("web-token".into(), 3)],
         skipped: 5,
     }))
 }
