@@ -24,8 +24,10 @@ pub(crate) struct CredentialRecord {
     pub(crate) secret_kind: CredentialSecretKind,
     /// Where the secret is on the agent, if it is there.
     pub(crate) agent_path: String,
-    /// Of nothing when the secret is on the agent.
+    /// Of nothing when the secret is on the agent. Empty when it is one with an identifier.
     pub(crate) secret: Encrypted,
+    /// Identifier of the secret that it is; empty: one of the credential's own.
+    pub(crate) secret_identifier: String,
     pub(crate) created_at: UnixMillis,
     pub(crate) updated_at: UnixMillis,
     pub(crate) rejected_at: Option<UnixMillis>,
@@ -48,7 +50,7 @@ impl CredentialRecord {
             scope: self.scope.clone(),
             secret_kind: self.secret_kind.into(),
             agent_path: self.agent_path.clone(),
-            secret: String::new(),
+            secret: self.secret_identifier.clone(),
         }
     }
 
@@ -92,6 +94,7 @@ impl CredentialRecord {
                 nonce: row.try_get("nonce")?,
                 ciphertext: row.try_get("ciphertext")?,
             },
+            secret_identifier: row.try_get("secret")?,
             created_at: UnixMillis(row.try_get("created_at")?),
             updated_at: UnixMillis(row.try_get("updated_at")?),
             rejected_at: millis(row.try_get("rejected_at")?),
@@ -147,6 +150,18 @@ pub(crate) async fn states(
         .collect()
 }
 
+/// Those that a secret proves the user of, without deleted ones.
+pub(crate) async fn with_secret(
+    writer: &mut SqliteConnection,
+    identifier: &str,
+) -> Result<Vec<CredentialRecord>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM credentials WHERE secret = $1 AND deleted_at IS NULL ORDER BY name")
+        .bind(identifier)
+        .fetch_all(writer)
+        .await?;
+    rows.iter().map(CredentialRecord::from_row).collect()
+}
+
 /// Adds the credential or replaces its record.
 pub(crate) async fn save_credential(
     writer: &mut SqliteConnection,
@@ -154,14 +169,14 @@ pub(crate) async fn save_credential(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO credentials (name, username, domain, connection, no_profile, description, version, key_id, nonce, \
-         ciphertext, created_at, updated_at, rejected_at, deleted_at, scope, secret_kind, agent_path) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
+         ciphertext, created_at, updated_at, rejected_at, deleted_at, scope, secret_kind, agent_path, secret) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) \
          ON CONFLICT (name) DO UPDATE SET username = excluded.username, domain = excluded.domain, \
          connection = excluded.connection, no_profile = excluded.no_profile, description = excluded.description, \
          version = excluded.version, key_id = excluded.key_id, nonce = excluded.nonce, \
          ciphertext = excluded.ciphertext, created_at = excluded.created_at, updated_at = excluded.updated_at, \
          rejected_at = excluded.rejected_at, deleted_at = excluded.deleted_at, scope = excluded.scope, \
-         secret_kind = excluded.secret_kind, agent_path = excluded.agent_path",
+         secret_kind = excluded.secret_kind, agent_path = excluded.agent_path, secret = excluded.secret",
     )
     .bind(&record.name)
     .bind(&record.username)
@@ -180,6 +195,7 @@ pub(crate) async fn save_credential(
     .bind(&record.scope)
     .bind(i64::from(i32::from(record.secret_kind)))
     .bind(&record.agent_path)
+    .bind(&record.secret_identifier)
     .execute(writer)
     .await?;
     Ok(())

@@ -10,7 +10,9 @@ pub(crate) mod batches;
 pub(crate) mod credentials;
 pub(crate) mod fleet;
 pub(crate) mod late;
+pub(crate) mod managers;
 pub(crate) mod retention;
+pub(crate) mod secrets;
 pub(crate) mod tasks;
 mod upgrade;
 
