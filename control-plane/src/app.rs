@@ -35,7 +35,7 @@ use crate::store::access::{TokenRecord, UserRecord};
 use crate::store::{self, Readers, StoreError};
 use crate::vault::{Vault, VaultError};
 use crate::watchers::Watchers;
-use crate::{files, http, listener, process};
+use crate::{files, http, listener, master_keys, process};
 
 /// Why the control plane could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +85,8 @@ pub struct ControlPlane {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     state_dir: PathBuf,
+    /// Looks after the file of master keys, if they are in one.
+    master_keys: Option<master_keys::Watch>,
     /// What changes the level of logs.
     levels: Option<Levels>,
     /// INVARIANT: one process at a time decides over what is in a state directory.
@@ -113,7 +115,9 @@ impl ControlPlane {
         let stop = CancellationToken::new();
         let (metrics, watchers) = (Arc::clone(&parts.metrics), Arc::clone(&parts.watchers));
         let audited_seen = parts.audited.subscribe();
+        let vault = parts.vault.clone();
         let (engine, handle) = Engine::new(parts);
+        let master_keys = master_keys::Watch::new(config, vault, handle.clone(), Arc::clone(&metrics));
         let api = Api {
             engine: handle,
             readers,
@@ -130,7 +134,22 @@ impl ControlPlane {
             silence: config.lease * LEASES_OF_SILENCE,
         };
         let (state_dir, levels) = (config.state_dir.clone(), None);
-        Ok(Self { engine, api, tls, bounds, grpc, http, address, http_address, metrics, stop, state_dir, levels, lock })
+        Ok(Self {
+            engine,
+            api,
+            tls,
+            bounds,
+            grpc,
+            http,
+            address,
+            http_address,
+            metrics,
+            stop,
+            state_dir,
+            master_keys,
+            levels,
+            lock,
+        })
     }
 
     /// Lets what is told of this process be changed and counted.
@@ -188,6 +207,7 @@ impl ControlPlane {
             metrics,
             stop,
             state_dir,
+            master_keys,
             levels,
             address,
             http_address,
@@ -233,6 +253,13 @@ impl ControlPlane {
         parts.spawn(async move {
             axum::serve(http, router).with_graceful_shutdown(http_stop.cancelled_owned()).await.map_err(Cause::Http)
         });
+        if let Some(master_keys) = master_keys {
+            let keys_stop = stop.clone();
+            parts.spawn(async move {
+                master_keys.run(keys_stop).await;
+                Ok(())
+            });
+        }
         if let Some(levels) = levels {
             let level_stop = stop.clone();
             parts.spawn(async move {

@@ -27,6 +27,10 @@ pub(crate) enum Action {
     CredentialStored,
     CredentialDeleted,
     CredentialRejected,
+    SecretStored,
+    SecretDeleted,
+    SecretManagerStored,
+    SecretManagerDeleted,
     AgentEnrolled,
     AgentRenewed,
     AgentDrained,
@@ -40,11 +44,12 @@ pub(crate) enum Action {
     UserTokenRevoked,
     AccessRefused,
     AuditExported,
+    MasterKeyReplaced,
 }
 
 impl Action {
     #[cfg(test)]
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 28] = [
         Self::TaskSubmitted,
         Self::TaskCancelRequested,
         Self::TaskAssigned,
@@ -55,6 +60,10 @@ impl Action {
         Self::CredentialStored,
         Self::CredentialDeleted,
         Self::CredentialRejected,
+        Self::SecretStored,
+        Self::SecretDeleted,
+        Self::SecretManagerStored,
+        Self::SecretManagerDeleted,
         Self::AgentEnrolled,
         Self::AgentRenewed,
         Self::AgentDrained,
@@ -68,6 +77,7 @@ impl Action {
         Self::UserTokenRevoked,
         Self::AccessRefused,
         Self::AuditExported,
+        Self::MasterKeyReplaced,
     ];
 
     fn name(self) -> &'static str {
@@ -82,6 +92,10 @@ impl Action {
             Self::CredentialStored => "credential.stored",
             Self::CredentialDeleted => "credential.deleted",
             Self::CredentialRejected => "credential.rejected",
+            Self::SecretStored => "secret.stored",
+            Self::SecretDeleted => "secret.deleted",
+            Self::SecretManagerStored => "secret_manager.stored",
+            Self::SecretManagerDeleted => "secret_manager.deleted",
             Self::AgentEnrolled => "agent.enrolled",
             Self::AgentRenewed => "agent.renewed",
             Self::AgentDrained => "agent.drained",
@@ -95,6 +109,7 @@ impl Action {
             Self::UserTokenRevoked => "user_token.revoked",
             Self::AccessRefused => "access.refused",
             Self::AuditExported => "audit.exported",
+            Self::MasterKeyReplaced => "master_key.replaced",
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{ControlPlane, issue_admin_token, settle_restored};
 use crate::config::{self, Config, Loaded, Mistakes};
-use crate::{check, process, telemetry};
+use crate::{check, master_keys, process, telemetry};
 
 /// Lictor's control plane: takes tasks from users, gives them to agents, keeps output and results.
 #[derive(Debug, Parser)]
@@ -82,6 +82,30 @@ enum Command {
         /// Settings, TOML or YAML, as for `run`.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+    },
+    /// Put a new master key in front of those in their file: from then on it encrypts, and the others only decrypt.
+    ///
+    /// A running control plane takes it within 10s, or at once on SIGHUP, and brings credentials and secrets under it. Keep the file's
+    /// other keys until `master-key-status` says that they may go.
+    #[command(after_help = EXIT_CODES)]
+    RotateMasterKey {
+        /// Settings, TOML or YAML.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The file of keys, when it is not the one that the settings name: the original of a copy, such as a credential of systemd.
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+    },
+    /// Print which master keys there are, how much is under each, and which may be taken off the list. Only looks; the control plane
+    /// may run meanwhile.
+    #[command(after_help = EXIT_CODES)]
+    MasterKeyStatus {
+        /// Settings, TOML or YAML.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t)]
+        output: check::Form,
     },
     /// Print the completion script of a shell.
     Completion {
@@ -179,6 +203,25 @@ async fn execute(command: Command) -> Result<(), (u8, String)> {
             let wish = level::Wish::of(level.as_deref(), period).map_err(refused)?;
             let answer = level::ask(&load(config)?.state_dir, &wish).map_err(refused)?;
             let _ = writeln!(std::io::stdout(), "{answer}");
+            Ok(())
+        }
+        Command::RotateMasterKey { config, file } => {
+            let failed = |error: master_keys::KeysError| (EXIT_FAILURE, crate::app::chain(&error));
+            let (path, id) = master_keys::rotate(&load(config)?, file).map_err(failed)?;
+            let _ = writeln!(std::io::stdout(), "{} has the new master key {id} in front.", path.display());
+            Ok(())
+        }
+        Command::MasterKeyStatus { config, output } => {
+            let failed = |error: master_keys::KeysError| (EXIT_FAILURE, crate::app::chain(&error));
+            let keys = master_keys::status(&load(config)?).await.map_err(failed)?;
+            let text = match output {
+                check::Form::Text => master_keys::table(&keys),
+                // It holds nothing that JSON cannot say.
+                check::Form::Json => {
+                    serde_json::to_string_pretty(&keys).map(|text| format!("{text}\n")).unwrap_or_default()
+                }
+            };
+            let _ = write!(std::io::stdout(), "{text}");
             Ok(())
         }
         Command::Completion { shell } => {

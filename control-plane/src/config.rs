@@ -15,11 +15,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use lictor_settings::{Form, Layers, Origins, Overview, Reader, Setting};
 use lictor_telemetry::{Standard, Traces};
 use zeroize::Zeroizing;
+
+use crate::vault::parse_list;
 
 /// All settings of the control plane. The doc comments of the fields are what `docs/control-plane-settings.md`, its JSON schema and the
 /// example file say; a test makes them, see [`lictor_settings::reference`].
@@ -36,7 +36,8 @@ pub struct Config {
     /// `/live`, `/ready` and `/metrics`, in plain HTTP.
     #[cfg_attr(test, schemars(with = "String"))]
     pub http_listen: SocketAddr,
-    /// File that holds the key that credentials and tasks are encrypted with, 32 bytes in base64; see [the master key](#the-master-key).
+    /// File that holds the key that credentials, secrets and tasks are encrypted with, 32 bytes in base64; or several, one a line, the first
+    /// one current. Read again when it changes; see [the master key](#the-master-key).
     /// Example: `/etc/lictor/master-key`.
     #[cfg_attr(test, schemars(rename = "master_key_file", with = "String"))]
     pub master_key: MasterKeySource,
@@ -122,11 +123,11 @@ pub enum LogFormat {
 /// Where the master key comes from.
 #[derive(Clone)]
 pub enum MasterKeySource {
-    /// Given in the environment.
-    Value(Zeroizing<[u8; 32]>),
-    /// Read from this file (base64, 32 bytes).
+    /// Given in the environment, the current one first.
+    Value(Vec<Zeroizing<[u8; 32]>>),
+    /// Read from this file (base64, 32 bytes each, the current one first).
     File(PathBuf),
-    /// A file in the state directory, made at the first start.
+    /// The same in the state directory, made at the first start.
     StateDir,
 }
 
@@ -204,10 +205,11 @@ fn read(reader: &mut Reader, master_key: Option<&String>) -> Config {
             MasterKeySource::StateDir
         }
         (Some(path), None) => MasterKeySource::File(path),
-        (None, Some(text)) => match parse_master_key(text) {
-            Some(key) => MasterKeySource::Value(key),
-            None => {
-                reader.mistake(MASTER_KEY_VARIABLE, "expected 32 bytes in base64");
+        (None, Some(text)) => match parse_list(text) {
+            Ok(keys) => MasterKeySource::Value(keys),
+            Err(why) => {
+                let text = format!("expected 32 bytes in base64, or several such keys separated by commas: {why}");
+                reader.mistake(MASTER_KEY_VARIABLE, &text);
                 MasterKeySource::StateDir
             }
         },
@@ -291,12 +293,6 @@ fn names(reader: &mut Reader) -> Vec<String> {
         reader.mistake("names", "must have at least one DNS name or IP address");
     }
     names
-}
-
-/// Decodes a master key; nothing unless it is 32 bytes in base64.
-pub(crate) fn parse_master_key(text: &str) -> Option<Zeroizing<[u8; 32]>> {
-    let bytes = Zeroizing::new(STANDARD.decode(text.trim()).ok()?);
-    bytes.as_slice().try_into().ok().map(Zeroizing::new)
 }
 
 /// What the control plane is called in traces.

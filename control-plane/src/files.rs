@@ -1,21 +1,32 @@
 //! Small files that must appear whole: keys, tokens, the ready file.
 //!
 //! Each is written beside its place and renamed, so that no reader ever sees half of it. Beside them, the lock that
-//! keeps a second process out of the state directory. Blocking; called at start only.
+//! keeps a second process out of the state directory. Blocking; called at start, and by commands beside it.
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
 /// Writes a file that only its owner may read.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    write(path, content, 0o600)
+    write(path, content, 0o600, None)
 }
 
 /// Writes a file that everybody may read.
 pub(crate) fn write_public(path: &Path, content: &[u8]) -> io::Result<()> {
-    write(path, content, 0o644)
+    write(path, content, 0o644, None)
+}
+
+/// Writes a file that only the owner of the one before may read, which is open here: whoever runs this may be somebody else. Fails
+/// when another file has taken the place of that one.
+pub(crate) fn replace_private(path: &Path, content: &[u8], before: &fs::File) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let (there, opened) = (fs::metadata(&path)?, before.metadata()?);
+    if (there.dev(), there.ino()) != (opened.dev(), opened.ino()) {
+        return Err(io::Error::other("somebody else has just changed it"));
+    }
+    write(&path, content, 0o600, Some(&opened))
 }
 
 /// Takes a file's lock; the kernel gives it back when the process ends, however it ends. Nothing when another process
@@ -29,7 +40,7 @@ pub(crate) fn lock(path: &Path) -> io::Result<Option<fs::File>> {
     }
 }
 
-fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn write(path: &Path, content: &[u8], mode: u32, owner: Option<&fs::Metadata>) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let temporary = path.with_file_name(name);
@@ -39,6 +50,12 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         _ => {}
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    if let Some(owner) = owner {
+        let mine = file.metadata()?;
+        if (mine.uid(), mine.gid()) != (owner.uid(), owner.gid()) {
+            fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+        }
+    }
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;

@@ -21,6 +21,8 @@ mod failure;
 mod files;
 mod http;
 mod listener;
+mod managers;
+mod master_keys;
 mod metrics;
 mod outbox;
 mod process;

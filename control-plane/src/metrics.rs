@@ -45,6 +45,8 @@ pub(crate) struct Metrics {
     storage_failures: Counter,
     connections_open: Gauge,
     connections_refused: Family<ReasonLabel, Counter>,
+    under_keys: Family<KeyLabel, Gauge>,
+    keys_refused: Gauge,
     traces: Traces,
 }
 
@@ -94,6 +96,32 @@ impl Turned {
     }
 }
 
+/// Where the master key of a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyState {
+    /// It is the first one in the list.
+    Current,
+    /// It is another one in the list.
+    Replaced,
+    /// It is not in the list.
+    Missing,
+}
+
+impl KeyState {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Replaced => "replaced",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeyLabel {
+    key: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
@@ -132,6 +160,8 @@ impl Metrics {
             storage_failures: Counter::default(),
             connections_open: Gauge::default(),
             connections_refused: Family::default(),
+            under_keys: Family::default(),
+            keys_refused: Gauge::default(),
             refused: Family::default(),
             audited: Counter::default(),
             registry: Registry::default(),
@@ -163,6 +193,10 @@ impl Metrics {
         let refused = "Connections refused or ended, by reason";
         registry.register("connections_refused", refused, metrics.connections_refused.clone());
         registry.register("calls_refused", "Calls refused to users and agents, by reason", metrics.refused.clone());
+        let under = "Credentials and versions of secrets, by where their master key is";
+        registry.register("master_key_records", under, metrics.under_keys.clone());
+        let refused = "1 while the file of master keys holds what cannot be taken";
+        registry.register("master_key_refused_state", refused, metrics.keys_refused.clone());
         registry.register("audit_entries", "Entries written to the audit log", metrics.audited.clone());
         Self { registry, ..metrics }
     }
@@ -233,6 +267,15 @@ impl Metrics {
         self.storage_full.set(i64::from(full));
     }
 
+    pub(crate) fn under_keys(&self, state: KeyState, records: u64) {
+        let gauge = self.under_keys.get_or_create(&KeyLabel { key: state.name() });
+        gauge.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn keys_refused(&self, refused: bool) {
+        self.keys_refused.set(i64::from(refused));
+    }
+
     pub(crate) fn connections(&self, more: i64) {
         self.connections_open.inc_by(more);
     }
@@ -277,6 +320,9 @@ mod tests {
         }
         for why in [Turned::Total, Turned::Source, Turned::Handshake, Turned::Silent, Turned::Stuck] {
             metrics.turned_away(why);
+        }
+        for state in [KeyState::Current, KeyState::Replaced, KeyState::Missing] {
+            metrics.under_keys(state, 0);
         }
         metrics.state(&Backlog::default(), 0);
         let token = [Refused::Missing, Refused::Unknown, Refused::Expired, Refused::Revoked, Refused::Disabled];

@@ -4,6 +4,8 @@
 
 mod batch;
 mod credential;
+mod manager;
+mod secret;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,7 +20,9 @@ use lictor_proto::v1::{
 use crate::access::Role;
 use crate::dispatch::Route;
 pub(crate) use batch::batch;
-pub(crate) use credential::{credential, secret_fits};
+pub(crate) use credential::{credential, own_secret, secret_fits};
+pub(crate) use manager::manager;
+pub(crate) use secret::{secret, secret_value};
 
 /// What is wrong, field by field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

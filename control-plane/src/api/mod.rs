@@ -12,6 +12,7 @@ mod fleet;
 mod follower;
 mod gate;
 mod permissions;
+mod secrets;
 mod shown;
 mod tasks;
 
@@ -24,6 +25,7 @@ use lictor_proto::v1::agent_service_server::AgentServiceServer;
 use lictor_proto::v1::batch_service_server::BatchServiceServer;
 use lictor_proto::v1::credential_service_server::CredentialServiceServer;
 use lictor_proto::v1::fleet_service_server::FleetServiceServer;
+use lictor_proto::v1::secret_service_server::SecretServiceServer;
 use lictor_proto::v1::task_service_server::TaskServiceServer;
 use lictor_proto::{MAX_MESSAGE_BYTES, MAX_REPORT_BYTES};
 use tokio::sync::watch;
@@ -87,6 +89,7 @@ impl Api {
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let fleet = FleetServiceServer::new(self.clone()).max_decoding_message_size(MAX_REPORT_BYTES);
         let credentials = CredentialServiceServer::new(self.clone()).max_decoding_message_size(MAX_REPORT_BYTES);
+        let secrets = SecretServiceServer::new(self.clone()).max_decoding_message_size(MAX_REPORT_BYTES);
         let access = AccessServiceServer::new(self).max_decoding_message_size(MAX_REPORT_BYTES);
         // A service of users' without the door before it would be open to everybody.
         Routes::new(Gate::new(agents))
@@ -94,6 +97,7 @@ impl Api {
             .add_service(door.before(batches))
             .add_service(door.before(fleet))
             .add_service(door.before(credentials))
+            .add_service(door.before(secrets))
             .add_service(door.before(access))
     }
 }

@@ -3,6 +3,8 @@
 
 use std::io::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use lictor_settings::Asked;
 use lictor_settings::reference::{self, Program, Reference};
 use schemars::generate::SchemaSettings;

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lictor_proto::v1::{
     Agent, AgentEvent, Candidate, Credential, EnrollRequest, EnrollResponse, JoinToken, RenewIdentityRequest,
-    RenewIdentityResponse,
+    RenewIdentityResponse, Secret, SecretManager,
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{NewCredential, NewJoinToken, NewToken, NewUser, space};
+use super::{NewCredential, NewJoinToken, NewSecret, NewToken, NewUser, space};
 use crate::access::{Caller, Summary};
 use crate::clock::UnixMillis;
 use crate::dispatch::SessionId;
@@ -17,6 +17,7 @@ use crate::outbox::Outbox;
 use crate::store::access::{TokenRecord, UserRecord};
 use crate::store::batches::NewBatch;
 use crate::store::tasks::NewTask;
+use crate::vault::Keyring;
 
 /// Why a command was refused. The text is for the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +120,31 @@ pub(crate) enum Command {
     DeleteCredential {
         name: String,
         by: Caller,
+        reply: Reply<()>,
+    },
+    PutSecret {
+        secret: Box<NewSecret>,
+        by: Caller,
+        reply: Reply<Secret>,
+    },
+    DeleteSecret {
+        identifier: String,
+        by: Caller,
+        reply: Reply<()>,
+    },
+    PutSecretManager {
+        manager: Box<SecretManager>,
+        by: Caller,
+        reply: Reply<SecretManager>,
+    },
+    DeleteSecretManager {
+        identifier: String,
+        by: Caller,
+        reply: Reply<()>,
+    },
+    /// The file of master keys holds others than before.
+    ReplaceKeys {
+        ring: Keyring,
         reply: Reply<()>,
     },
     WhoAmI {

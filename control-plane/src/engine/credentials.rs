@@ -3,7 +3,7 @@
 //! The plain secret lives only inside these functions, in memory that is zeroed.
 
 use lictor_proto::v1::{
-    AuthKind, ConnectionSettings, Credential, CredentialSecretKind, KerberosSettings, KinitMode, TaskSpec,
+    AuthKind, ConnectionSettings, Credential, CredentialSecretKind, KerberosSettings, KinitMode, SecretKind, TaskSpec,
 };
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
@@ -17,6 +17,7 @@ use crate::clock::Now;
 use crate::dispatch::is_on_agent;
 use crate::store::StoreError;
 use crate::store::credentials::{self, CredentialRecord};
+use crate::store::secrets::{self, SecretRecord};
 use crate::validate::{self, quoted};
 use crate::vault::{Encrypted, VaultError};
 
@@ -32,6 +33,8 @@ struct Proof {
     kind: CredentialSecretKind,
     agent_path: String,
     secret: Encrypted,
+    /// Identifier of the secret that it is; empty: one of the credential's own.
+    secret_identifier: String,
 }
 
 impl Engine {
@@ -46,7 +49,18 @@ impl Engine {
         if old.as_ref().is_some_and(|old| old.deleted_at.is_none() && !by.sees(&old.scope)) {
             return Ok(Err(Refusal::Taken(format!("the name {:?} is taken; choose another", credential.name))));
         }
-        let (version, proof) = match self.next_secret(&credential, secret, old.as_ref()) {
+        let kept = old.as_ref().filter(|old| old.deleted_at.is_none());
+        // Who changes a password without a word about the scope does not mean to give the credential to others.
+        let scope = match (kept, credential.scope.is_empty()) {
+            (Some(kept), true) => kept.scope.clone(),
+            (None, true) => by.scope.clone(),
+            (_, false) => credential.scope.clone(),
+        };
+        let referred = match self.referred(&credential, secret.is_some(), kept, &scope, by).await? {
+            Ok(referred) => referred,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let (version, proof) = match self.next_secret(&credential, secret, referred.as_ref(), old.as_ref()) {
             Ok(next) => next,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -56,13 +70,6 @@ impl Engine {
                 "only an administrator of the whole installation may store credentials whose secret is on agents";
             return Ok(Err(Refusal::Denied(problem.into())));
         }
-        let kept = old.as_ref().filter(|old| old.deleted_at.is_none());
-        // Who changes a password without a word about the scope does not mean to give the credential to others.
-        let scope = match (kept, credential.scope.is_empty()) {
-            (Some(kept), true) => kept.scope.clone(),
-            (None, true) => by.scope.clone(),
-            (_, false) => credential.scope,
-        };
         let record = CredentialRecord {
             scope,
             rejected_at: kept.filter(|old| old.version == version).and_then(|old| old.rejected_at),
@@ -77,6 +84,7 @@ impl Engine {
             secret_kind: proof.kind,
             agent_path: proof.agent_path,
             secret: proof.secret,
+            secret_identifier: proof.secret_identifier,
             updated_at: now.wall,
             deleted_at: None,
         };
@@ -88,9 +96,55 @@ impl Engine {
             "scope": record.scope,
             "username": record.qualified_username(),
             "secret_kind": record.secret_kind.as_str_name(),
+            "secret": record.secret_identifier,
         });
         self.audit_of(by, Action::CredentialStored, ("credential", &record.name), details, now).await?;
         Ok(Ok(record.view()))
+    }
+
+    /// The secret that the credential refers to, by what is given or by what is stored and kept.
+    async fn referred(
+        &mut self,
+        credential: &Credential,
+        brings_its_own: bool,
+        kept: Option<&CredentialRecord>,
+        scope: &str,
+        by: &Caller,
+    ) -> Result<Result<Option<SecretRecord>, Refusal>, StoreError> {
+        let wanted = credential.secret_kind();
+        let keeps = |kept: &&CredentialRecord| {
+            let same_kind = wanted == CredentialSecretKind::Unspecified || wanted == kept.secret_kind;
+            !brings_its_own && same_kind && credential.agent_path.is_empty()
+        };
+        let identifier = match kept.filter(keeps) {
+            _ if !credential.secret.is_empty() => credential.secret.as_str(),
+            Some(kept) => kept.secret_identifier.as_str(),
+            None => "",
+        };
+        if identifier.is_empty() {
+            return Ok(Ok(None));
+        }
+        let database = self.database().await?;
+        let found = secrets::secret(database, identifier).await?.filter(|secret| secret.deleted_at.is_none());
+        let Some(secret) = found else { return Ok(Err(no_secret(identifier))) };
+        if !within(&secret.scope, scope) {
+            // Somebody else's secret and none look the same.
+            return Ok(Err(if by.sees(&secret.scope) {
+                Refusal::Invalid(format!(
+                    "credential.secret: {identifier:?} is for the scope {:?}; give the credential that scope or one below it",
+                    secret.scope
+                ))
+            } else {
+                no_secret(identifier)
+            }));
+        }
+        // What another manager keeps cannot be looked at here, and what does not decrypt says so when it is handed out.
+        if let Ok(value) = self.value(identifier, secret.version).await?
+            && let Err(refusal) = proves(secret.kind, &value)
+        {
+            return Ok(Err(refusal));
+        }
+        Ok(Ok(Some(secret)))
     }
 
     /// Version and encrypted secret of what is to be stored.
@@ -101,6 +155,7 @@ impl Engine {
         &self,
         credential: &Credential,
         given: Option<Zeroizing<Vec<u8>>>,
+        referred: Option<&SecretRecord>,
         old: Option<&CredentialRecord>,
     ) -> Result<(u64, Proof), Refusal> {
         let vault = &self.parts.vault;
@@ -111,12 +166,17 @@ impl Engine {
         let keeps = wanted == CredentialSecretKind::Unspecified;
         let connection = credential.connection.clone().unwrap_or_default();
         let mode = connection.kerberos.as_ref().map_or(KinitMode::Unspecified, KerberosSettings::kinit_mode);
-        let kind = match kept {
+        let kind = match (kept, referred) {
+            (_, Some(referred)) => kind_for(referred.kind),
             _ if !keeps => wanted,
-            Some(kept) => kept.secret_kind,
-            None if mode == KinitMode::Manual => CredentialSecretKind::CacheOnAgent,
-            None => return Err(needs_secret()),
+            (Some(kept), None) => kept.secret_kind,
+            (None, None) if mode == KinitMode::Manual => CredentialSecretKind::CacheOnAgent,
+            (None, None) => return Err(needs_secret()),
         };
+        if !keeps && kind != wanted {
+            let problem = "credential.secret_kind: a text is a password and a file a keytab; leave it out";
+            return Err(Refusal::Invalid(problem.into()));
+        }
         validate::secret_fits(kind, &connection).map_err(|violations| Refusal::Invalid(violations.to_string()))?;
         let on_agent = is_on_agent(kind);
         let from_cache = kind == CredentialSecretKind::CacheOnAgent;
@@ -130,10 +190,22 @@ impl Engine {
             return Err(Refusal::Invalid(problem.into()));
         }
         let agent_path = match kept {
-            Some(kept) if keeps && credential.agent_path.is_empty() => kept.agent_path.clone(),
+            Some(kept) if keeps && credential.agent_path.is_empty() && referred.is_none() => kept.agent_path.clone(),
             _ => credential.agent_path.clone(),
         };
-        let same_kind = |kept: &&CredentialRecord| kept.secret_kind == kind;
+        let same_user = kept.is_some_and(|kept| {
+            kept.username == credential.username
+                && kept.domain == credential.domain
+                && realm_of(&kept.connection) == realm_of(&connection)
+        });
+        let next_version = old.map_or(1, |old| old.version + 1);
+        if let Some(SecretRecord { identifier, .. }) = referred {
+            let same = kept.filter(|kept| same_user && kept.secret_identifier == *identifier);
+            let version = same.map_or(next_version, |kept| kept.version);
+            let secret_identifier = identifier.clone();
+            return Ok((version, Proof { kind, agent_path, secret: Encrypted::default(), secret_identifier }));
+        }
+        let same_kind = |kept: &&CredentialRecord| kept.secret_kind == kind && kept.secret_identifier.is_empty();
         let stored = kept.filter(same_kind).map(|kept| vault.decrypt(name, kept.version, &kept.secret));
         let given = if on_agent { Some(Zeroizing::default()) } else { given };
         let (secret, same_secret) = match (given, stored) {
@@ -146,19 +218,11 @@ impl Engine {
             // The last: stored with a master key that is gone; a new secret makes it whole again.
             (Some(given), None | Some(Err(_))) => (given, false),
         };
-        let proof = |secret| Proof { kind, agent_path: agent_path.clone(), secret };
-        let Some(kept) = kept else {
-            let version = old.map_or(1, |old| old.version + 1);
-            return Ok((version, proof(vault.encrypt(name, version, &secret).map_err(internal)?)));
-        };
-        let same_user = kept.username == credential.username
-            && kept.domain == credential.domain
-            && realm_of(&kept.connection) == realm_of(&connection);
-        if same_secret && same_user && kept.agent_path == agent_path {
+        let proof = |secret| Proof { kind, agent_path: agent_path.clone(), secret, secret_identifier: String::new() };
+        if let Some(kept) = kept.filter(|kept| same_secret && same_user && kept.agent_path == agent_path) {
             return Ok((kept.version, proof(kept.secret.clone())));
         }
-        let version = kept.version + 1;
-        Ok((version, proof(vault.encrypt(name, version, &secret).map_err(internal)?)))
+        Ok((next_version, proof(vault.encrypt(name, next_version, &secret).map_err(internal)?)))
     }
 
     pub(super) async fn delete_credential(
@@ -173,6 +237,7 @@ impl Engine {
         };
         record.secret.ciphertext.clear();
         record.secret.nonce.clear();
+        record.secret_identifier.clear();
         record.updated_at = now.wall;
         record.deleted_at = Some(now.wall);
         credentials::save_credential(self.database().await?, &record).await?;
@@ -228,7 +293,31 @@ fn no_credential(name: &str) -> Refusal {
 }
 
 fn needs_secret() -> Refusal {
-    Refusal::Invalid("password: a new credential, or a new kind of secret, needs a password or a keytab".into())
+    let problem = "password: a new credential, or a new kind of secret, needs a password, a keytab, or the identifier of a secret";
+    Refusal::Invalid(problem.into())
+}
+
+fn no_secret(identifier: &str) -> Refusal {
+    Refusal::NotFound(format!("there is no secret named {identifier:?}; store it with `lictor secret put`"))
+}
+
+fn kind_for(kind: SecretKind) -> CredentialSecretKind {
+    match kind {
+        SecretKind::File => CredentialSecretKind::Keytab,
+        SecretKind::Text | SecretKind::Unspecified => CredentialSecretKind::Password,
+    }
+}
+
+/// Whether a credential can use such a value, as far as it can be looked at here.
+pub(super) fn proves(kind: SecretKind, value: &[u8]) -> Result<(), Refusal> {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    let (password, keytab) = match kind {
+        SecretKind::File => (None, value),
+        SecretKind::Text | SecretKind::Unspecified => (Some(text), &[][..]),
+    };
+    validate::own_secret(password, keytab).map_err(|violations| {
+        Refusal::Invalid(format!("a credential uses the secret, and cannot use this value: {violations}"))
+    })
 }
 
 fn realm_of(connection: &ConnectionSettings) -> &str {

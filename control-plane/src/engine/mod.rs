@@ -12,6 +12,9 @@ mod command;
 mod credentials;
 mod fleet;
 mod housekeeping;
+mod keys;
+mod managers;
+mod secrets;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -49,11 +52,13 @@ use access::audited_spec;
 pub(crate) use access::{NewToken, NewUser, open_chain};
 pub(crate) use command::{Command, EngineHandle, Refusal, Reply};
 use housekeeping::Housekeeping;
+use keys::Keeping;
 
 pub(crate) use credentials::NewCredential;
 use credentials::scope_of;
 pub(crate) use fleet::NewJoinToken;
 pub(crate) use housekeeping::Retention;
+pub(crate) use secrets::{NewSecret, used_by};
 pub(crate) use space::load_ledger;
 
 /// What the engine works with.
@@ -85,6 +90,7 @@ pub(crate) struct Engine {
     replies: Vec<Box<dyn FnOnce() + Send>>,
     touched: BTreeSet<String>,
     housekeeping: Housekeeping,
+    keys: Keeping,
     full: Arc<AtomicBool>,
     /// Users or tokens were changed in this transaction.
     users_changed: bool,
@@ -112,6 +118,7 @@ impl Engine {
             replies: Vec::new(),
             touched: BTreeSet::new(),
             housekeeping: Housekeeping::new(Now::read()),
+            keys: Keeping::new(Now::read()),
             full: Arc::default(),
             users_changed: false,
             audited: None,
@@ -132,7 +139,7 @@ impl Engine {
                     None => break,
                 },
                 () = sleep_until(self.parts.ledger.next_deadline()) => None,
-                () = sleep_until(Some(self.housekeeping.next)) => None,
+                () = sleep_until(Some(self.housekeeping.next.min(self.keys.next))) => None,
             };
             match self.turn(first).await {
                 Err(error) if error.is_out_of_space() => self.wait_for_space(error, &stop).await?,
@@ -187,6 +194,7 @@ impl Engine {
         self.parts.ledger.schedule(now);
         self.persist(now).await?;
         self.keep_house(now).await?;
+        self.tend_keys(now).await?;
         if self.in_transaction {
             sqlx::query("COMMIT").execute(&mut *self.parts.writer).await?;
             self.in_transaction = false;
@@ -273,6 +281,26 @@ impl Engine {
             }
             Command::DeleteCredential { name, by, reply } => {
                 let answer = self.delete_credential(&name, &by, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::PutSecret { secret, by, reply } => {
+                let answer = self.put_secret(*secret, &by, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::DeleteSecret { identifier, by, reply } => {
+                let answer = self.delete_secret(&identifier, &by, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::PutSecretManager { manager, by, reply } => {
+                let answer = self.put_manager(*manager, &by, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::DeleteSecretManager { identifier, by, reply } => {
+                let answer = self.delete_manager(&identifier, &by, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::ReplaceKeys { ring, reply } => {
+                let answer = self.replace_keys(ring, now).await?;
                 self.reply(reply, answer);
             }
             Command::WhoAmI { by, reply } => {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::access::open_chain;
+use super::keys::Keeping;
 use super::{Command, Engine, Refusal};
 use crate::clock::Now;
 use crate::dispatch::{Ledger, Settings, goodbye};
@@ -31,7 +32,8 @@ pub(crate) async fn load_ledger(
     let batches = store::batches::live(writer).await?;
     let mut credentials = HashMap::new();
     for (name, state, key_id) in store::credentials::states(writer).await? {
-        if key_id != vault.key_id() {
+        // Without a key's id the secret is not the credential's own.
+        if !key_id.is_empty() && !vault.keyring().has(&key_id) {
             warn!(credential = name, key_id, "Credential was stored with another master key and cannot be used");
         }
         credentials.insert(name, state);
@@ -85,6 +87,8 @@ impl Engine {
         self.replies.clear();
         self.touched.clear();
         (self.users_changed, self.audited) = (false, None);
+        // Records that were on their way to another master key are where they were.
+        self.keys = Keeping::new(Now::read());
         self.parts.chain = open_chain(&mut self.parts.writer).await?;
         for (_, outbox) in self.sessions.drain() {
             outbox.close(goodbye(GoodbyeReason::Shutdown, FULL));
@@ -139,6 +143,11 @@ impl Engine {
             Command::Enroll { reply, .. } => no(reply),
             Command::Renew { reply, .. } => no(reply),
             Command::PutCredential { reply, .. } => no(reply),
+            Command::PutSecret { reply, .. } => no(reply),
+            Command::PutSecretManager { reply, .. } => no(reply),
+            Command::DeleteSecret { reply, .. }
+            | Command::DeleteSecretManager { reply, .. }
+            | Command::ReplaceKeys { reply, .. } => no(reply),
             Command::Open { outbox, .. } => outbox.close(goodbye(GoodbyeReason::Shutdown, FULL)),
             Command::Report { reply, outbox, .. } => {
                 outbox.end();

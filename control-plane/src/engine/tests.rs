@@ -15,6 +15,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+mod keys;
+
 use super::*;
 use crate::access::Role;
 use crate::clock::UnixMillis;
@@ -46,13 +48,36 @@ const SETTINGS: Settings = Settings {
     limits: Limits { tasks_per_host: 0, tasks_per_credential: 0 },
 };
 
+/// An engine that does not run yet.
+async fn engine_on(mut writer: Writer, vault: Vault, dir: &std::path::Path) -> (Engine, EngineHandle) {
+    let ledger = load_ledger(&mut writer, &vault, SETTINGS, Now::read()).await.unwrap();
+    let chain = open_chain(&mut writer).await.unwrap();
+    Engine::new(Parts {
+        writer,
+        ledger,
+        authority: Arc::new(Authority::open(dir).unwrap()),
+        vault,
+        watchers: Arc::default(),
+        metrics: Arc::new(Metrics::new()),
+        agent_certificate_lifetime: Duration::from_secs(3600),
+        settings: SETTINGS,
+        retention: Retention {
+            tasks: Duration::from_secs(3600),
+            outputs: Duration::from_secs(3600),
+            output_bytes: 1 << 30,
+        },
+        users: Arc::new(Directory::new(&[], Vec::new())),
+        chain,
+        audited: watch::Sender::new(0),
+    })
+}
+
 impl Bench {
     /// An engine with a credential `web` and an agent `a`, on a database with 8 MiB of ballast that may grow by so many
     /// pages.
     async fn start(room: i64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let vault = Vault::open(&MasterKeySource::StateDir, dir.path()).unwrap();
-        let authority = Arc::new(Authority::open(dir.path()).unwrap());
         let (mut writer, readers) = store::open(dir.path(), vault.task_keys()).await.unwrap();
         store::fleet::save_agent(&mut writer, &agent()).await.unwrap();
         for statement in ["CREATE TABLE filler (data BLOB)", "INSERT INTO filler VALUES (zeroblob(8388608))"] {
@@ -61,26 +86,8 @@ impl Bench {
         let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *writer).await.unwrap();
         let bound = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {}", pages + room));
         sqlx::query(bound).execute(&mut *writer).await.unwrap();
-        let ledger = load_ledger(&mut writer, &vault, SETTINGS, Now::read()).await.unwrap();
-        let metrics = Arc::new(Metrics::new());
-        let (engine, handle) = Engine::new(Parts {
-            writer,
-            ledger,
-            authority,
-            vault,
-            watchers: Arc::default(),
-            metrics: Arc::clone(&metrics),
-            agent_certificate_lifetime: Duration::from_secs(3600),
-            settings: SETTINGS,
-            retention: Retention {
-                tasks: Duration::from_secs(3600),
-                outputs: Duration::from_secs(3600),
-                output_bytes: 1 << 30,
-            },
-            users: Arc::new(Directory::new(&[], Vec::new())),
-            chain: Chain::after(None),
-            audited: watch::Sender::new(0),
-        });
+        let (engine, handle) = engine_on(writer, vault, dir.path()).await;
+        let metrics = Arc::clone(&engine.parts.metrics);
         let stop = CancellationToken::new();
         let running = tokio::spawn(engine.run(stop.clone()));
         let bench = Self { dir, engine: handle, readers, metrics, stop, running };

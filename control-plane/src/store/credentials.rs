@@ -72,7 +72,7 @@ impl CredentialRecord {
         }
     }
 
-    fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
+    pub(super) fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
         let connection: &[u8] = row.try_get("connection")?;
         Ok(Self {
             name: row.try_get("name")?,

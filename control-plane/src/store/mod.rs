@@ -9,6 +9,7 @@ pub(crate) mod audit;
 pub(crate) mod batches;
 pub(crate) mod credentials;
 pub(crate) mod fleet;
+pub(crate) mod keys;
 pub(crate) mod late;
 pub(crate) mod managers;
 pub(crate) mod retention;
@@ -142,6 +143,13 @@ pub(crate) async fn open(state_dir: &Path, keys: &TaskKeys) -> Result<(Writer, R
         .await
         .map_err(failed)?;
     Ok((writer, Readers { pool, keys: keys.clone() }))
+}
+
+/// Opens the database only to look at it, whether or not a control plane uses it.
+pub(crate) async fn open_to_look(state_dir: &Path) -> Result<SqliteConnection, StoreError> {
+    let path = state_dir.join("control-plane.db");
+    let options = SqliteConnectOptions::new().filename(&path).read_only(true).busy_timeout(Duration::from_secs(10));
+    options.disable_statement_logging().connect().await.map_err(|source| StoreError::Open { path, source })
 }
 
 /// The database names hosts and users; it is nobody else's business. SQLite gives the files beside it the same mode.

@@ -160,22 +160,12 @@ pub(crate) async fn secret(
     row.as_ref().map(SecretRecord::from_row).transpose()
 }
 
-/// Every secret that is not deleted.
-pub(crate) async fn all(writer: &mut SqliteConnection) -> Result<Vec<SecretRecord>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM secrets WHERE deleted_at IS NULL ORDER BY identifier");
-    rows.fetch_all(writer).await?.iter().map(SecretRecord::from_row).collect()
-}
-
-/// Identifiers of the secrets whose newest version this manager keeps, at most `limit`.
-pub(crate) async fn kept_by(
-    writer: &mut SqliteConnection,
-    manager: &str,
-    limit: u32,
-) -> Result<Vec<String>, StoreError> {
+/// Identifiers of the secrets whose newest version this manager keeps.
+pub(crate) async fn kept_by(writer: &mut SqliteConnection, manager: &str) -> Result<Vec<String>, StoreError> {
     let rows = sqlx::query_scalar(
-        "SELECT identifier FROM secrets WHERE manager = $1 AND deleted_at IS NULL ORDER BY identifier LIMIT $2",
+        "SELECT identifier FROM secrets WHERE manager = $1 AND deleted_at IS NULL ORDER BY identifier",
     );
-    Ok(rows.bind(manager).bind(i64::from(limit)).fetch_all(writer).await?)
+    Ok(rows.bind(manager).fetch_all(writer).await?)
 }
 
 /// How many there are, without deleted ones.

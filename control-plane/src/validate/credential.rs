@@ -5,7 +5,8 @@ use lictor_proto::v1::{AuthKind, ConnectionSettings, Credential, CredentialSecre
 use super::{Checker, NAME, SCOPE, Violations, is_host, is_name, is_scope, is_text};
 use crate::dispatch::is_kerberos_only;
 
-/// A checked credential; the kind of its secret is unset only when the stored secret is to be kept.
+/// A checked credential; the kind of its secret is unset only when the stored secret is to be kept, or follows from the one that it
+/// refers to.
 pub(crate) fn credential(
     credential: Option<Credential>,
     password: Option<&str>,
@@ -28,14 +29,16 @@ pub(crate) fn credential(
         "credential.description",
         "one line of at most 500 characters",
     );
-    if let Some(password) = password {
-        let good = !password.is_empty() && password.len() <= 4096 && !password.contains('\0');
-        checker.check(good, "password", "1 to 4096 bytes without NUL");
-    }
-    if !keytab.is_empty() {
-        let good = keytab.len() <= MAX_KEYTAB_BYTES && (keytab.starts_with(&[5, 2]) || keytab.starts_with(&[5, 1]));
-        checker.check(good, "keytab", "an MIT keytab of at most 64 KiB");
-        checker.check(password.is_none(), "keytab", "not beside a password");
+    checker.own_secret(password, keytab);
+    if !credential.secret.is_empty() {
+        checker.check(is_name(&credential.secret), "credential.secret", NAME);
+        let alone = password.is_none() && keytab.is_empty();
+        checker.check(alone, "credential.secret", "not beside a password or keytab of the credential's own");
+        let kind = CredentialSecretKind::try_from(credential.secret_kind);
+        let elsewhere = kind.is_ok_and(crate::dispatch::is_on_agent) || !credential.agent_path.is_empty();
+        let expected =
+            "not beside a keytab or cache on the agent; a secret of the secret manager `agent` is what does that";
+        checker.check(!elsewhere, "credential.secret", expected);
     }
     let brought = match (password, keytab) {
         (Some(_), _) => Some(CredentialSecretKind::Password),
@@ -46,6 +49,13 @@ pub(crate) fn credential(
     checker.finish(credential)
 }
 
+/// Whether this can be a password, or a keytab.
+pub(crate) fn own_secret(password: Option<&str>, keytab: &[u8]) -> Result<(), Violations> {
+    let mut checker = Checker::default();
+    checker.own_secret(password, keytab);
+    checker.finish(())
+}
+
 /// Whether connections can authenticate with such a secret.
 pub(crate) fn secret_fits(kind: CredentialSecretKind, connection: &ConnectionSettings) -> Result<(), Violations> {
     let mut checker = Checker::default();
@@ -54,6 +64,18 @@ pub(crate) fn secret_fits(kind: CredentialSecretKind, connection: &ConnectionSet
 }
 
 impl Checker {
+    fn own_secret(&mut self, password: Option<&str>, keytab: &[u8]) {
+        if let Some(password) = password {
+            let good = !password.is_empty() && password.len() <= 4096 && !password.contains('\0');
+            self.check(good, "password", "1 to 4096 bytes without NUL");
+        }
+        if !keytab.is_empty() {
+            let good = keytab.len() <= MAX_KEYTAB_BYTES && (keytab.starts_with(&[5, 2]) || keytab.starts_with(&[5, 1]));
+            self.check(good, "keytab", "an MIT keytab of at most 64 KiB");
+            self.check(password.is_none(), "keytab", "not beside a password");
+        }
+    }
+
     /// Fills in the kind of secret where it follows from what is given.
     fn secret_kind(&mut self, credential: &mut Credential, brought: Option<CredentialSecretKind>) {
         const FIELD: &str = "credential.secret_kind";
@@ -176,6 +198,34 @@ mod tests {
             credential.agent_path = "/etc/keytabs/svc.keytab".into();
         };
         assert_eq!(checked(on_agent, None, &[]), Ok(Kind::KeytabOnAgent.into()));
+    }
+
+    #[test]
+    fn a_secret_stands_in_place_of_the_others() {
+        use CredentialSecretKind as Kind;
+        let refers = |credential: &mut Credential| credential.secret = "web-password".into();
+        assert_eq!(checked(refers, None, &[]), Ok(Kind::Unspecified.into()));
+        for (password, keytab) in [(Some("p"), &[][..]), (None, KEYTAB)] {
+            assert!(
+                checked(refers, password, keytab).unwrap_err().contains("credential.secret: not beside a password")
+            );
+        }
+        let with_path = |credential: &mut Credential| {
+            refers(credential);
+            credential.agent_path = "/etc/x.keytab".into();
+        };
+        let on_agent = |credential: &mut Credential| {
+            refers(credential);
+            credential.set_secret_kind(Kind::KeytabOnAgent);
+        };
+        for found in [checked(with_path, None, &[]), checked(on_agent, None, &[])] {
+            assert!(
+                found.as_ref().unwrap_err().contains("credential.secret: not beside a keytab or cache"),
+                "{found:?}"
+            );
+        }
+        let odd = |credential: &mut Credential| credential.secret = "a b".into();
+        assert!(checked(odd, None, &[]).unwrap_err().contains("credential.secret: 1 to 64"));
     }
 
     #[test]

@@ -10,19 +10,21 @@ use std::sync::Arc;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Prk, Salt};
 
-use super::VaultError;
+use super::keys::{KEY_ID_BYTES, Keyring, MasterKey};
+use super::{Shared, VaultError, now_in};
 
-/// What every task's key is derived from. Cloneable.
+/// What every task's key is derived from: the master keys of the vault. Cloneable.
 #[derive(Clone)]
 pub(crate) struct TaskKeys {
-    root: Arc<Prk>,
-    key_id: [u8; KEY_ID_BYTES],
+    ring: Shared,
 }
 
-/// The key of one task.
+/// The key of one task, one from each master key: what the task holds stays under the one that it was written with.
 pub(crate) struct TaskKey {
+    ring: Arc<Keyring>,
+    task_id: String,
+    /// From the current master key.
     key: LessSafeKey,
-    key_id: [u8; KEY_ID_BYTES],
 }
 
 /// Where a blob belongs; it opens nowhere else.
@@ -47,17 +49,27 @@ impl fmt::Debug for TaskKeys {
 }
 
 impl TaskKeys {
-    pub(super) fn new(master_key: &[u8; 32], key_id: [u8; KEY_ID_BYTES]) -> Self {
-        let root = Salt::new(HKDF_SHA256, b"lictor task data").extract(master_key);
-        Self { root: Arc::new(root), key_id }
+    pub(super) fn of(ring: Shared) -> Self {
+        Self { ring }
     }
 
     /// The key of one task.
     pub(crate) fn task(&self, task_id: &str) -> Result<TaskKey, VaultError> {
-        let info = [task_id.as_bytes()];
-        let material = self.root.expand(&info, &AES_256_GCM).map_err(|_| VaultError::Encrypt)?;
-        Ok(TaskKey { key: LessSafeKey::new(UnboundKey::from(material)), key_id: self.key_id })
+        let ring = now_in(&self.ring);
+        let key = derived(ring.current(), task_id)?;
+        Ok(TaskKey { ring, task_id: task_id.to_owned(), key })
     }
+}
+
+/// What keys of tasks are derived from.
+pub(super) fn root(master_key: &[u8; 32]) -> Prk {
+    Salt::new(HKDF_SHA256, b"lictor task data").extract(master_key)
+}
+
+fn derived(master: &MasterKey, task_id: &str) -> Result<LessSafeKey, VaultError> {
+    let info = [task_id.as_bytes()];
+    let material = master.tasks().expand(&info, &AES_256_GCM).map_err(|_| VaultError::Encrypt)?;
+    Ok(LessSafeKey::new(UnboundKey::from(material)))
 }
 
 impl TaskKey {
@@ -65,7 +77,7 @@ impl TaskKey {
     pub(crate) fn seal(&self, place: Place, plain: &[u8]) -> Result<Vec<u8>, VaultError> {
         let nonce: [u8; NONCE_LEN] = rand::random();
         let mut blob = Vec::with_capacity(HEADER_BYTES + plain.len() + AES_256_GCM.tag_len());
-        blob.extend_from_slice(&self.key_id);
+        blob.extend_from_slice(self.ring.current().id_bytes());
         blob.extend_from_slice(&nonce);
         blob.extend_from_slice(plain);
         let body = blob.get_mut(HEADER_BYTES..).ok_or(VaultError::Encrypt)?;
@@ -81,12 +93,13 @@ impl TaskKey {
     pub(crate) fn open(&self, place: Place, blob: &[u8]) -> Result<Vec<u8>, VaultError> {
         let (key_id, rest) = blob.split_at_checked(KEY_ID_BYTES).ok_or(VaultError::Corrupt)?;
         let (nonce, ciphertext) = rest.split_at_checked(NONCE_LEN).ok_or(VaultError::Corrupt)?;
-        if key_id != self.key_id {
-            return Err(VaultError::OtherKey { wanted: super::hex(key_id), here: super::hex(&self.key_id) });
-        }
+        let master = self.ring.numbered(key_id)?;
+        let replaced =
+            if master.id() == self.ring.current().id() { None } else { Some(derived(master, &self.task_id)?) };
+        let key = replaced.as_ref().unwrap_or(&self.key);
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| VaultError::Corrupt)?;
         let mut buffer = ciphertext.to_vec();
-        let length = self.key.open_in_place(nonce, place.bound(), &mut buffer).map_err(|_| VaultError::Corrupt)?.len();
+        let length = key.open_in_place(nonce, place.bound(), &mut buffer).map_err(|_| VaultError::Corrupt)?.len();
         buffer.truncate(length);
         Ok(buffer)
     }
@@ -108,8 +121,6 @@ impl Place {
     }
 }
 
-/// As many bytes of the key's digest as [`super::Vault::key_id`] shows.
-pub(super) const KEY_ID_BYTES: usize = 8;
 const HEADER_BYTES: usize = KEY_ID_BYTES + NONCE_LEN;
 
 #[cfg(test)]
@@ -117,7 +128,7 @@ mod tests {
     use super::*;
 
     fn keys(byte: u8) -> TaskKeys {
-        TaskKeys::new(&[byte; 32], [byte; KEY_ID_BYTES])
+        super::super::Vault::of(Keyring::of([[byte; 32]]).unwrap()).task_keys().clone()
     }
 
     #[test]

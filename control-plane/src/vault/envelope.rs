@@ -42,26 +42,34 @@ impl Envelope {
     }
 
     pub(super) fn open(&self, ring: &Keyring, label: Label<'_>) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        let data_key = self.data_key(ring, label)?;
+        let data_key = unwrap(ring, label, &self.key_id, &self.wrapped_key)?;
         open(&cipher(&data_key)?, label.bound(Layer::Value), &self.ciphertext)
     }
+}
 
-    /// The same under the current master key; nothing when it is already.
-    pub(super) fn rewrapped(&self, ring: &Keyring, label: Label<'_>) -> Result<Option<Self>, VaultError> {
-        let current = ring.current();
-        if self.key_id == current.id() {
-            return Ok(None);
-        }
-        let data_key = self.data_key(ring, label)?;
-        let wrapped_key = wrap(current, label, &data_key)?;
-        Ok(Some(Self { key_id: current.id().to_owned(), wrapped_key, ciphertext: self.ciphertext.clone() }))
+/// The same data key under the current master key, and the id of that; nothing when it is already.
+pub(super) fn rewrapped(
+    ring: &Keyring,
+    label: Label<'_>,
+    key_id: &str,
+    wrapped_key: &[u8],
+) -> Result<Option<(String, Vec<u8>)>, VaultError> {
+    let current = ring.current();
+    if key_id == current.id() {
+        return Ok(None);
     }
+    let data_key = unwrap(ring, label, key_id, wrapped_key)?;
+    Ok(Some((current.id().to_owned(), wrap(current, label, &data_key)?)))
+}
 
-    fn data_key(&self, ring: &Keyring, label: Label<'_>) -> Result<Zeroizing<[u8; 32]>, VaultError> {
-        let master = ring.named(&self.key_id)?;
-        let plain = open(master.cipher(), label.bound(Layer::Key), &self.wrapped_key)?;
-        plain.as_slice().try_into().map(Zeroizing::new).map_err(|_| VaultError::Corrupt)
-    }
+fn unwrap(
+    ring: &Keyring,
+    label: Label<'_>,
+    key_id: &str,
+    wrapped_key: &[u8],
+) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+    let plain = open(ring.named(key_id)?.cipher(), label.bound(Layer::Key), wrapped_key)?;
+    plain.as_slice().try_into().map(Zeroizing::new).map_err(|_| VaultError::Corrupt)
 }
 
 /// Which of the two layers; one never passes for the other.
@@ -99,11 +107,9 @@ fn cipher(key: &[u8; 32]) -> Result<LessSafeKey, VaultError> {
 /// Encrypts; the nonce stands in front. The plain value is in no buffer that is not zeroed.
 pub(super) fn seal(key: &LessSafeKey, bound: Aad<Vec<u8>>, plain: &[u8]) -> Result<Vec<u8>, VaultError> {
     let nonce: [u8; NONCE_LEN] = rand::random();
-    let mut blob = Vec::with_capacity(NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
+    let mut blob = Zeroizing::new(Vec::with_capacity(NONCE_LEN + plain.len() + AES_256_GCM.tag_len()));
     blob.extend_from_slice(&nonce);
-    // Encrypted where it stands, before anything can fail that would leave it in clear.
     blob.extend_from_slice(plain);
-    let mut blob = Zeroizing::new(blob);
     let body = blob.get_mut(NONCE_LEN..).ok_or(VaultError::Encrypt)?;
     let tag = key
         .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), bound, body)
@@ -162,15 +168,18 @@ mod tests {
         let (old, both, new) = (ring(&[1]), ring(&[2, 1]), ring(&[2]));
         let sealed = Envelope::seal(&old, label("a", 1), b"marker").unwrap();
         assert!(matches!(sealed.open(&new, label("a", 1)), Err(VaultError::OtherKey { .. })));
-        let again = sealed.rewrapped(&both, label("a", 1)).unwrap().unwrap();
-        assert_eq!(again.ciphertext, sealed.ciphertext);
+        let (key_id, wrapped_key) = moved(&both, &sealed).unwrap().unwrap();
+        let again = Envelope { key_id, wrapped_key, ..sealed.clone() };
         assert_eq!(again.open(&new, label("a", 1)).unwrap().as_slice(), b"marker");
-        assert_eq!(again.rewrapped(&both, label("a", 1)).unwrap(), None);
+        assert_eq!(moved(&both, &again).unwrap(), None);
         // Under a name that is not its key's it does not open, nor is it wrapped anew into nonsense.
         let lying = Envelope { key_id: new.current().id().to_owned(), ..sealed };
-        assert!(matches!(lying.rewrapped(&old, label("a", 1)), Err(VaultError::OtherKey { .. })));
-        let current_again = ring(&[1, 2]);
-        assert!(matches!(lying.rewrapped(&current_again, label("a", 1)), Err(VaultError::Corrupt)));
+        assert!(matches!(moved(&old, &lying), Err(VaultError::OtherKey { .. })));
+        assert!(matches!(moved(&ring(&[1, 2]), &lying), Err(VaultError::Corrupt)));
+    }
+
+    fn moved(ring: &Keyring, sealed: &Envelope) -> Result<Option<(String, Vec<u8>)>, VaultError> {
+        rewrapped(ring, label("a", 1), &sealed.key_id, &sealed.wrapped_key)
     }
 
     proptest! {

@@ -164,8 +164,34 @@ pub(crate) fn read(source: &MasterKeySource, state_dir: &Path) -> Result<Keyring
     }
 }
 
+/// Puts a new key in front of those in the file: from then on it is the current one. The file keeps its owner, and nobody else may read
+/// it. The id of the new key. Blocks.
+pub(crate) fn put_in_front(path: &Path) -> Result<String, VaultError> {
+    let failed = |source| VaultError::File { path: path.to_owned(), source };
+    // Whoever is second would put its key in front of what it read, and the first one's key would be gone.
+    let held = fs::File::open(path).map_err(failed)?;
+    held.try_lock().map_err(|_| failed(io::Error::other("somebody else is changing it")))?;
+    let before = read_text(path).map_err(failed)?;
+    let keys = parse_list(&before).map_err(|why| VaultError::Malformed { path: path.to_owned(), why })?;
+    if keys.len() >= MAX_KEYS {
+        let why = format!("it holds {MAX_KEYS} keys already: take off those that nothing needs any more");
+        return Err(failed(io::Error::other(why)));
+    }
+    let key = fresh();
+    let id = Keyring::parsed(&parse_list(&key).map_err(|why| VaultError::Malformed { path: path.to_owned(), why })?)?
+        .current()
+        .id()
+        .to_owned();
+    let mut text = Zeroizing::new(String::with_capacity(key.len() + 1 + before.len()));
+    text.push_str(&key);
+    text.push('\n');
+    text.push_str(&before);
+    files::replace_private(path, text.as_bytes(), &held).map_err(failed)?;
+    Ok(id)
+}
+
 /// Reads a file of keys. Blocks.
-pub(super) fn read_file(path: &Path) -> Result<Keyring, VaultError> {
+pub(crate) fn read_file(path: &Path) -> Result<Keyring, VaultError> {
     let text = read_text(path).map_err(|source| VaultError::File { path: path.to_owned(), source })?;
     let keys = parse_list(&text).map_err(|why| VaultError::Malformed { path: path.to_owned(), why })?;
     Keyring::parsed(&keys)
@@ -241,6 +267,34 @@ mod tests {
         assert_ne!(ring.current().id(), alone.current().id());
         assert!(ring.has(alone.current().id()) && !alone.has(ring.current().id()));
         assert_eq!(format!("{alone:?}"), format!("Keyring([{:?}])", alone.current().id()));
+    }
+
+    #[test]
+    fn a_key_is_put_in_front_of_those_that_are_there() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        fs::write(&path, format!("# the first\n{}\n", text(1))).unwrap();
+        let before = read_file(&path).unwrap().ids();
+        let id = put_in_front(&path).unwrap();
+        assert_eq!(read_file(&path).unwrap().ids(), [id, before[0].clone()]);
+        assert!(fs::read_to_string(&path).unwrap().ends_with(&format!("# the first\n{}\n", text(1))));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        // A link, as files in volumes of Kubernetes are, stays one.
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        put_in_front(&link).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(read_file(&path).unwrap().ids().len(), 3);
+        let held = fs::File::open(&path).unwrap();
+        held.try_lock().unwrap();
+        assert!(matches!(put_in_front(&path), Err(VaultError::File { .. })));
+        drop(held);
+        while read_file(&path).unwrap().ids().len() < MAX_KEYS {
+            put_in_front(&path).unwrap();
+        }
+        assert!(put_in_front(&path).is_err());
+        assert_eq!(read_file(&path).unwrap().ids().len(), MAX_KEYS);
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod keeping;
 mod kerberos;
 mod leases;
 mod link;
+mod master_key;
 mod secrets;
 mod support;
 mod users;
+mod vaulted;

@@ -13,6 +13,7 @@ use lictor_proto::v1::agent_service_client::AgentServiceClient;
 use lictor_proto::v1::batch_service_client::BatchServiceClient;
 use lictor_proto::v1::credential_service_client::CredentialServiceClient;
 use lictor_proto::v1::fleet_service_client::FleetServiceClient;
+use lictor_proto::v1::secret_service_client::SecretServiceClient;
 use lictor_proto::v1::task_service_client::TaskServiceClient;
 use lictor_proto::v1::*;
 use lictor_proto::version::Contract;
@@ -141,6 +142,7 @@ impl Server {
                 .max_decoding_message_size(lictor_proto::MAX_MESSAGE_BYTES),
             fleet: FleetServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             credentials: CredentialServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            secrets: SecretServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             access: AccessServiceClient::with_interceptor(channel, bearer),
         }
     }
@@ -181,6 +183,7 @@ pub(crate) struct User {
     pub(crate) batches: BatchServiceClient<Authorized>,
     pub(crate) fleet: FleetServiceClient<Authorized>,
     pub(crate) credentials: CredentialServiceClient<Authorized>,
+    pub(crate) secrets: SecretServiceClient<Authorized>,
     pub(crate) access: AccessServiceClient<Authorized>,
 }
 
@@ -229,6 +232,21 @@ impl User {
     pub(crate) async fn put_keytab(&mut self, credential: Credential, keytab: &[u8]) -> Result<Credential, Status> {
         let request = PutCredentialRequest { credential: Some(credential), password: None, keytab: keytab.to_vec() };
         Ok(self.credentials.put_credential(request).await?.into_inner().credential.unwrap())
+    }
+
+    pub(crate) async fn put_secret(&mut self, secret: Secret, value: Option<&[u8]>) -> Result<Secret, Status> {
+        let request = PutSecretRequest { secret: Some(secret), value: value.map(<[u8]>::to_vec), sealed: None };
+        Ok(self.secrets.put_secret(request).await?.into_inner().secret.unwrap())
+    }
+
+    pub(crate) async fn secret(&mut self, identifier: &str) -> Result<GetSecretResponse, Status> {
+        let request = GetSecretRequest { identifier: identifier.into() };
+        Ok(self.secrets.get_secret(request).await?.into_inner())
+    }
+
+    pub(crate) async fn put_manager(&mut self, manager: SecretManager) -> Result<SecretManager, Status> {
+        let request = PutSecretManagerRequest { manager: Some(manager) };
+        Ok(self.secrets.put_secret_manager(request).await?.into_inner().manager.unwrap())
     }
 
     pub(crate) async fn submit(&mut self, spec: TaskSpec) -> Task {
@@ -536,6 +554,28 @@ pub(crate) fn command() -> TaskSpec {
     }
 }
 
+/// A text secret of the built-in store, unless the test changes it.
+pub(crate) fn secret(identifier: &str) -> Secret {
+    Secret { identifier: identifier.into(), ..Secret::default() }
+}
+
+/// A secret manager that authenticates with an access key whose secret part is this secret.
+pub(crate) fn kms_manager(identifier: &str, secret_access_key: &str) -> SecretManager {
+    let text = |text: &str| Some(TextOrSecret { text: text.into(), secret: String::new() });
+    let access_key =
+        AwsAccessKey { access_key_id: text("id-of-an-access-key"), secret_access_key: secret_access_key.into() };
+    let kms = AwsKms {
+        key: text("arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"),
+        credentials: Some(aws_kms::Credentials::AccessKey(access_key)),
+        ..AwsKms::default()
+    };
+    SecretManager {
+        identifier: identifier.into(),
+        kind: Some(secret_manager::Kind::AwsKms(kms)),
+        ..SecretManager::default()
+    }
+}
+
 pub(crate) fn seconds(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
 }
@@ -554,6 +594,14 @@ pub(crate) async fn collect(mut stream: Streaming<WatchTaskResponse>) -> (Vec<u8
         }
     }
     (bytes, last.unwrap())
+}
+
+/// Whether some file in the directory, but for the administrator's own, holds the text.
+pub(crate) fn on_disk(dir: &Path, needle: &str) -> bool {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
+        let bytes = std::fs::read(&path).unwrap();
+        !path.ends_with("admin-token") && bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
+    })
 }
 
 /// GET on the HTTP port: the whole answer.
