@@ -593,7 +593,8 @@ pub(crate) fn start_logs(log: &Log, traces: Traces) -> Result<Telemetry, StartEr
 /// The most that some libraries may say. A target stands for everything below it too.
 fn caps() -> Vec<(&'static str, tracing::Level)> {
     let plaintext = lictor_winrm::QUIET_TARGETS.iter().map(|target| (*target, tracing::Level::WARN));
-    plaintext.chain(CAPPED.iter().map(|target| (*target, tracing::Level::INFO))).collect()
+    let capped = CAPPED.iter().map(|target| (*target, tracing::Level::INFO));
+    plaintext.chain(capped).chain(lictor_telemetry::AWS.iter().copied()).collect()
 }
 
 /// Libraries that may show headers, and with them Basic credentials and tokens of AWS, at debug or trace. `krb5` shows no keys in

@@ -31,6 +31,7 @@ use crate::dispatch::{Limits, Settings};
 use crate::engine::{Command, Engine, EngineHandle, Parts, Retention, load_ledger, open_chain};
 use crate::listener::{Bounds, Door, Plain};
 use crate::metrics::Metrics;
+use crate::oidc::{Issuer, OidcError};
 use crate::store::access::{TokenRecord, UserRecord};
 use crate::store::{self, Readers, StoreError};
 use crate::vault::{Vault, VaultError};
@@ -62,6 +63,8 @@ enum Cause {
     Authority(#[from] AuthorityError),
     #[error("the master key cannot be used")]
     Vault(#[from] VaultError),
+    #[error("the OpenID Connect issuer cannot be used")]
+    Oidc(#[from] OidcError),
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
     #[error("the gRPC server failed")]
@@ -83,6 +86,7 @@ pub struct ControlPlane {
     address: SocketAddr,
     http_address: SocketAddr,
     metrics: Arc<Metrics>,
+    issuer: Arc<Issuer>,
     stop: CancellationToken,
     state_dir: PathBuf,
     /// Looks after the file of master keys, if they are in one.
@@ -116,6 +120,7 @@ impl ControlPlane {
         let (metrics, watchers) = (Arc::clone(&parts.metrics), Arc::clone(&parts.watchers));
         let audited_seen = parts.audited.subscribe();
         let vault = parts.vault.clone();
+        let issuer = Arc::clone(&parts.issuer);
         let (engine, handle) = Engine::new(parts);
         let master_keys = master_keys::Watch::new(config, vault, handle.clone(), Arc::clone(&metrics));
         let api = Api {
@@ -144,6 +149,7 @@ impl ControlPlane {
             address,
             http_address,
             metrics,
+            issuer,
             stop,
             state_dir,
             master_keys,
@@ -205,6 +211,7 @@ impl ControlPlane {
             grpc,
             http,
             metrics,
+            issuer,
             stop,
             state_dir,
             master_keys,
@@ -248,7 +255,7 @@ impl ControlPlane {
         );
         let door = Door::new(HTTP_BOUNDS, Arc::clone(&metrics));
         let http = Plain { listener: http, door };
-        let router = http::router(metrics, stop.clone());
+        let router = http::router(metrics, Arc::clone(&issuer), stop.clone());
         let http_stop = stop.clone();
         parts.spawn(async move {
             axum::serve(http, router).with_graceful_shutdown(http_stop.cancelled_owned()).await.map_err(Cause::Http)
@@ -260,6 +267,11 @@ impl ControlPlane {
                 Ok(())
             });
         }
+        let tokens_stop = stop.clone();
+        parts.spawn(async move {
+            issuer.keep(tokens_stop).await;
+            Ok(())
+        });
         if let Some(levels) = levels {
             let level_stop = stop.clone();
             parts.spawn(async move {
@@ -389,6 +401,7 @@ impl State {
             },
         };
         let ledger = load_ledger(&mut writer, &vault, settings, Now::read()).await?;
+        let issuer = Issuer::open(&config.oidc, state_dir, vault.task_keys(), Now::read().wall)?;
         let parts = Parts {
             writer,
             ledger,
@@ -404,8 +417,10 @@ impl State {
                 output_bytes: config.retention.output_bytes,
             },
             users: Arc::clone(&users),
+            issuer: Arc::new(issuer),
             chain,
             audited: watch::Sender::new(0),
+            platform: mpsc::channel(1).0,
         };
         Ok(Self { lock, authority, readers, users, parts })
     }

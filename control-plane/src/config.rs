@@ -4,6 +4,7 @@
 //! `__`), the environment on top. Unknown keys are errors. This module opens no port and writes no file; it must never
 //! print the master key. Called by the command line.
 
+mod oidc;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use lictor_telemetry::{Standard, Traces};
 use zeroize::Zeroizing;
 
 use crate::vault::parse_list;
+pub use oidc::{Endpoint, IssuerUrl, Oidc};
 
 /// All settings of the control plane. The doc comments of the fields are what `docs/control-plane-settings.md`, its JSON schema and the
 /// example file say; a test makes them, see [`lictor_settings::reference`].
@@ -33,7 +35,7 @@ pub struct Config {
     pub names: Vec<String>,
     /// Database, authority and keys; made with mode 0700. One control plane per directory.
     pub state_dir: PathBuf,
-    /// `/live`, `/ready` and `/metrics`, in plain HTTP.
+    /// `/live`, `/ready` and `/metrics`, in plain HTTP; and what `oidc.issuer` says.
     #[cfg_attr(test, schemars(with = "String"))]
     pub http_listen: SocketAddr,
     /// File that holds the key that credentials, secrets and tasks are encrypted with, 32 bytes in base64; or several, one a line, the first
@@ -54,6 +56,8 @@ pub struct Config {
     pub agent_certificate_lifetime: Duration,
     /// Most output stored per task. What follows is counted, not stored.
     pub output_limit: u64,
+    /// The control plane as OpenID Connect issuer, for secret managers that AWS is to trust without stored credentials.
+    pub oidc: Oidc,
     /// Bounds of connections on `listen`.
     pub connections: Connections,
     /// What is kept of finished tasks; see [what is kept](#what-is-kept-and-for-how-long).
@@ -247,6 +251,7 @@ fn read(reader: &mut Reader, master_key: Option<&String>) -> Config {
             LONGEST_CERTIFICATE,
         ),
         output_limit: reader.size("output_limit", DEFAULT_OUTPUT_LIMIT, MINIMUM_OUTPUT_LIMIT),
+        oidc: Oidc::read(reader),
         connections: Connections {
             most: reader.number("connections.most", DEFAULT_CONNECTIONS, 16, CONNECTIONS_BOUND),
             per_source: reader.number("connections.per_source", DEFAULT_PER_SOURCE, 1, CONNECTIONS_BOUND),

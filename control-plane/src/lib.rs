@@ -24,7 +24,9 @@ mod listener;
 mod managers;
 mod master_keys;
 mod metrics;
+mod oidc;
 mod outbox;
+mod platform;
 mod process;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]

@@ -24,7 +24,7 @@ pub(crate) fn start(config: &Config, traces: Traces) -> Option<Telemetry> {
             LogFormat::Json => Format::Json,
         },
         filter: config.log.level.clone(),
-        caps: CAPPED.iter().map(|target| (*target, Level::INFO)).collect(),
+        caps: caps(),
         traces,
         version: env!("CARGO_PKG_VERSION"),
     })
@@ -108,6 +108,11 @@ impl Assigned<'_> {
 
 fn moment(at: UnixMillis) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(at.0).unwrap_or(0))
+}
+
+/// The most that libraries may say. A target stands for everything below it too.
+fn caps() -> Vec<(&'static str, Level)> {
+    CAPPED.iter().map(|target| (*target, Level::INFO)).chain(lictor_telemetry::AWS.iter().copied()).collect()
 }
 
 /// Libraries that may show headers, and with them tokens, at debug or trace.

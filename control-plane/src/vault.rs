@@ -20,7 +20,7 @@ use crate::config::MasterKeySource;
 
 pub(crate) use data::{Place, TaskKeys};
 pub(crate) use envelope::{Envelope, Label, SECRET};
-pub(crate) use keys::{IN_STATE_DIR, KeyListError, Keyring, parse_list, put_in_front, read, read_file};
+pub(crate) use keys::{IN_STATE_DIR, KEY_ID_BYTES, KeyListError, Keyring, parse_list, put_in_front, read, read_file};
 
 /// The master keys, ready for use. Cloneable; the keys are the same for all clones.
 #[derive(Clone)]

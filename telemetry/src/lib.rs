@@ -12,5 +12,5 @@ mod logs;
 pub mod settings;
 
 pub use export::Figures;
-pub use logs::{Format, Levels, Options, StartError, Telemetry, start};
+pub use logs::{AWS, Format, Levels, Options, StartError, Telemetry, start};
 pub use settings::{Settings, Standard, Traces};

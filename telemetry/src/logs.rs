@@ -200,6 +200,9 @@ pub(crate) fn levels_for_tests(filter: &str) -> (Levels, impl tracing::Subscribe
     (Levels { handle, configured: filter.into(), caps }, tracing_subscriber::registry().with(lines))
 }
 
+/// The most that the crates of the AWS SDK may say, for [`Options::caps`]. At debug and trace they show requests and answers whole,
+/// with tokens, data keys and values; at info they tell of each session. All of their names begin like this.
+pub const AWS: &[(&str, Level)] = &[("aws_", Level::WARN)];
 /// Of one span; ours have fewer.
 const MAX_ATTRIBUTES: u32 = 32;
 
@@ -256,6 +259,29 @@ mod tests {
             assert_eq!(say(), "");
             assert!(levels.set("no such=level=at all").is_err());
         });
+    }
+
+    #[test]
+    fn crates_of_the_aws_sdk_show_no_bodies_at_any_level() {
+        let sink = Sink::default();
+        let caps: Arc<[_]> = AWS.into();
+        for filter in ["trace", "aws_smithy_runtime=trace", "aws_smithy_runtime::client=trace,aws_sdk_kms=debug,info"] {
+            let writer = sink.clone();
+            let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+            let lines = lines.with_filter(chosen(filter, &caps).unwrap());
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+                tracing::trace!(target: "aws_smithy_runtime::client::orchestrator", "Mark3r");
+                tracing::debug!(target: "aws_smithy_http_client::client", "Mark3r");
+                tracing::debug!(target: "aws_sdk_kms::operation::decrypt", "Mark3r");
+                tracing::debug!(target: "aws_sdk_sts", "Mark3r");
+                tracing::info!(target: "aws_config::sts::assume_role", "Mark3r");
+                tracing::info!(target: "aws_smithy_runtime::client::identity::cache::lazy", "Mark3r");
+                let _span = tracing::debug_span!(target: "aws_runtime::auth", "Mark3r").entered();
+                tracing::error!(target: "aws_smithy_runtime::client", "trouble");
+            });
+            let said = sink.take();
+            assert!(said.contains("trouble") && !said.contains("Mark3r"), "{filter}: {said}");
+        }
     }
 
     #[test]

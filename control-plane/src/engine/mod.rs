@@ -40,6 +40,7 @@ use crate::dispatch::{
 };
 use crate::failure;
 use crate::metrics::Metrics;
+use crate::oidc::Issuer;
 use crate::outbox::Outbox;
 use crate::store::tasks::NewTask;
 use crate::store::{self, StoreError, Writer};
@@ -73,6 +74,8 @@ pub(crate) struct Parts {
     pub(crate) settings: Settings,
     pub(crate) retention: Retention,
     pub(crate) users: Arc<Directory>,
+    /// Makes the tokens that AWS takes.
+    pub(crate) issuer: Arc<Issuer>,
     /// The end of the audit log.
     pub(crate) chain: Chain,
     /// Told the number of its newest entry.

@@ -69,6 +69,8 @@ async fn engine_on(mut writer: Writer, vault: Vault, dir: &std::path::Path) -> (
         users: Arc::new(Directory::new(&[], Vec::new())),
         chain,
         audited: watch::Sender::new(0),
+        issuer: Arc::new(Issuer::off()),
+        platform: mpsc::channel(1).0,
     })
 }
 

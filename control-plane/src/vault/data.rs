@@ -40,6 +40,8 @@ pub(crate) enum Place {
     LateResult { epoch: u64 },
     /// Output from this offset on.
     Output { start: u64, stream: i32 },
+    /// The signing keys of the issuer, which belong to no task.
+    SigningKeys,
 }
 
 impl fmt::Debug for TaskKeys {
@@ -113,6 +115,7 @@ impl Place {
             Self::LateResult { epoch } => (2, epoch, 0),
             Self::Output { start, stream } => (3, start, stream),
             Self::LastResult => (4, 0, 0),
+            Self::SigningKeys => (5, 0, 0),
         };
         let mut bytes = [kind; 13];
         bytes[1..9].copy_from_slice(&number.to_be_bytes());

@@ -10,6 +10,7 @@
 mod access;
 mod audit;
 mod batches;
+mod deliveries;
 mod delivery;
 mod enrolment;
 mod examinations;
@@ -20,6 +21,8 @@ mod kerberos;
 mod leases;
 mod link;
 mod master_key;
+mod oidc;
+mod sealing;
 mod secrets;
 mod support;
 mod users;
