@@ -27,6 +27,7 @@ pub(crate) enum Action {
     CredentialStored,
     CredentialDeleted,
     CredentialRejected,
+    SecretUsed,
     SecretStored,
     SecretDeleted,
     SecretManagerStored,
@@ -49,7 +50,7 @@ pub(crate) enum Action {
 
 impl Action {
     #[cfg(test)]
-    const ALL: [Self; 28] = [
+    const ALL: [Self; 29] = [
         Self::TaskSubmitted,
         Self::TaskCancelRequested,
         Self::TaskAssigned,
@@ -60,6 +61,7 @@ impl Action {
         Self::CredentialStored,
         Self::CredentialDeleted,
         Self::CredentialRejected,
+        Self::SecretUsed,
         Self::SecretStored,
         Self::SecretDeleted,
         Self::SecretManagerStored,
@@ -92,6 +94,7 @@ impl Action {
             Self::CredentialStored => "credential.stored",
             Self::CredentialDeleted => "credential.deleted",
             Self::CredentialRejected => "credential.rejected",
+            Self::SecretUsed => "secret.used",
             Self::SecretStored => "secret.stored",
             Self::SecretDeleted => "secret.deleted",
             Self::SecretManagerStored => "secret_manager.stored",

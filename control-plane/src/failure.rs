@@ -3,11 +3,13 @@
 //! Failures that agents report pass through untouched.
 
 mod examples;
+mod secrets;
 
 use std::time::Duration;
 
 pub use examples::catalogue;
 use lictor_proto::v1::{Candidate, Failure, RungOutcome, TaskResult, TaskState};
+pub(crate) use secrets::*;
 
 /// The sentence that users of the older tool search for.
 const NO_ELIGIBLE_DELEGATES: &str = "There are no eligible delegates available in the account to execute the task.";

@@ -128,13 +128,7 @@ impl ControlPlane {
         let task = LiveTask {
             seq: transaction.next_seq,
             task_id: submission.task_id.clone(),
-            route: Route {
-                tags: Vec::new(),
-                scope: String::new(),
-                capability: if submission.diagnosis { DIAGNOSIS } else { "command" },
-                auth: 0,
-                realm: String::new(),
-            },
+            route: Route { capability: if submission.diagnosis { DIAGNOSIS } else { "command" }, ..Route::default() },
             credential: CREDENTIAL.into(),
             idempotent: submission.idempotent,
             queue_timeout: submission.queue_timeout,

@@ -5,6 +5,7 @@
 mod batch;
 mod credential;
 mod manager;
+mod sealing;
 mod secret;
 
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ use crate::dispatch::Route;
 pub(crate) use batch::batch;
 pub(crate) use credential::{credential, own_secret, secret_fits};
 pub(crate) use manager::manager;
+pub(crate) use sealing::{manager_test, prepared_secret};
 pub(crate) use secret::{secret, secret_value};
 
 /// What is wrong, field by field.
@@ -73,6 +75,9 @@ impl Checker {
         let ca = &connection.ca_pem;
         let good = ca.is_empty() || (ca.len() <= 64 << 10 && ca.contains("-----BEGIN CERTIFICATE-----"));
         self.check(good, &field("ca_pem"), "PEM certificates, at most 64 KiB");
+        let secret = &connection.ca_secret;
+        self.check(secret.is_empty() || is_name(secret), &field("ca_secret"), NAME);
+        self.check(secret.is_empty() || ca.is_empty(), &field("ca_secret"), "not beside ca_pem");
         if let Some(kerberos) = &connection.kerberos {
             self.kerberos(&field("kerberos"), kerberos);
         }
@@ -150,6 +155,19 @@ impl Checker {
             && environment.iter().all(|(name, value)| named(name) && !value.contains('\0'));
         let expected = "at most 256 variables, 32767 bytes together; names without `=`, nothing with NUL";
         self.check(good, &format!("{prefix}.environment"), expected);
+        let secrets = &shell.secret_environment;
+        let field = format!("{prefix}.secret_environment");
+        let good = secrets.len() <= MAX_SECRETS
+            && secrets.keys().all(|name| named(name) && name.len() <= 1024)
+            && secrets.values().all(|secret| is_name(secret));
+        let expected =
+            "at most 62 variables; names without `=` and NUL, of at most 1024 bytes; values are names of secrets";
+        self.check(good, &field, expected);
+        // Windows does not tell `Path` from `PATH`.
+        let mut names: Vec<String> = environment.keys().chain(secrets.keys()).map(|name| name.to_lowercase()).collect();
+        names.sort_unstable();
+        let once = secrets.is_empty() || names.windows(2).all(|pair| pair.first() != pair.last());
+        self.check(once, &field, "each variable once, and none that is in environment too");
         let directory = &shell.working_directory;
         let good = directory.len() <= 1024 && !directory.contains(['\0', '\r', '\n']);
         self.check(good, &format!("{prefix}.working_directory"), "one line of at most 1024 bytes");
@@ -328,6 +346,8 @@ fn is_text(text: &str, most: usize) -> bool {
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+/// With that of the credential and that of the connection 64.
+const MAX_SECRETS: usize = 62;
 /// What Windows takes as a command line, and as an environment block.
 const MAX_COMMAND_LINE: usize = 32767;
 const NAME: &str = "1 to 64 letters, digits, `-`, `_` and `.`";

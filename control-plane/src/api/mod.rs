@@ -12,6 +12,7 @@ mod fleet;
 mod follower;
 mod gate;
 mod permissions;
+mod sealing;
 mod secrets;
 mod shown;
 mod tasks;
@@ -113,6 +114,7 @@ impl From<Refusal> for Status {
             Refusal::Impossible(_) => Self::failed_precondition(text),
             Refusal::Invalid(_) => Self::invalid_argument(text),
             Refusal::Exhausted(_) => Self::resource_exhausted(text),
+            Refusal::Unavailable(_) => Self::unavailable(text),
             Refusal::Internal(_) => Self::internal(text),
             Refusal::Stopping => Self::unavailable(text),
         }

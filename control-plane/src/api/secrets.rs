@@ -28,9 +28,14 @@ impl SecretService for Api {
         if by.scope_for(&secret.scope).is_none() {
             return Err(outside(&by));
         }
-        if sealed.is_some() {
-            return Err(Status::failed_precondition("sealed: this control plane takes no values sealed to agents"));
-        }
+        let secret = match sealed {
+            Some(_) if value.is_some() => return Err(Status::invalid_argument("sealed: not beside a value")),
+            Some(sealed) => {
+                let secret = self.put_sealed(secret, sealed, by).await?;
+                return Ok(Response::new(PutSecretResponse { secret: Some(secret) }));
+            }
+            None => secret,
+        };
         let secret = Box::new(NewSecret { secret, value });
         let secret = self.engine.ask(|reply| Command::PutSecret { secret, by, reply }).await?;
         Ok(Response::new(PutSecretResponse { secret: Some(secret) }))
@@ -40,8 +45,8 @@ impl SecretService for Api {
         &self,
         request: Request<PrepareSecretRequest>,
     ) -> Result<Response<PrepareSecretResponse>, Status> {
-        let _caller = caller(&request)?;
-        Err(Status::failed_precondition("this control plane takes no values sealed to agents"))
+        let by = caller(&request)?;
+        Ok(Response::new(self.prepare_sealing(request.into_inner(), by).await?))
     }
 
     async fn get_secret(&self, request: Request<GetSecretRequest>) -> Result<Response<GetSecretResponse>, Status> {
@@ -146,7 +151,8 @@ impl SecretService for Api {
         &self,
         request: Request<TestSecretManagerRequest>,
     ) -> Result<Response<TestSecretManagerResponse>, Status> {
-        let _caller = caller(&request)?;
-        Err(Status::failed_precondition("this control plane tests no secret managers"))
+        let caller = caller(&request)?;
+        let task = self.submit_manager_test(request.into_inner(), &caller).await?;
+        Ok(Response::new(TestSecretManagerResponse { task: Some(task) }))
     }
 }

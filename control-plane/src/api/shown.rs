@@ -14,6 +14,7 @@ use crate::failure;
 
 /// The task as this caller may see it.
 pub(super) fn shown(mut task: Task, caller: &Caller) -> Task {
+    without_sealed(&mut task);
     if caller.role < Role::Operator
         && let Some(spec) = &mut task.spec
     {
@@ -23,6 +24,16 @@ pub(super) fn shown(mut task: Task, caller: &Caller) -> Task {
         without_strangers(&mut task);
     }
     task
+}
+
+/// What is sealed or encrypted for the sake of a secret is of use to nobody who looks at tasks.
+fn without_sealed(task: &mut Task) {
+    if let Some(task_spec::Kind::SealSecret(seal)) = task.spec.as_mut().and_then(|spec| spec.kind.as_mut()) {
+        seal.value = None;
+    }
+    if let Some(result) = &mut task.result {
+        result.sealed_record = None;
+    }
 }
 
 fn withhold(spec: &mut TaskSpec) {
@@ -64,7 +75,9 @@ fn without_strangers(task: &mut Task) {
 mod tests {
     use std::collections::HashMap;
 
-    use lictor_proto::v1::{Candidate, Command, Script, ShellSettings, TaskResult};
+    use lictor_proto::v1::{
+        Candidate, Command, KmsRecord, Script, SealSecret, SealedSecret, ShellSettings, TaskResult,
+    };
 
     use super::*;
 
@@ -101,6 +114,19 @@ mod tests {
             assert!(seen.contains("NAME"), "{seen}");
             assert_eq!(seen.contains("visible"), format!("{all:?}").contains("visible"));
         }
+    }
+
+    #[test]
+    fn what_was_sealed_is_shown_to_nobody() {
+        let value = SealedSecret { encapsulated_key: vec![1], ciphertext: b"marker".to_vec() };
+        let seal = SealSecret { identifier: "db".into(), value: Some(value), ..SealSecret::default() };
+        let record = KmsRecord { ciphertext: b"marker".to_vec(), ..KmsRecord::default() };
+        let result = TaskResult { sealed_record: Some(record), ..TaskResult::default() };
+        let all = Task { result: Some(result), ..task(task_spec::Kind::SealSecret(seal)) };
+        let seen = shown(all, &caller(Role::Admin, ""));
+        assert_eq!(seen.result.unwrap().sealed_record, None);
+        let Some(task_spec::Kind::SealSecret(seal)) = seen.spec.unwrap().kind else { panic!("another kind") };
+        assert_eq!((seal.identifier.as_str(), seal.value), ("db", None));
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Api {
     }
 
     /// The task as it is now and as the caller may see it; with its candidates while it waits.
-    async fn view(&self, task_id: &str, caller: &Caller) -> Result<TaskView, Status> {
+    pub(super) async fn view(&self, task_id: &str, caller: &Caller) -> Result<TaskView, Status> {
         let found = tasks::view(&self.readers, task_id).await?;
         // Somebody else's task and no task look the same.
         let Some(mut view) = found.filter(|view| caller.sees(&view.scope)) else {

@@ -1,4 +1,4 @@
-//! What a credential asks of an agent beyond the task's kind: that it can do Kerberos, and holds a key of the user.
+//! What a credential asks of an agent beyond the task's kind: that it can do Kerberos, holds a key of the user, and gets at secrets.
 //!
 //! Pure. Names are compared without case, as Active Directory does; whether a key really fits shows on the agent.
 
@@ -15,6 +15,10 @@ pub(crate) struct Needs {
     pub(crate) on_agent: bool,
     /// Whose key the agent must hold.
     pub(crate) keytab_of: Option<Principal>,
+    /// Identifier of the secret that proves the user.
+    pub(crate) secret: Option<String>,
+    /// Identifier of the secret that holds the host's authority, unless a task says otherwise.
+    pub(crate) authority: Option<String>,
 }
 
 /// A user, and the realm as far as it is said.
@@ -33,7 +37,14 @@ impl Needs {
             auth: connection.auth,
             on_agent: is_on_agent(kind),
             keytab_of: (kind == CredentialSecretKind::KeytabOnAgent).then(|| Principal::of(username, realm)),
+            secret: None,
+            authority: Some(connection.ca_secret.clone()).filter(|secret| !secret.is_empty()),
         }
+    }
+
+    /// The same, with the secret that the credential names, if it does.
+    pub(crate) fn with_secret(self, secret: &str) -> Self {
+        Self { secret: Some(secret.to_owned()).filter(|secret| !secret.is_empty()), ..self }
     }
 
     /// Whether an agent must be able to do Kerberos. `auth` is what the task says itself.

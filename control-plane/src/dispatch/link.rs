@@ -11,9 +11,11 @@ use lictor_proto::v1::{
 };
 use lictor_proto::version::Contract;
 use lictor_proto::{MAX_OUTPUT_CHUNK_BYTES, PROTOCOL_VERSION};
+use prost::Message as _;
 
 use super::agent::{Link, SessionId};
 use super::routing::{self, MAX_REASON_BYTES, clipped};
+use super::secrets::Errand;
 use super::task::{Append, Evidence, Phase};
 use super::{Assign, Ledger, Outgoing, event, goodbye};
 use crate::clock::Now;
@@ -380,7 +382,8 @@ impl Ledger {
                 let Some(task) = self.tasks.get(&reference.task_id) else { return Ok(()) };
                 // A policy stays as it is; nobody is to wait for it to change.
                 let credential = self.credentials.get(&task.credential);
-                let none_can = || self.agents.values().all(|agent| routing::never(agent, task, credential));
+                let none_can =
+                    || self.agents.values().all(|agent| routing::never(agent, task, credential, &self.secrets));
                 if reason == HandBackReason::Policy && none_can() {
                     let candidates = self.candidates_of(task);
                     let result = failure::result(TaskState::Rejected, hand_back.failure);
@@ -461,6 +464,8 @@ impl Ledger {
         let ack = server_event::Event::EndAck(EndAck { task: Some(reference.clone()) });
         // What makes a result smaller takes the rungs that say so.
         let rejects_credential = failure::rejects_credential(&result);
+        // It has a bound of its own, and is for nobody but the task that asked for it.
+        let sealed = result.sealed_record.take();
         let mut result = bounded(result);
         if !self.touch(agent_id, &reference, now) {
             self.outcome.evidence.push(Evidence {
@@ -481,6 +486,9 @@ impl Ledger {
                 result.output_gap |= gap;
                 let kept = if gap { task.received } else { stored };
                 result.output_truncated |= kept < result.output_bytes.max(task.received);
+                if matches!(task.route.errand, Some(Errand::Seal { .. })) {
+                    result.sealed_record = sealed.filter(|record| record.encoded_len() <= MAX_RECORD_BYTES);
+                }
                 if rejects_credential {
                     let (name, version) = (task.credential.clone(), task.credential_version);
                     self.credential_rejected(&name, version, now);
@@ -558,8 +566,7 @@ fn is_final(state: TaskState) -> bool {
 }
 
 /// Keeps a result small enough to be stored and to travel with its task in one message.
-fn bounded(mut result: TaskResult) -> TaskResult {
-    use prost::Message as _;
+pub(super) fn bounded(mut result: TaskResult) -> TaskResult {
     if result.encoded_len() > MAX_RESULT_BYTES {
         result.rungs.clear();
         result.posture_rows.clear();
@@ -598,6 +605,8 @@ fn bounded(mut result: TaskResult) -> TaskResult {
 const OUTPUT_WINDOW: u64 = 4 << 20;
 /// Far above what an agent can hold; each one named costs a look into the database.
 pub(super) const MAX_NAMED_TASKS: usize = 10_000;
+/// A file of 256 KiB, encrypted, and what belongs to it.
+const MAX_RECORD_BYTES: usize = 288 << 10;
 const MAX_RESULT_BYTES: usize = 256 << 10;
 /// Processes that are remembered after they were replaced. What they had under way is gone long before so many have followed.
 const MAX_FORMER: usize = 8;

@@ -12,6 +12,7 @@ mod polling;
 mod queue;
 mod routing;
 mod schedule;
+mod secrets;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub(crate) use link::{HeldFact, HeldFacts, ProtocolError, check_hello};
 pub(crate) use routing::DIAGNOSIS;
 pub(crate) use routing::Route;
 pub(crate) use schedule::{Backlog, Limits};
+pub(crate) use secrets::{BUILT_IN, Errand, ManagerState, ON_AGENTS, Reach, SecretState, Secrets, seal_id};
 pub(crate) use task::{Append, Claim, Evidence, Finished, LiveTask, Phase, host_key};
 
 /// Waits and bounds that the ledger goes by.
@@ -140,6 +142,7 @@ pub(crate) struct Ledger {
     stopping: BTreeSet<Arc<str>>,
     changed_batches: BTreeSet<Arc<str>>,
     credentials: HashMap<String, CredentialState>,
+    secrets: Secrets,
     /// Output acknowledgements of this batch; the newest of a task is enough.
     acks: BTreeMap<(SessionId, String, u64), OutputAck>,
     polling: Polling,
@@ -170,6 +173,7 @@ impl Ledger {
             batches: batches.into_iter().map(|batch| (Arc::clone(&batch.batch_id), batch)).collect(),
             changed_batches: BTreeSet::new(),
             credentials,
+            secrets: Secrets::default(),
             acks: BTreeMap::new(),
             polling: Polling::default(),
             outcome: Outcome::default(),
@@ -261,7 +265,10 @@ impl Ledger {
 
     fn candidates_of(&self, task: &LiveTask) -> Vec<Candidate> {
         let (held_back, credential) = (self.held_back(task), self.credentials.get(&task.credential));
-        let candidate = |agent| self.polling.candidate(routing::candidate(agent, task, credential, held_back.as_ref()));
+        let candidate = |agent| {
+            let obstacle = routing::obstacle(agent, task, credential, &self.secrets).or_else(|| held_back.clone());
+            self.polling.candidate(routing::candidate(agent, obstacle))
+        };
         let mut all: Vec<Candidate> = self.agents.values().map(candidate).collect();
         all.sort_by(|a, b| a.agent_name.cmp(&b.agent_name));
         all.truncate(MAX_CANDIDATES);
@@ -412,6 +419,7 @@ impl Ledger {
         let failure = match self.credentials.get(&task.credential) {
             Some(state) if state.rejected => failure::credential_rejected(&task.credential, state.version),
             Some(_) => return,
+            None if task.route.errand.is_some() => return,
             None => failure::credential_deleted(&task.credential),
         };
         self.reject(task_id, failure, now);
@@ -454,9 +462,12 @@ impl Ledger {
     fn assign(&mut self, task_id: &str, agent_id: &str, now: Now) {
         let deadline = self.lease_end(now);
         let (Some(task), Some(agent)) = (self.tasks.get_mut(task_id), self.agents.get_mut(agent_id)) else { return };
-        let (Some(link), Some(credential)) = (agent.link.as_mut(), self.credentials.get(&task.credential)) else {
-            return;
+        let credential_version = match self.credentials.get(&task.credential) {
+            Some(credential) => credential.version,
+            None if task.route.errand.is_some() => 0,
+            None => return,
         };
+        let Some(link) = agent.link.as_mut() else { return };
         self.queue.turn_taken(task);
         self.queue.remove(task);
         self.busy.take(task);
@@ -465,7 +476,7 @@ impl Ledger {
         task.epoch += 1;
         task.agent_id = Some(agent_id.to_owned());
         (task.accepted, task.started) = (false, false);
-        task.credential_version = credential.version;
+        task.credential_version = credential_version;
         task.assigned_at = Some(now.wall);
         task.started_at = None;
         task.output_base = task.output_bytes;
@@ -479,7 +490,7 @@ impl Ledger {
                 agent_id: agent_id.to_owned(),
                 task_id: task_id.to_owned(),
                 epoch: task.epoch,
-                credential_version: credential.version,
+                credential_version,
                 lease: self.settings.lease,
             }),
         ));
@@ -487,12 +498,27 @@ impl Ledger {
         self.batch_runs_one(batch_id.as_ref());
     }
 
-    /// An assignment could not be made ready and was not sent: its credit is unspent, its task rejected.
+    /// An assignment could not be made ready and was not sent: its credit is unspent, its task rejected, or cancelled if that
+    /// was asked for meanwhile.
     pub(crate) fn assignment_failed(&mut self, assign: &Assign, failure: Failure, now: Now) {
-        if let Some(link) = self.agents.get_mut(&assign.agent_id).and_then(|agent| agent.link.as_mut()) {
-            link.spent = link.spent.saturating_sub(1);
+        if !self.tasks.get(&assign.task_id).is_some_and(|task| task.epoch == assign.epoch) {
+            return;
+        }
+        self.give_credit_back(assign);
+        if self.tasks.get(&assign.task_id).is_some_and(|task| task.cancel.is_some()) {
+            let result = failure::result(TaskState::Cancelled, None);
+            self.finish(&assign.task_id, result, Vec::new(), false, now);
+            return;
         }
         self.reject(&assign.task_id, failure, now);
+    }
+
+    fn give_credit_back(&mut self, assign: &Assign) {
+        // A later session has a count of its own.
+        let link = self.agents.get_mut(&assign.agent_id).and_then(|agent| agent.link.as_mut());
+        if let Some(link) = link.filter(|link| link.held.contains(&assign.task_id)) {
+            link.spent = link.spent.saturating_sub(1);
+        }
     }
 
     /// Puts a task (back) into the queue, at its place by age.

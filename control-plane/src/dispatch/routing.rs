@@ -2,14 +2,15 @@
 //!
 //! Pure: looks at one agent and one task at a time.
 
-use lictor_proto::v1::{Candidate, TaskSpec, task_spec};
+use lictor_proto::v1::{AgentSelector, Candidate, TaskSpec, task_spec};
 
 use super::CredentialState;
 use super::agent::AgentEntry;
+use super::secrets::{self, Errand, OTHER_AGENT, SECRET_MANAGER, Secrets};
 use super::task::LiveTask;
 
 /// What a task asks of an agent.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Route {
     /// Tags that the agent must all have.
     pub(crate) tags: Vec<String>,
@@ -21,6 +22,12 @@ pub(crate) struct Route {
     pub(crate) auth: i32,
     /// Realm of the user, when the task says so itself.
     pub(crate) realm: String,
+    /// Identifiers of the secrets that the task names itself, in order.
+    pub(crate) secrets: Vec<String>,
+    /// The task says itself whom to trust as the host's authority.
+    pub(crate) own_authority: bool,
+    /// Present for work without a host and a credential.
+    pub(crate) errand: Option<Errand>,
 }
 
 impl Route {
@@ -39,12 +46,16 @@ impl Route {
         let auth = connection.map(|connection| connection.auth).unwrap_or_default();
         let kerberos = connection.and_then(|connection| connection.kerberos.as_ref());
         let realm = kerberos.map(|kerberos| kerberos.realm.clone()).unwrap_or_default();
-        Self { tags: selector.tags, scope: selector.scope, capability, auth, realm }
+        let (secrets, own_authority) = secrets::named(spec);
+        let errand = Errand::of(spec);
+        let AgentSelector { tags, scope } = selector;
+        Self { tags, scope, capability, auth, realm, secrets, own_authority, errand }
     }
 
     /// Whether the task only looks: nothing that it may have done before stands in the way of doing it again.
     pub(crate) fn only_looks(&self) -> bool {
-        [DIAGNOSIS, POSTURE].contains(&self.capability)
+        // What is encrypted once more does no harm: only one record of a version is kept.
+        [DIAGNOSIS, POSTURE, AWS_KMS].contains(&self.capability)
     }
 }
 
@@ -53,72 +64,100 @@ pub(crate) fn obstacle(
     agent: &AgentEntry,
     task: &LiveTask,
     credential: Option<&CredentialState>,
+    secrets: &Secrets,
+) -> Option<(&'static str, String)> {
+    let refused = task.handed_back.get(&agent.agent_id).map(String::as_str);
+    obstacle_on(agent, &task.route, refused, credential, secrets)
+}
+
+/// The same for what is no task yet; `refused` is why the agent handed it back.
+pub(super) fn obstacle_on(
+    agent: &AgentEntry,
+    route: &Route,
+    refused: Option<&str>,
+    credential: Option<&CredentialState>,
+    secrets: &Secrets,
 ) -> Option<(&'static str, String)> {
     if agent.revoked.is_some() {
         return Some(("revoked", "its identity was revoked".into()));
     }
-    if !serves(&agent.scope, &task.route.scope) {
-        return Some(("scope", format!("its scope {:?} does not serve {:?}", agent.scope, task.route.scope)));
+    if !serves(&agent.scope, &route.scope) {
+        return Some(("scope", format!("its scope {:?} does not serve {:?}", agent.scope, route.scope)));
     }
-    let missing: Vec<&str> = task.route.tags.iter().filter(|tag| !agent.has_tag(tag)).map(String::as_str).collect();
+    let missing: Vec<&str> = route.tags.iter().filter(|tag| !agent.has_tag(tag)).map(String::as_str).collect();
     if !missing.is_empty() {
         return Some(("missing_tag", format!("it lacks the tag(s) {}", missing.join(", "))));
     }
-    if let Some(reason) = task.handed_back.get(&agent.agent_id) {
+    if let Some(obstacle) = secrets.not_for(agent, route, credential) {
+        return Some(obstacle);
+    }
+    if let Some(reason) = refused {
         return Some(("handed_back", format!("it handed the task back: {reason}")));
     }
     let Some(link) = &agent.link else {
-        return Some(("offline", "it is not connected".into()));
+        return Some((OFFLINE, "it is not connected".into()));
     };
     if let Some(mismatch) = agent.mismatch() {
         return Some(("version_skew", mismatch));
     }
-    if !agent.capabilities.iter().any(|c| c == task.route.capability) {
-        return Some(("missing_capability", format!("it cannot do tasks of the kind {}", task.route.capability)));
+    if !agent.capabilities.iter().any(|c| c == route.capability) {
+        return Some(("missing_capability", format!("it cannot do tasks of the kind {}", route.capability)));
     }
-    if let Some(obstacle) = credential.and_then(|credential| kerberos_obstacle(agent, task, credential)) {
+    if let Some(obstacle) = credential.and_then(|credential| kerberos_obstacle(agent, route, credential)) {
+        return Some(obstacle);
+    }
+    if let Some(obstacle) = secrets.lacking(agent, route, credential) {
         return Some(obstacle);
     }
     if agent.is_draining() {
         return Some(("draining", "it is draining".into()));
     }
     if link.free() == 0 {
-        return Some(("no_free_slot", "all its slots are in use".into()));
+        return Some((NO_FREE_SLOT, "all its slots are in use".into()));
     }
     None
 }
 
 fn kerberos_obstacle(
     agent: &AgentEntry,
-    task: &LiveTask,
+    route: &Route,
     credential: &CredentialState,
 ) -> Option<(&'static str, String)> {
     let needs = &credential.needs;
-    if needs.kerberos(task.route.auth) && !agent.capabilities.iter().any(|c| c == KERBEROS) {
+    if needs.kerberos(route.auth) && !agent.capabilities.iter().any(|c| c == KERBEROS) {
         return Some(("missing_capability", format!("it cannot do {KERBEROS}, which the credential needs")));
     }
     let principal = needs.keytab_of.as_ref()?;
-    if principal.is_among(&agent.kerberos_principals, &task.route.realm) {
+    if principal.is_among(&agent.kerberos_principals, &route.realm) {
         return None;
     }
-    let name = principal.name(&task.route.realm);
+    let name = principal.name(&route.realm);
     Some(("missing_keytab", format!("none of its keytabs holds a key of {name}")))
 }
 
 /// Whether waiting for this agent is in vain: what keeps it from the task does not pass.
-pub(crate) fn never(agent: &AgentEntry, task: &LiveTask, credential: Option<&CredentialState>) -> bool {
-    let lasting = ["revoked", "scope", "missing_tag", "handed_back", "missing_capability", "missing_keytab"];
-    obstacle(agent, task, credential).is_some_and(|(code, _)| lasting.contains(&code))
-}
-
-/// The agent as a candidate for the task, which something beside the agents may hold back.
-pub(crate) fn candidate(
+pub(crate) fn never(
     agent: &AgentEntry,
     task: &LiveTask,
     credential: Option<&CredentialState>,
-    held_back: Option<&(&'static str, String)>,
-) -> Candidate {
-    let (eligible, code, reason) = match obstacle(agent, task, credential).or_else(|| held_back.cloned()) {
+    secrets: &Secrets,
+) -> bool {
+    let lasting = [
+        "revoked",
+        "scope",
+        "missing_tag",
+        "handed_back",
+        "missing_capability",
+        "missing_keytab",
+        SECRET_MANAGER,
+        OTHER_AGENT,
+    ];
+    obstacle(agent, task, credential, secrets).is_some_and(|(code, _)| lasting.contains(&code))
+}
+
+/// The agent as a candidate; `obstacle` keeps it from the task.
+pub(crate) fn candidate(agent: &AgentEntry, obstacle: Option<(&'static str, String)>) -> Candidate {
+    let (eligible, code, reason) = match obstacle {
         Some((code, reason)) => (false, code, reason),
         None => (true, "eligible", "it can take the task".to_owned()),
     };
@@ -143,8 +182,10 @@ fn serves(agent: &str, task: &str) -> bool {
 /// Capabilities of agents that examine hosts.
 pub(crate) const DIAGNOSIS: &str = "diagnosis";
 const POSTURE: &str = "posture";
+pub(super) const OFFLINE: &str = "offline";
+pub(super) const NO_FREE_SLOT: &str = "no_free_slot";
 /// Capability of agents that reach AWS KMS.
-const AWS_KMS: &str = "aws_kms";
+pub(super) const AWS_KMS: &str = "aws_kms";
 /// Capability of agents that can do Kerberos.
 const KERBEROS: &str = "kerberos";
 /// A task carries the reasons of up to a thousand agents in one message.

@@ -74,12 +74,13 @@ impl Busy {
         self.tasks.len()
     }
 
+    /// Tasks without a host, or without a credential, do not share one.
     fn host_is_full(&self, host: &str, limits: &Limits) -> bool {
-        is_full(self.hosts.get(host), limits.tasks_per_host)
+        !host.is_empty() && is_full(self.hosts.get(host), limits.tasks_per_host)
     }
 
     fn credential_is_full(&self, credential: &str, limits: &Limits) -> bool {
-        is_full(self.credentials.get(credential), limits.tasks_per_credential)
+        !credential.is_empty() && is_full(self.credentials.get(credential), limits.tasks_per_credential)
     }
 }
 
@@ -109,7 +110,7 @@ impl Ledger {
             {
                 continue;
             }
-            let Self { agents, tasks, busy, queue, settings, credentials, .. } = self;
+            let Self { agents, tasks, busy, queue, settings, credentials, secrets, .. } = self;
             let limits = &settings.limits;
             let pick = queue.pick(
                 &lane,
@@ -121,7 +122,9 @@ impl Ledger {
                     let task = tasks.get(task_id)?;
                     let credential = credentials.get(&task.credential);
                     let fitting = room.iter().filter(|(id, _)| {
-                        agents.get(*id).is_some_and(|agent| routing::obstacle(agent, task, credential).is_none())
+                        agents
+                            .get(*id)
+                            .is_some_and(|agent| routing::obstacle(agent, task, credential, secrets).is_none())
                     });
                     let best = fitting.max_by_key(|(_, free)| **free).map(|(id, _)| id.clone());
                     if best.is_none() {

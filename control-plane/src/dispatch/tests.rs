@@ -14,6 +14,7 @@ use super::*;
 mod batches;
 mod codes;
 mod fairness;
+mod secrets;
 
 const LEASE: Duration = Duration::from_secs(30);
 const LOST_WAIT: Duration = Duration::from_secs(60);
@@ -98,13 +99,7 @@ impl World {
         LiveTask {
             seq: i64::try_from(self.ledger.tasks.len() + self.finished.len()).unwrap(),
             task_id: id.into(),
-            route: Route {
-                tags: Vec::new(),
-                scope: String::new(),
-                capability: "command",
-                auth: 0,
-                realm: String::new(),
-            },
+            route: Route { capability: "command", ..Route::default() },
             credential: "web".into(),
             idempotent: false,
             queue_timeout: QUEUE,

@@ -1,4 +1,4 @@
-//! What the engine does when a task is given to an agent: its specification made complete, and the credential sealed to that agent.
+//! What the engine does when a task is given to an agent: its specification made complete, and its secrets sealed to that agent.
 //!
 //! The plain secret lives only inside these functions, in memory that is zeroed.
 
@@ -12,11 +12,13 @@ use tracing::{info, warn};
 
 use super::Engine;
 use super::credentials::scope_of;
+use super::deliveries::{Carried, Gathered};
+use super::fetching::Wish;
 use crate::access::within;
 use crate::audit::{Action, Actor, Event};
 use crate::clock::Now;
 use crate::connection;
-use crate::dispatch::{Assign, is_on_agent};
+use crate::dispatch::{Assign, Errand, is_on_agent};
 use crate::failure;
 use crate::store::credentials::{self, CredentialRecord};
 use crate::store::tasks::Submitted;
@@ -24,44 +26,89 @@ use crate::store::{StoreError, tasks};
 use crate::telemetry::Assigned;
 use crate::vault::VaultError;
 
+/// What came of making an assignment ready.
+pub(super) enum Made {
+    Ready(Box<ServerEvent>),
+    /// The control plane has to ask for these values first.
+    Waits(Vec<Wish>),
+    Failed(Failure),
+}
+
 impl Engine {
-    /// Records an assignment and makes its message: the connection complete, the secret sealed to the agent.
-    pub(super) async fn assignment(
-        &mut self,
-        assign: &Assign,
-        now: Now,
-    ) -> Result<Result<ServerEvent, Failure>, StoreError> {
+    /// Records an assignment and makes its message: the connection complete, the secrets sealed to the agent.
+    pub(super) async fn assignment(&mut self, assign: &Assign, now: Now) -> Result<Made, StoreError> {
         let Assign { agent_id, task_id, epoch, credential_version, lease } = assign;
         let database = self.database().await?;
-        tasks::add_assignment(database, task_id, *epoch, agent_id, *credential_version, now.wall).await?;
         let Submitted { spec, traceparent } =
             tasks::submitted(database, task_id).await?.ok_or(StoreError::Malformed("a live task without a record"))?;
-        let Some(record) = credentials::credential(database, &spec.credential).await? else {
-            return Ok(Err(failure::credential_deleted(&spec.credential)));
+        let record = match self.credential_for(&spec).await? {
+            Ok(record) => record,
+            Err(failure) => return Ok(Made::Failed(*failure)),
         };
-        // The credential may have been given another scope while the task waited.
-        if !within(&record.scope, scope_of(&spec)) {
-            let reason = "it belongs to another scope by now";
-            return Ok(Err(failure::credential_unusable(&record.name, reason)));
-        }
-        let secret = match self.sealed(assign, &record) {
-            Ok(secret) => secret,
-            Err(error) => {
-                warn!(credential = record.name, agent_id, error = %error, "Credential cannot be handed over");
-                return Ok(Err(failure::credential_unusable(&record.name, &error.to_string())));
+        let spec = complete(spec, record.as_ref());
+        let carried = match self.gather(assign, &spec, record.as_ref(), now).await? {
+            Gathered::Ready(carried) => carried,
+            Gathered::Waits(wishes) => return Ok(Made::Waits(wishes)),
+            Gathered::Failed(failure) => {
+                warn!(task_id, agent_id, code = failure.code, reason = failure.message, "Secret cannot be handed over");
+                return Ok(Made::Failed(failure));
             }
         };
-        self.audit_assigned(assign, &spec, &record, now).await?;
+        let secret = match self.proof(assign, record.as_ref(), &carried) {
+            Ok(secret) => secret,
+            Err((credential, error)) => {
+                warn!(credential, agent_id, error = %error, "Credential cannot be handed over");
+                return Ok(Made::Failed(failure::credential_unusable(&credential, &error.to_string())));
+            }
+        };
+        let database = self.database().await?;
+        tasks::add_assignment(database, task_id, *epoch, agent_id, *credential_version, now.wall).await?;
+        self.audit_assigned(assign, &spec, record.as_ref(), now).await?;
+        self.audit_used(assign, &carried, now).await?;
         let assignment = Assignment {
             task: Some(TaskRef { task_id: task_id.clone(), epoch: *epoch }),
-            spec: Some(complete(spec, &record)),
+            spec: Some(spec),
             lease: prost_types::Duration::try_from(*lease).ok(),
-            identity: Some(identity(&record)),
+            identity: record.as_ref().map(|record| identity(record, &carried)),
             secret,
             traceparent: self.traced(assign, true, now).trace(traceparent.as_deref()),
-            deliveries: Vec::new(),
+            deliveries: carried.deliveries,
         };
-        Ok(Ok(ServerEvent { event: Some(server_event::Event::Assignment(assignment)) }))
+        Ok(Made::Ready(Box::new(ServerEvent { event: Some(server_event::Event::Assignment(assignment)) })))
+    }
+
+    /// The credential of a task; nothing for work that has none.
+    async fn credential_for(
+        &mut self,
+        spec: &TaskSpec,
+    ) -> Result<Result<Option<CredentialRecord>, Box<Failure>>, StoreError> {
+        if Errand::of(spec).is_some() {
+            return Ok(Ok(None));
+        }
+        let Some(record) = credentials::credential(self.database().await?, &spec.credential).await? else {
+            return Ok(Err(Box::new(failure::credential_deleted(&spec.credential))));
+        };
+        // The credential may have been given another scope while the task waited.
+        if !within(&record.scope, scope_of(spec)) {
+            let reason = "it belongs to another scope by now";
+            return Ok(Err(Box::new(failure::credential_unusable(&record.name, reason))));
+        }
+        Ok(Ok(Some(record)))
+    }
+
+    /// What proves the user, unless a delivery does or the agent has it: a secret in the built-in store, or the credential's own.
+    fn proof(
+        &self,
+        assign: &Assign,
+        record: Option<&CredentialRecord>,
+        carried: &Carried,
+    ) -> Result<Option<SealedSecret>, (String, Unsealable)> {
+        match record {
+            Some(record) if record.secret_identifier.is_empty() => {
+                self.sealed(assign, record).map_err(|error| (record.name.clone(), error))
+            }
+            _ => Ok(carried.proof.clone()),
+        }
     }
 
     /// A credential goes to an agent: who gets what, for which host.
@@ -69,7 +116,7 @@ impl Engine {
         &mut self,
         assign: &Assign,
         spec: &TaskSpec,
-        record: &CredentialRecord,
+        record: Option<&CredentialRecord>,
         now: Now,
     ) -> Result<(), StoreError> {
         let batch = self.parts.ledger.task(&assign.task_id).and_then(|task| task.claim.batch.clone());
@@ -78,9 +125,9 @@ impl Engine {
             "batch_id": batch.as_deref(),
             "epoch": assign.epoch,
             "host": spec.target.as_ref().map(|target| target.host.as_str()),
-            "credential": record.name,
-            "credential_version": record.version,
-            "username": record.qualified_username(),
+            "credential": record.map(|record| record.name.as_str()),
+            "credential_version": record.map(|record| record.version),
+            "username": record.map(CredentialRecord::qualified_username),
         });
         let event = Event {
             action: Action::TaskAssigned,
@@ -127,6 +174,10 @@ impl Engine {
         let database = self.database().await?;
         let Some(submitted) = tasks::submitted(database, &assign.task_id).await? else { return Ok(None) };
         let Submitted { mut spec, traceparent } = submitted;
+        // What has neither a host nor a credential is begun anew.
+        if Errand::of(&spec).is_some() {
+            return Ok(None);
+        }
         let Some(record) = credentials::credential(database, &spec.credential).await? else { return Ok(None) };
         let elsewhere = !within(&record.scope, scope_of(&spec));
         if elsewhere || record.deleted_at.is_some() || record.rejected_at.is_some() {
@@ -137,23 +188,38 @@ impl Engine {
             );
             return Ok(None);
         }
-        let secret = match self.sealed(assign, &record) {
-            Ok(secret) => secret,
-            Err(error) => {
-                warn!(credential = record.name, agent_id = assign.agent_id, error = %error, "Credential cannot be handed over");
+        strip(&mut spec);
+        let spec = complete(spec, Some(&record));
+        let carried = match self.gather(assign, &spec, Some(&record), now).await? {
+            Gathered::Ready(carried) => carried,
+            // The Welcome waits for nobody.
+            Gathered::Waits(_) => {
+                info!(task_id = assign.task_id, "Secret is not at hand, the running command cannot be followed");
+                return Ok(None);
+            }
+            Gathered::Failed(failure) => {
+                let (task_id, agent_id) = (&assign.task_id, &assign.agent_id);
+                warn!(task_id, agent_id, code = failure.code, reason = failure.message, "Secret cannot be handed over");
                 return Ok(None);
             }
         };
-        self.audit_assigned(assign, &spec, &record, now).await?;
-        strip(&mut spec);
+        let secret = match self.proof(assign, Some(&record), &carried) {
+            Ok(secret) => secret,
+            Err((credential, error)) => {
+                warn!(credential, agent_id = assign.agent_id, error = %error, "Credential cannot be handed over");
+                return Ok(None);
+            }
+        };
+        self.audit_assigned(assign, &spec, Some(&record), now).await?;
+        self.audit_used(assign, &carried, now).await?;
         Ok(Some(Assignment {
             task: Some(TaskRef { task_id: assign.task_id.clone(), epoch: assign.epoch }),
-            spec: Some(complete(spec, &record)),
+            spec: Some(spec),
             lease: prost_types::Duration::try_from(assign.lease).ok(),
-            identity: Some(identity(&record)),
+            identity: Some(identity(&record, &carried)),
             secret,
             traceparent: self.traced(assign, false, now).trace(traceparent.as_deref()),
-            deliveries: Vec::new(),
+            deliveries: carried.deliveries,
         }))
     }
 
@@ -164,7 +230,7 @@ impl Engine {
         Assigned { task_id, epoch: *epoch, agent_id, queued_at, now: now.wall }
     }
 
-    /// Nothing when the secret is on the agent.
+    /// The credential's own secret. Nothing when it is on the agent.
     fn sealed(&self, assign: &Assign, record: &CredentialRecord) -> Result<Option<SealedSecret>, Unsealable> {
         if is_on_agent(record.secret_kind) {
             return Ok(None);
@@ -192,14 +258,14 @@ enum Unsealable {
     Seal(#[from] lictor_proto::sealing::SealError),
 }
 
-fn identity(record: &CredentialRecord) -> CredentialIdentity {
+fn identity(record: &CredentialRecord, carried: &Carried) -> CredentialIdentity {
     CredentialIdentity {
         name: record.name.clone(),
         version: record.version,
         username: record.qualified_username(),
         secret_kind: record.secret_kind.into(),
         agent_path: record.agent_path.clone(),
-        secret: String::new(),
+        secret: carried.proof_delivered.clone(),
     }
 }
 
@@ -236,7 +302,8 @@ fn strip(spec: &mut TaskSpec) {
 const MAX_GIVEN_AGAIN: usize = 8 << 20;
 
 /// The specification with the credential's defaults and the general ones filled in.
-fn complete(mut spec: TaskSpec, record: &CredentialRecord) -> TaskSpec {
+fn complete(mut spec: TaskSpec, record: Option<&CredentialRecord>) -> TaskSpec {
+    let Some(record) = record else { return spec };
     if let Some(target) = &mut spec.target {
         target.connection = Some(connection::complete(target.connection.take(), &record.connection));
     }

@@ -5,6 +5,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::access::kind_of;
+use super::deliveries::Named;
 use super::{Engine, Refusal};
 use crate::access::Caller;
 use crate::audit::Action;
@@ -31,6 +32,9 @@ impl Engine {
             return Ok(Err(refusal));
         }
         if let Some(refusal) = new.tasks.iter().find_map(|task| self.fits_credential(&task.spec).err()) {
+            return Ok(Err(refusal));
+        }
+        if let Err(refusal) = self.may_use_secrets(Named::by(new.tasks.iter().map(|task| &task.spec)), by).await? {
             return Ok(Err(refusal));
         }
         if let Err(refusal) = self.has_room(new.tasks.len()) {

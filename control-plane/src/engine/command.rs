@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lictor_proto::v1::{
-    Agent, AgentEvent, Candidate, Credential, EnrollRequest, EnrollResponse, JoinToken, RenewIdentityRequest,
-    RenewIdentityResponse, Secret, SecretManager,
+    Agent, AgentEvent, AgentSelector, Candidate, Credential, EnrollRequest, EnrollResponse, JoinToken,
+    PrepareSecretRequest, PrepareSecretResponse, RenewIdentityRequest, RenewIdentityResponse, SealedValue, Secret,
+    SecretManager,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,6 +15,7 @@ use crate::access::{Caller, Summary};
 use crate::clock::UnixMillis;
 use crate::dispatch::SessionId;
 use crate::outbox::Outbox;
+use crate::platform;
 use crate::store::access::{TokenRecord, UserRecord};
 use crate::store::batches::NewBatch;
 use crate::store::tasks::NewTask;
@@ -38,6 +40,9 @@ pub(crate) enum Refusal {
     Invalid(String),
     #[error("{0}")]
     Exhausted(String),
+    /// Nobody can do it now.
+    #[error("{0}")]
+    Unavailable(String),
     #[error("{0}")]
     Internal(String),
     /// The engine has stopped.
@@ -122,6 +127,28 @@ pub(crate) enum Command {
         by: Caller,
         reply: Reply<()>,
     },
+    /// Chooses the agent that a secret's value is to be sealed to.
+    PrepareSecret {
+        request: PrepareSecretRequest,
+        by: Caller,
+        reply: Reply<PrepareSecretResponse>,
+    },
+    /// Stores a value that was sealed to an agent; the answer comes when that agent has done its part.
+    PutSealed {
+        secret: Box<Secret>,
+        sealed: SealedValue,
+        by: Caller,
+        reply: Reply<Secret>,
+    },
+    /// Tests a secret manager; the answer is the task.
+    TestManager {
+        identifier: String,
+        selector: AgentSelector,
+        by: Caller,
+        reply: Reply<String>,
+    },
+    /// AWS KMS has answered the control plane itself.
+    Fetched(platform::Fetched),
     PutSecret {
         secret: Box<NewSecret>,
         by: Caller,

@@ -4,6 +4,7 @@ use lictor_proto::v1::SecretManager;
 use serde_json::json;
 use tracing::info;
 
+use super::deliveries::manager_state;
 use super::secrets::{listed, no_manager, refuse};
 use super::{Engine, Refusal};
 use crate::access::{Caller, within};
@@ -58,6 +59,7 @@ impl Engine {
             return Ok(Err(refusal));
         }
         managers::save_manager(self.database().await?, &record).await?;
+        self.parts.ledger.manager_stored(&identifier, manager_state(&record.manager));
         info!(secret_manager = identifier, version, "Secret manager stored");
         let details = json!({
             "version": version,
@@ -139,6 +141,7 @@ impl Engine {
             ..SecretManager::default()
         };
         managers::save_manager(database, &record).await?;
+        self.parts.ledger.manager_deleted(identifier);
         info!(secret_manager = identifier, "Secret manager deleted");
         self.audit_of(by, Action::SecretManagerDeleted, ("secret_manager", identifier), json!({}), now).await?;
         Ok(Ok(()))

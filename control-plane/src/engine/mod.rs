@@ -10,10 +10,14 @@ mod assignments;
 mod batches;
 mod command;
 mod credentials;
+mod deliveries;
+mod fetching;
 mod fleet;
 mod housekeeping;
 mod keys;
+mod kms_access;
 mod managers;
+mod sealing;
 mod secrets;
 mod space;
 #[cfg(test)]
@@ -42,6 +46,7 @@ use crate::failure;
 use crate::metrics::Metrics;
 use crate::oidc::Issuer;
 use crate::outbox::Outbox;
+use crate::platform;
 use crate::store::tasks::NewTask;
 use crate::store::{self, StoreError, Writer};
 use crate::telemetry;
@@ -52,8 +57,11 @@ use crate::watchers::Watchers;
 use access::audited_spec;
 pub(crate) use access::{NewToken, NewUser, open_chain};
 pub(crate) use command::{Command, EngineHandle, Refusal, Reply};
+use deliveries::Named;
+use fetching::Fetching;
 use housekeeping::Housekeeping;
 use keys::Keeping;
+use sealing::Sealing;
 
 pub(crate) use credentials::NewCredential;
 use credentials::scope_of;
@@ -80,6 +88,8 @@ pub(crate) struct Parts {
     pub(crate) chain: Chain,
     /// Told the number of its newest entry.
     pub(crate) audited: watch::Sender<u64>,
+    /// Where AWS KMS is asked on behalf of the control plane itself. Full: what is asked for fails.
+    pub(crate) platform: mpsc::Sender<platform::Request>,
 }
 
 /// The engine; [`Engine::run`] is its life.
@@ -99,6 +109,8 @@ pub(crate) struct Engine {
     users_changed: bool,
     /// Number of the newest entry of the audit log, once it is committed.
     audited: Option<u64>,
+    fetching: Fetching,
+    sealing: Sealing,
 }
 
 /// Ready to be sent.
@@ -125,6 +137,8 @@ impl Engine {
             full: Arc::default(),
             users_changed: false,
             audited: None,
+            fetching: Fetching::default(),
+            sealing: Sealing::default(),
         };
         let full = Arc::clone(&engine.full);
         (engine, EngineHandle { commands: sender, full })
@@ -133,6 +147,7 @@ impl Engine {
     /// Works until `stop`, then says goodbye to every agent. An error means that the database cannot be used.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
         self.resume_housekeeping(Now::read()).await?;
+        self.resume_tests(Now::read()).await?;
         loop {
             let first = tokio::select! {
                 biased;
@@ -143,6 +158,7 @@ impl Engine {
                 },
                 () = sleep_until(self.parts.ledger.next_deadline()) => None,
                 () = sleep_until(Some(self.housekeeping.next.min(self.keys.next))) => None,
+                () = sleep_until(self.fetching.next_deadline()) => None,
             };
             match self.turn(first).await {
                 Err(error) if error.is_out_of_space() => self.wait_for_space(error, &stop).await?,
@@ -193,6 +209,7 @@ impl Engine {
             }
             next = self.commands.try_recv().ok();
         }
+        self.expire_fetching(now);
         self.parts.ledger.tick(now);
         self.parts.ledger.schedule(now);
         self.persist(now).await?;
@@ -235,6 +252,7 @@ impl Engine {
                 let details = json!({ "reason": reason });
                 self.audit_of(&by, Action::TaskCancelRequested, ("task", &task_id), details, now).await?;
                 self.parts.ledger.cancel(&task_id, &reason, now);
+                self.cancel_parked(&task_id, now);
                 self.reply(reply, Ok(()));
             }
             Command::SubmitBatch { batch, by, reply } => {
@@ -286,10 +304,19 @@ impl Engine {
                 let answer = self.delete_credential(&name, &by, now).await?;
                 self.reply(reply, answer);
             }
-            Command::PutSecret { secret, by, reply } => {
-                let answer = self.put_secret(*secret, &by, now).await?;
+            Command::PrepareSecret { request, by, reply } => {
+                let answer = self.prepare_secret(request, &by, now).await?;
                 self.reply(reply, answer);
             }
+            Command::PutSealed { secret, sealed, by, reply } => {
+                self.put_sealed(*secret, sealed, by, reply, now).await?;
+            }
+            Command::TestManager { identifier, selector, by, reply } => {
+                let answer = self.test_manager(&identifier, selector, &by, now).await?;
+                self.reply(reply, answer);
+            }
+            Command::Fetched(fetched) => self.fetched(fetched, now).await?,
+            Command::PutSecret { secret, by, reply } => self.put_secret(*secret, by, reply, now).await?,
             Command::DeleteSecret { identifier, by, reply } => {
                 let answer = self.delete_secret(&identifier, &by, now).await?;
                 self.reply(reply, answer);
@@ -364,6 +391,9 @@ impl Engine {
             return Ok(Err(refusal));
         }
         if let Err(refusal) = self.fits_credential(&task.spec) {
+            return Ok(Err(refusal));
+        }
+        if let Err(refusal) = self.may_use_secrets(Named::by([&task.spec]), by).await? {
             return Ok(Err(refusal));
         }
         if let Err(refusal) = self.has_room(1) {
@@ -472,7 +502,7 @@ impl Engine {
         }
     }
 
-    async fn persist_records(&mut self, outcome: Outcome, now: Now) -> Result<(), StoreError> {
+    async fn persist_records(&mut self, mut outcome: Outcome, now: Now) -> Result<(), StoreError> {
         for agent_id in &outcome.changed_agents {
             if let Some(agent) = self.parts.ledger.agent(agent_id).cloned() {
                 store::fleet::save_agent(self.database().await?, &agent).await?;
@@ -489,7 +519,8 @@ impl Engine {
             }
             self.touched.insert(task_id);
         }
-        for finished in &outcome.finished {
+        for finished in &mut outcome.finished {
+            self.sealing_ends(finished, now).await?;
             store::tasks::finish(self.database().await?, finished).await?;
             let state = finished.result.outcome();
             self.parts.metrics.finished(state);
@@ -552,10 +583,7 @@ impl Engine {
                     self.outgoing.push((session, Ready::Event(event)));
                 }
                 Outgoing::Close(goodbye) => self.outgoing.push((session, Ready::Close(goodbye))),
-                Outgoing::Assign(assign) => match self.assignment(&assign, now).await? {
-                    Ok(event) => self.outgoing.push((session, Ready::Event(Box::new(event)))),
-                    Err(failure) => self.parts.ledger.assignment_failed(&assign, failure, now),
-                },
+                Outgoing::Assign(assign) => self.hand_out(session, assign, now).await?,
             }
         }
         Ok(())

@@ -10,10 +10,11 @@ use tracing::info;
 use zeroize::Zeroizing;
 
 use super::credentials::proves;
-use super::{Engine, Refusal};
+use super::{Engine, Refusal, Reply};
 use crate::access::{Caller, within};
 use crate::audit::Action;
 use crate::clock::Now;
+use crate::dispatch::SecretState;
 use crate::managers::{Broken, Relations, is_platform, references};
 use crate::store::credentials;
 use crate::store::secrets::{self, BUILT_IN, Body, ON_AGENT, SecretRecord, VersionRecord};
@@ -43,17 +44,30 @@ impl Engine {
     pub(super) async fn put_secret(
         &mut self,
         new: NewSecret,
-        by: &Caller,
+        by: Caller,
+        reply: Reply<Secret>,
         now: Now,
-    ) -> Result<Result<Secret, Refusal>, StoreError> {
+    ) -> Result<(), StoreError> {
         let NewSecret { secret, value } = new;
-        let planned = match self.plan_secret(&secret, by, now).await? {
+        let planned = match self.plan_secret(&secret, &by, now).await? {
             Ok(planned) => planned,
-            Err(refusal) => return Ok(Err(refusal)),
+            Err(refusal) => {
+                self.reply(reply, Err(refusal));
+                return Ok(());
+            }
         };
-        match self.next_body(&planned, &secret.source, value).await? {
-            Ok(body) => self.store_secret(planned, body, by, now).await.map(Ok),
-            Err(refusal) => Ok(Err(refusal)),
+        match value {
+            Some(value) if planned.manager.as_ref().is_some_and(is_platform) && secret.source.is_empty() => {
+                self.put_through_platform(planned, value, by, reply, now).await
+            }
+            value => {
+                let answer = match self.next_body(&planned, &secret.source, value).await? {
+                    Ok(body) => Ok(self.store_secret(planned, body, &by, now).await?),
+                    Err(refusal) => Err(refusal),
+                };
+                self.reply(reply, answer);
+                Ok(())
+            }
         }
     }
 
@@ -185,13 +199,9 @@ impl Engine {
             }),
             (None, _, None) if newest.is_some() => Ok(Ok(None)),
             (None, _, Some(value)) => self.next_envelope(record, &value, newest.as_ref()).await,
-            (Some(manager), _, Some(_)) if !is_platform(manager) => Ok(Err(Refusal::Impossible(format!(
+            (Some(manager), _, Some(_)) => Ok(Err(Refusal::Impossible(format!(
                 "the control plane must not see values of the secret manager {:?}: seal the value to an agent (PrepareSecret), \
                  as `lictor secret put` does by itself",
-                manager.identifier
-            )))),
-            (Some(manager), _, Some(_)) => Ok(Err(Refusal::Impossible(format!(
-                "values of the secret manager {:?} cannot be stored through the control plane yet",
                 manager.identifier
             )))),
             (Some(_), _, None) if newest.is_some() => {
@@ -208,6 +218,18 @@ impl Engine {
                 invalid("value: needed for a new secret, and for one that another secret manager is to keep")
             }
         }
+    }
+
+    /// Whether a value is one of its kind, and of use to the credentials that refer to it.
+    pub(super) async fn is_fit(&mut self, planned: &Planned, value: &[u8]) -> Result<Result<(), Refusal>, StoreError> {
+        let record = &planned.record;
+        if let Err(violations) = validate::secret_value(record.kind, value) {
+            return Ok(Err(Refusal::Invalid(violations.to_string())));
+        }
+        if credentials::with_secret(self.database().await?, &record.identifier).await?.is_empty() {
+            return Ok(Ok(()));
+        }
+        Ok(proves(record.kind, value))
     }
 
     /// The envelope of a value for the built-in store; nothing when the same value is there already.
@@ -264,6 +286,7 @@ impl Engine {
             secrets::add_version(self.database().await?, &version).await?;
             changed = self.renew_credentials(&record.identifier, now).await?;
         }
+        self.parts.ledger.secret_stored(&record.identifier, SecretState { manager: record.manager.clone() });
         info!(secret = record.identifier, version = record.version, manager = record.manager, "Secret stored");
         let details = json!({
             "version": record.version,
@@ -338,6 +361,7 @@ impl Engine {
         record.deleted_at = Some(now.wall);
         secrets::save_secret(self.database().await?, &record).await?;
         secrets::remove_versions(self.database().await?, identifier).await?;
+        self.parts.ledger.secret_deleted(identifier);
         info!(secret = identifier, "Secret deleted");
         self.audit_of(by, Action::SecretDeleted, ("secret", identifier), json!({ "version": record.version }), now)
             .await?;

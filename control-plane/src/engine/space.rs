@@ -20,6 +20,8 @@ use crate::dispatch::{Ledger, Settings, goodbye};
 use crate::store::{self, StoreError, Writer, retention};
 use crate::vault::Vault;
 
+use super::deliveries::known_secrets;
+
 /// Takes up what the database holds.
 pub(crate) async fn load_ledger(
     writer: &mut Writer,
@@ -41,7 +43,9 @@ pub(crate) async fn load_ledger(
     // Tasks do not wait while the control plane is off or its clock jumps: the calendar stood where it was written last.
     let stored = retention::calendar(writer).await?;
     let now = Now { wall: stored.map_or(now.wall, |stored| stored.min(now.wall)), ..now };
-    Ok(Ledger::new(settings, agents, tasks, batches, credentials, now))
+    let mut ledger = Ledger::new(settings, agents, tasks, batches, credentials, now);
+    ledger.know(known_secrets(writer).await?);
+    Ok(ledger)
 }
 
 impl Engine {
@@ -86,6 +90,7 @@ impl Engine {
         // Whoever waits for an answer learns from the flag why there is none.
         self.replies.clear();
         self.touched.clear();
+        self.fetching.forget_parked();
         (self.users_changed, self.audited) = (false, None);
         // Records that were on their way to another master key are where they were.
         self.keys = Keeping::new(Now::read());
@@ -96,7 +101,9 @@ impl Engine {
         let now = Now::read();
         let parts = &mut self.parts;
         parts.ledger = load_ledger(&mut parts.writer, &parts.vault, parts.settings, now).await?;
-        self.resume_housekeeping(now).await
+        self.resume_housekeeping(now).await?;
+        self.forget_unstored_sealings();
+        self.resume_tests(now).await
     }
 
     async fn roll_back(&mut self) {
@@ -129,6 +136,11 @@ impl Engine {
                 let _ = reply.send(Ok(self.parts.ledger.agent_views()));
             }
             Command::Submit { reply, .. } | Command::SubmitBatch { reply, .. } => no(reply),
+            Command::PrepareSecret { reply, .. } => no(reply),
+            Command::PutSealed { reply, .. } => no(reply),
+            Command::TestManager { reply, .. } => no(reply),
+            // Who waited for it was told, or is taken up anew.
+            Command::Fetched(_) => {}
             Command::WhoAmI { reply, .. } => no(reply),
             Command::CreateUser { reply, .. } | Command::SetUser { reply, .. } => no(reply),
             Command::IssueToken { reply, .. } | Command::RevokeToken { reply, .. } => no(reply),

@@ -6,8 +6,9 @@ use std::time::Duration;
 use lictor_proto::v1::{Candidate, Failure};
 
 use super::{
-    Vanished, batch_threshold, cancelled, credential_deleted, credential_rejected, credential_unusable, no_agent,
-    restored, too_many_assignments, unreadable, vanished,
+    Vanished, bad_record, batch_threshold, cancelled, credential_deleted, credential_rejected, credential_unusable,
+    manager_unusable, no_agent, restored, secret_deleted, secret_not_fetched, secret_refused, secret_superseded,
+    secret_unusable, secrets_too_large, too_many_assignments, unreadable, vanished,
 };
 
 /// One failure of each kind that the control plane itself makes. Those that agents report pass through it untouched.
@@ -29,6 +30,14 @@ pub fn catalogue() -> Vec<Failure> {
         credential_unusable("deploy", "it does not decrypt"),
         unreadable("it does not decrypt"),
         restored(),
+        secret_deleted("deploy-password"),
+        secret_unusable("deploy-password", "it does not decrypt"),
+        secrets_too_large(9 << 20, 8 << 20),
+        secret_not_fetched("corp-kms", 30),
+        secret_superseded("deploy-password", 3),
+        secret_refused("deploy-password", "there is no secret manager named \"corp-kms\""),
+        bad_record("deploy-password", "its encryption context names another secret"),
+        manager_unusable("corp-kms", "there is no secret aws-secret-key"),
     ];
     let whys = [
         Vanished::LeaseExpired,

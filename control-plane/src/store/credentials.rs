@@ -59,7 +59,8 @@ impl CredentialRecord {
         CredentialState {
             version: self.version,
             rejected: self.rejected_at.is_some(),
-            needs: Needs::of(&self.qualified_username(), &self.connection, self.secret_kind),
+            needs: Needs::of(&self.qualified_username(), &self.connection, self.secret_kind)
+                .with_secret(&self.secret_identifier),
         }
     }
 

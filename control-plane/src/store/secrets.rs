@@ -168,6 +168,12 @@ pub(crate) async fn kept_by(writer: &mut SqliteConnection, manager: &str) -> Res
     Ok(rows.bind(manager).fetch_all(writer).await?)
 }
 
+/// Every secret that is not deleted, and the manager of its newest version.
+pub(crate) async fn managers_of_all(writer: &mut SqliteConnection) -> Result<Vec<(String, String)>, StoreError> {
+    let rows = sqlx::query_as("SELECT identifier, manager FROM secrets WHERE deleted_at IS NULL");
+    Ok(rows.fetch_all(writer).await?)
+}
+
 /// How many there are, without deleted ones.
 pub(crate) async fn count(writer: &mut SqliteConnection) -> Result<u64, StoreError> {
     let count = sqlx::query_scalar("SELECT COUNT(*) FROM secrets WHERE deleted_at IS NULL");

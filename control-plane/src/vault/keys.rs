@@ -216,7 +216,7 @@ pub(super) fn fresh() -> Zeroizing<String> {
 /// The file in the state directory that the key is in when the settings name none.
 pub(crate) const IN_STATE_DIR: &str = "master-key";
 /// As many bytes of the key's digest as an id has.
-pub(super) const KEY_ID_BYTES: usize = 8;
+pub(crate) const KEY_ID_BYTES: usize = 8;
 /// A key a year, and some to spare; each is tried by its id only.
 pub(super) const MAX_KEYS: usize = 16;
 const MAX_FILE_BYTES: usize = 16 << 10;

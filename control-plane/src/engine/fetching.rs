@@ -1,0 +1,254 @@
+//! What the engine asks of AWS KMS where the control plane itself reaches it, and who waits for the answer.
+//!
+//! An assignment that needs such a value is put aside, asked for, and sent when the answer is there. One question at a time for one
+//! value, however many tasks wait for it. Values are kept for a minute, so that a crowd of tasks, and an agent that polls, find them.
+//!
+//! INVARIANT: what was put aside ends: it is sent, or its task fails, or it goes to the next agent because the one it was for is gone
+//! and has never heard of it.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use lictor_proto::v1::{Failure, KmsRecord};
+use tracing::{debug, warn};
+use zeroize::Zeroizing;
+
+use super::sealing::Written;
+use super::{Engine, Refusal};
+use crate::clock::Now;
+use crate::dispatch::{Assign, SessionId};
+use crate::failure;
+use crate::oidc::Holder;
+use crate::platform::{Done, Fetched, Place, Request, Work};
+use crate::store::StoreError;
+use crate::store::managers::ManagerRecord;
+
+/// A value that an assignment waits for.
+pub(super) struct Wish {
+    pub(super) place: Place,
+    pub(super) manager: Box<ManagerRecord>,
+    pub(super) record: KmsRecord,
+}
+
+/// What is asked, and who waits.
+#[derive(Default)]
+pub(super) struct Fetching {
+    next_ticket: u64,
+    asked: HashMap<u64, Asked>,
+    parked: Vec<Parked>,
+    values: HashMap<Place, (Zeroizing<Vec<u8>>, Instant)>,
+}
+
+/// What a question was about.
+pub(super) enum Asked {
+    /// The value of a secret, which assignments wait for.
+    Value(Place),
+    /// A new version of a secret.
+    Write(Box<Written>),
+    /// A test, which is this task.
+    Test(String),
+}
+
+/// An assignment that was put aside.
+struct Parked {
+    session: SessionId,
+    assign: Assign,
+    missing: HashSet<Place>,
+    manager: String,
+    until: Instant,
+}
+
+impl Fetching {
+    /// A value that was fetched not long ago.
+    pub(super) fn value(&self, place: &Place, now: Now) -> Option<Zeroizing<Vec<u8>>> {
+        self.values.get(place).filter(|(_, until)| *until > now.instant).map(|(value, _)| value.clone())
+    }
+
+    /// When [`Engine::expire_fetching`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let parked = self.parked.iter().map(|parked| parked.until).min();
+        parked.into_iter().chain(self.values.values().map(|(_, until)| *until).min()).min()
+    }
+
+    /// Everything is taken up anew from the database: what was put aside was never sent.
+    pub(super) fn forget_parked(&mut self) {
+        self.parked.clear();
+    }
+
+    fn keep(&mut self, place: Place, value: Zeroizing<Vec<u8>>, now: Now) {
+        if self.values.len() >= MAX_VALUES
+            && let Some(oldest) =
+                self.values.iter().min_by_key(|(_, (_, until))| *until).map(|(place, _)| place.clone())
+        {
+            self.values.remove(&oldest);
+        }
+        self.values.insert(place, (value, now.instant + KEEP));
+    }
+
+    fn is_asked_for(&self, place: &Place) -> bool {
+        self.asked.values().any(|asked| matches!(asked, Asked::Value(known) if known == place))
+    }
+
+    /// Takes out what waits for a value.
+    fn take_parked(&mut self, place: &Place) -> Vec<Parked> {
+        self.parked.extract_if(.., |parked| parked.missing.contains(place)).collect()
+    }
+}
+
+impl Engine {
+    /// Makes an assignment ready and sends it, puts it aside, or ends its task.
+    pub(super) async fn hand_out(&mut self, session: SessionId, assign: Assign, now: Now) -> Result<(), StoreError> {
+        match self.assignment(&assign, now).await? {
+            super::assignments::Made::Ready(event) => self.outgoing.push((session, super::Ready::Event(event))),
+            super::assignments::Made::Failed(failure) => self.parts.ledger.assignment_failed(&assign, failure, now),
+            super::assignments::Made::Waits(wishes) => self.put_aside(session, assign, wishes, now).await?,
+        }
+        Ok(())
+    }
+
+    async fn put_aside(
+        &mut self,
+        session: SessionId,
+        assign: Assign,
+        wishes: Vec<Wish>,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let missing = wishes.iter().map(|wish| wish.place.clone()).collect();
+        let manager = wishes.first().map(|wish| wish.manager.manager.identifier.clone()).unwrap_or_default();
+        for wish in wishes {
+            if self.fetching.is_asked_for(&wish.place) {
+                continue;
+            }
+            let Wish { place, manager, record } = wish;
+            let asked = Asked::Value(place.clone());
+            if let Err((failure, _)) = self.ask_platform(&manager, place, Work::Open(record), asked, now).await? {
+                self.parts.ledger.assignment_failed(&assign, *failure, now);
+                return Ok(());
+            }
+        }
+        debug!(task_id = assign.task_id, epoch = assign.epoch, "Assignment waits for a secret");
+        self.fetching.parked.push(Parked { session, assign, missing, manager, until: now.instant + LONGEST_WAIT });
+        Ok(())
+    }
+
+    /// Asks the control plane's own way to AWS KMS. What could not be asked comes back.
+    pub(super) async fn ask_platform(
+        &mut self,
+        manager: &ManagerRecord,
+        place: Place,
+        work: Work,
+        asked: Asked,
+        now: Now,
+    ) -> Result<Result<(), (Box<Failure>, Asked)>, StoreError> {
+        let access = match self.access(manager, Holder::ControlPlane, now).await? {
+            Ok((access, _)) => access,
+            Err(failure) => return Ok(Err((failure, asked))),
+        };
+        let ticket = self.fetching.next_ticket;
+        self.fetching.next_ticket += 1;
+        let request = Request { ticket, access, place, work };
+        if self.parts.platform.try_send(request).is_err() {
+            let identifier = &manager.manager.identifier;
+            let failure = failure::manager_unusable(identifier, "too much is asked of it at once");
+            return Ok(Err((Box::new(failure), asked)));
+        }
+        self.fetching.asked.insert(ticket, asked);
+        Ok(Ok(()))
+    }
+
+    /// An answer came.
+    pub(super) async fn fetched(&mut self, fetched: Fetched, now: Now) -> Result<(), StoreError> {
+        let Fetched { ticket, outcome } = fetched;
+        match (self.fetching.asked.remove(&ticket), outcome) {
+            (Some(Asked::Value(place)), Ok(Done::Value(value))) => {
+                self.fetching.keep(place.clone(), value, now);
+                for mut parked in self.fetching.take_parked(&place) {
+                    parked.missing.remove(&place);
+                    if !parked.missing.is_empty() {
+                        self.fetching.parked.push(parked);
+                    } else if self.parts.ledger.awaits(&parked.assign, parked.session) {
+                        self.hand_out(parked.session, parked.assign, now).await?;
+                    } else {
+                        self.parts.ledger.never_sent(&parked.assign, now);
+                    }
+                }
+            }
+            (Some(Asked::Value(place)), outcome) => {
+                let failure = failed(outcome, &place.identifier);
+                warn!(secret = place.identifier, code = failure.code, "Secret could not be fetched");
+                for parked in self.fetching.take_parked(&place) {
+                    self.give_up(parked, failure.clone(), now);
+                }
+            }
+            (Some(Asked::Write(written)), Ok(Done::Record(record))) => self.write_record(*written, record, now).await?,
+            (Some(Asked::Write(written)), outcome) => {
+                let failure = failed(outcome, &written.secret.identifier);
+                self.reply(written.reply, Err(refused(&failure)));
+            }
+            (Some(Asked::Test(task_id)), Ok(Done::Tested(result))) => {
+                self.parts.ledger.done_here(&task_id, *result, now);
+            }
+            (Some(Asked::Test(task_id)), outcome) => {
+                let failure = failed(outcome, &task_id);
+                let result = failure::result(lictor_proto::v1::TaskState::Failed, Some(failure));
+                self.parts.ledger.done_here(&task_id, result, now);
+            }
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Somebody cancelled a task: what was put aside of it is not waited for.
+    pub(super) fn cancel_parked(&mut self, task_id: &str, now: Now) {
+        let parked: Vec<Parked> =
+            self.fetching.parked.extract_if(.., |parked| parked.assign.task_id == task_id).collect();
+        for parked in parked {
+            let failure = failure::secret_not_fetched(&parked.manager, 0);
+            self.give_up(parked, failure, now);
+        }
+    }
+
+    /// Ends waits that are too long, and forgets values.
+    pub(super) fn expire_fetching(&mut self, now: Now) {
+        self.fetching.values.retain(|_, (_, until)| *until > now.instant);
+        let late: Vec<Parked> = self.fetching.parked.extract_if(.., |parked| parked.until <= now.instant).collect();
+        for parked in late {
+            let failure = failure::secret_not_fetched(&parked.manager, LONGEST_WAIT.as_secs());
+            self.give_up(parked, failure, now);
+        }
+    }
+
+    fn give_up(&mut self, parked: Parked, failure: Failure, now: Now) {
+        if self.parts.ledger.awaits(&parked.assign, parked.session) {
+            self.parts.ledger.assignment_failed(&parked.assign, failure, now);
+        } else {
+            self.parts.ledger.never_sent(&parked.assign, now);
+        }
+    }
+}
+
+/// The failure in an answer; an answer to another question is one, too.
+fn failed(outcome: Result<Done, Box<Failure>>, identifier: &str) -> Failure {
+    match outcome {
+        Err(failure) => *failure,
+        Ok(_) => failure::secret_unusable(identifier, "the answer was to another question"),
+    }
+}
+
+/// A failure as the answer to a call.
+pub(super) fn refused(failure: &Failure) -> Refusal {
+    Refusal::Impossible(in_words(failure))
+}
+
+/// Code, message, and what to do.
+pub(super) fn in_words(failure: &Failure) -> String {
+    let Failure { code, message, remedy, .. } = failure;
+    if remedy.is_empty() { format!("{code}: {message}") } else { format!("{code}: {message}. {remedy}") }
+}
+
+/// An assignment waits no longer than that.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long a value is kept.
+const KEEP: Duration = Duration::from_secs(60);
+/// A quarter of a mebibyte each at the most.
+const MAX_VALUES: usize = 64;
