@@ -138,6 +138,7 @@ pub(crate) enum SecretManagerCommand {
 }
 
 /// `lictor secret-manager put`.
+// What a flag requires clap forgets when that conflicts with another flag that is there; so those conflicts are told as well.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which_key").args(["key", "key_secret"]),
           group = ArgGroup::new("who").args(["access_key_id", "access_key_id_secret", "machine_role", "role_arn", "oidc_role_arn"]),
@@ -158,7 +159,7 @@ pub(crate) struct PutManagerArgs {
     #[arg(long, value_name = "FILE", help_heading = "From a document")]
     pub(crate) from: Option<PathBuf>,
     /// Show what would be stored, and store nothing. Needs no control plane.
-    #[arg(long, requires = "from", help_heading = "From a document")]
+    #[arg(long, requires = "from", conflicts_with_all = ["flags", "kind"], help_heading = "From a document")]
     pub(crate) dry_run: bool,
     /// The key: its ARN, the ARN of an alias, a key id, or alias/NAME.
     #[arg(long, value_name = "KEY", help_heading = "AWS KMS")]
@@ -187,7 +188,13 @@ pub(crate) struct PutManagerArgs {
     #[arg(long, value_name = "ID", requires = "secret_access_key_secret", help_heading = "Who uses it: an access key")]
     pub(crate) access_key_id_secret: Option<String>,
     /// Text secret in the built-in store that holds the secret access key.
-    #[arg(long, value_name = "ID", requires = "access_key", help_heading = "Who uses it: an access key")]
+    #[arg(
+        long,
+        value_name = "ID",
+        requires = "access_key",
+        conflicts_with_all = ["machine_role", "session"],
+        help_heading = "Who uses it: an access key"
+    )]
     pub(crate) secret_access_key_secret: Option<String>,
     /// The machine that the agent runs on: environment variables, web identity (IRSA), EKS Pod Identity, container credentials,
     /// instance metadata.
@@ -201,6 +208,7 @@ pub(crate) struct PutManagerArgs {
         long,
         value_name = "TEXT",
         requires = "role_arn",
+        conflicts_with_all = ["access_key", "machine_role", "oidc_role_arn"],
         help_heading = "Who uses it: a role assumed by the agent's machine"
     )]
     pub(crate) external_id: Option<String>,
@@ -208,10 +216,17 @@ pub(crate) struct PutManagerArgs {
     #[arg(long, value_name = "ARN", help_heading = "Who uses it: a role by OpenID Connect")]
     pub(crate) oidc_role_arn: Option<String>,
     /// Who calls AWS: an agent, or the control plane itself, which then sees the values [default: agent].
-    #[arg(long, value_enum, requires = "oidc_role_arn", help_heading = "Who uses it: a role by OpenID Connect")]
+    #[arg(
+        long,
+        value_enum,
+        requires = "oidc_role_arn",
+        conflicts_with_all = ["access_key", "machine_role", "role_arn"],
+        help_heading = "Who uses it: a role by OpenID Connect"
+    )]
     pub(crate) connectivity: Option<Connectivity>,
     /// How long a session of the role lasts, 15m to 12h [default: 1h].
-    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "session")]
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "session",
+          conflicts_with_all = ["access_key", "machine_role"])]
     pub(crate) duration: Option<Duration>,
     /// Tag that agents must have to use it: its delegate selectors. May be given several times.
     #[arg(long = "agent-tag", value_name = "TAG", help_heading = "Agents")]
