@@ -320,8 +320,10 @@ impl Value {
     /// As a text: a password, a variable. Of a file's, the line break at its end is left out.
     pub(crate) fn into_text(mut self) -> Result<Secret, SecretError> {
         if self.from_file {
-            let line = self.bytes.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line).len());
-            self.bytes.truncate(line.unwrap_or(self.bytes.len()));
+            let bytes = self.bytes.as_slice();
+            let line = bytes.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+            let length = line.unwrap_or(bytes).len();
+            self.bytes.truncate(length);
         }
         if self.bytes.is_empty() {
             return Err(SecretError::Empty { secret: self.secret });

@@ -460,7 +460,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn end(&mut self, agent_id: &str, session: SessionId, reference: TaskRef, result: TaskResult, now: Now) {
+    fn end(&mut self, agent_id: &str, session: SessionId, reference: TaskRef, mut result: TaskResult, now: Now) {
         let ack = server_event::Event::EndAck(EndAck { task: Some(reference.clone()) });
         // What makes a result smaller takes the rungs that say so.
         let rejects_credential = failure::rejects_credential(&result);

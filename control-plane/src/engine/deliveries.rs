@@ -268,7 +268,7 @@ impl Engine {
                     let place = place(&kms, identifier, record.version);
                     match self.fetching.value(&place, now) {
                         Some(value) => Found::Value(value),
-                        None => Found::Wish(Wish { place, manager: Box::new(manager), record: kms }),
+                        None => Found::Wish(Wish { place, manager: Box::new(manager), record: Box::new(kms) }),
                     }
                 } else {
                     match self.access(&manager, Holder::Agent(agent_id), now).await? {

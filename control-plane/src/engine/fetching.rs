@@ -27,7 +27,7 @@ use crate::store::managers::ManagerRecord;
 pub(super) struct Wish {
     pub(super) place: Place,
     pub(super) manager: Box<ManagerRecord>,
-    pub(super) record: KmsRecord,
+    pub(super) record: Box<KmsRecord>,
 }
 
 /// What is asked, and who waits.
@@ -121,7 +121,7 @@ impl Engine {
             }
             let Wish { place, manager, record } = wish;
             let asked = Asked::Value(place.clone());
-            if let Err((failure, _)) = self.ask_platform(&manager, place, Work::Open(record), asked, now).await? {
+            if let Err((failure, _)) = self.ask_platform(&manager, place, Work::Open(*record), asked, now).await? {
                 self.parts.ledger.assignment_failed(&assign, *failure, now);
                 return Ok(());
             }

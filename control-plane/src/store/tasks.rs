@@ -628,6 +628,7 @@ fn name_of(place: Place) -> &'static str {
         Place::LastResult => "the result of a task's last try",
         Place::LateResult { .. } => "a late result",
         Place::Output { .. } => OUTPUT,
+        Place::SigningKeys => "signing keys",
     }
 }
 

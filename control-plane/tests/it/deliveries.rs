@@ -6,7 +6,7 @@ use prost::Message as _;
 use tonic::Code;
 
 use crate::access::sign_up;
-use crate::support::*;
+use crate::support::{User, *};
 
 pub(crate) const VALUE: &str = "Mark3r-value";
 pub(crate) const KEY_ARN: &str = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -24,32 +24,15 @@ pub(crate) fn able(agent: &AgentPeer, instance: &str) -> Hello {
 
 /// A secret of the built-in store.
 pub(crate) async fn put(user: &mut User, secret: Secret, value: &[u8]) -> Secret {
-    let request = PutSecretRequest { secret: Some(secret), value: Some(value.to_vec()), sealed: None };
-    user.secrets.put_secret(request).await.unwrap().into_inner().secret.unwrap()
-}
-
-pub(crate) fn secret(identifier: &str) -> Secret {
-    Secret { identifier: identifier.into(), ..Secret::default() }
+    user.put_secret(secret, Some(value)).await.unwrap()
 }
 
 /// The manager `corp`: an access key, whose secret part is the secret `aws-key`.
 pub(crate) async fn put_manager(user: &mut User, change: impl FnOnce(&mut SecretManager)) -> SecretManager {
     put(user, secret("aws-key"), b"Mark3r-access-key").await;
-    let text = |text: &str| Some(TextOrSecret { text: text.into(), secret: String::new() });
-    let access_key = AwsAccessKey { access_key_id: text("AKIAIOSFODNN7EXAMPLE"), secret_access_key: "aws-key".into() };
-    let kms = AwsKms {
-        key: text(KEY_ARN),
-        credentials: Some(aws_kms::Credentials::AccessKey(access_key)),
-        ..AwsKms::default()
-    };
-    let mut manager = SecretManager {
-        identifier: "corp".into(),
-        kind: Some(secret_manager::Kind::AwsKms(kms)),
-        ..SecretManager::default()
-    };
+    let mut manager = kms_manager("corp", "aws-key");
     change(&mut manager);
-    let request = PutSecretManagerRequest { manager: Some(manager) };
-    user.secrets.put_secret_manager(request).await.unwrap().into_inner().manager.unwrap()
+    user.put_manager(manager).await.unwrap()
 }
 
 /// What a delivery holds.

@@ -148,9 +148,8 @@ async fn large_and_broken_requests_are_turned_away_and_the_next_is_served() {
         );
     }
     // A body is not waited for, let alone read.
-    let answer =
-        send(&server, format!("POST {KEYS} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n").as_bytes());
-    assert_eq!(status(&answer.await), "405");
+    let request = format!("POST {KEYS} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n");
+    assert_eq!(status(&send(&server, request.as_bytes()).await), "405");
     body(&get(&server, KEYS).await);
     server.stop().await;
 }

@@ -5,8 +5,8 @@ use lictor_proto::v1::*;
 use tonic::{Code, Status};
 
 use crate::access::sign_up;
-use crate::deliveries::{KEY_ARN, VALUE, connect, opened, put, put_manager, secret};
-use crate::support::*;
+use crate::deliveries::{KEY_ARN, VALUE, connect, opened, put, put_manager};
+use crate::support::{User, *};
 
 async fn prepare(user: &mut User, identifier: &str) -> Result<PrepareSecretResponse, Status> {
     let request = PrepareSecretRequest { identifier: identifier.into(), manager: "corp".into(), scope: String::new() };

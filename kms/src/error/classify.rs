@@ -31,6 +31,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// A failure with nothing but a code.
+    #[cfg(test)]
     pub(crate) fn told(code: &str, text: Option<&str>) -> Self {
         Self::Told { code: code.to_owned(), text: text.map(str::to_owned), status: 400, skew: None }
     }
