@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -29,8 +30,10 @@ pub(crate) fn router(metrics: Arc<Metrics>, issuer: Arc<Issuer>, stop: Cancellat
         .route("/metrics", get(metrics_text));
     for document in [Document::Discovery, Document::Keys] {
         if let Some(path) = issuer.path(document) {
-            router = router
-                .route(&path, get(move |State(shared): State<Shared>| async move { published(&shared, document) }));
+            router = router.route(
+                &path,
+                get(move |State(shared): State<Shared>| async move { published(shared.issuer.document(document)) }),
+            );
         }
     }
     router.with_state(Shared { metrics, issuer, stop })
@@ -49,9 +52,9 @@ async fn metrics_text(State(shared): State<Shared>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, kind)], shared.metrics.encode())
 }
 
-fn published(shared: &Shared, document: Document) -> impl IntoResponse {
+fn published(document: Option<Value>) -> impl IntoResponse {
     let headers = [(header::CACHE_CONTROL, CACHED), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    (headers, Json(shared.issuer.document(document)))
+    (headers, Json(document))
 }
 
 /// Far shorter than a new key is published before it signs; and when keys were lost, the new ones are known soon.
