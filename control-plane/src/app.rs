@@ -32,6 +32,7 @@ use crate::engine::{Command, Engine, EngineHandle, Parts, Retention, load_ledger
 use crate::listener::{Bounds, Door, Plain};
 use crate::metrics::Metrics;
 use crate::oidc::{Issuer, OidcError};
+use crate::platform::{Platform, Request};
 use crate::store::access::{TokenRecord, UserRecord};
 use crate::store::{self, Readers, StoreError};
 use crate::vault::{Vault, VaultError};
@@ -87,6 +88,7 @@ pub struct ControlPlane {
     http_address: SocketAddr,
     metrics: Arc<Metrics>,
     issuer: Arc<Issuer>,
+    requests: mpsc::Receiver<Request>,
     stop: CancellationToken,
     state_dir: PathBuf,
     /// Looks after the file of master keys, if they are in one.
@@ -107,7 +109,7 @@ impl ControlPlane {
     }
 
     async fn open(config: &Config) -> Result<Self, Cause> {
-        let State { lock, authority, readers, users, parts } = State::open(config).await?;
+        let State { lock, authority, readers, users, parts, requests } = State::open(config).await?;
         let tls = TlsAcceptor::from(Arc::new(authority.tls(&config.names)?));
         let (grpc, address) = bind(config.listen).await?;
         let (http, http_address) = bind(config.http_listen).await?;
@@ -150,6 +152,7 @@ impl ControlPlane {
             http_address,
             metrics,
             issuer,
+            requests,
             stop,
             state_dir,
             master_keys,
@@ -212,6 +215,7 @@ impl ControlPlane {
             http,
             metrics,
             issuer,
+            requests,
             stop,
             state_dir,
             master_keys,
@@ -221,6 +225,7 @@ impl ControlPlane {
             lock,
         } = self;
         let (tracker, readers) = (api.tracker.clone(), api.readers.clone());
+        let platform = Platform::new(Arc::clone(&issuer)).run(requests, api.engine.clone(), stop.clone());
         let notes = (api.engine.clone(), Arc::clone(&api.guard), Arc::clone(&api.users));
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -267,6 +272,10 @@ impl ControlPlane {
                 Ok(())
             });
         }
+        parts.spawn(async move {
+            platform.await;
+            Ok(())
+        });
         let tokens_stop = stop.clone();
         parts.spawn(async move {
             issuer.keep(tokens_stop).await;
@@ -377,6 +386,8 @@ struct State {
     readers: Readers,
     users: Arc<Directory>,
     parts: Parts,
+    /// What the engine asks AWS KMS for.
+    requests: mpsc::Receiver<Request>,
 }
 
 impl State {
@@ -402,6 +413,7 @@ impl State {
         };
         let ledger = load_ledger(&mut writer, &vault, settings, Now::read()).await?;
         let issuer = Issuer::open(&config.oidc, state_dir, vault.task_keys(), Now::read().wall)?;
+        let (platform, requests) = Platform::queue();
         let parts = Parts {
             writer,
             ledger,
@@ -420,9 +432,9 @@ impl State {
             issuer: Arc::new(issuer),
             chain,
             audited: watch::Sender::new(0),
-            platform: mpsc::channel(1).0,
+            platform,
         };
-        Ok(Self { lock, authority, readers, users, parts })
+        Ok(Self { lock, authority, readers, users, parts, requests })
     }
 }
 

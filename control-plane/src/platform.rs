@@ -153,12 +153,12 @@ impl Platform {
         let deadline = Instant::now() + LONGEST;
         // `lictor-kms` keeps the deadline itself; an answer is owed in any case.
         let outcome = timeout_at(deadline + SPARE, self.attempt(access, place, work, deadline)).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(no_answer(&manager)));
+        let outcome = outcome.unwrap_or_else(|_| Err(failure::secret_not_fetched(&manager, LONGEST.as_secs())));
         Fetched { ticket, outcome: outcome.map_err(Box::new) }
     }
 
     async fn attempt(&self, access: KmsAccess, place: Place, work: Work, deadline: Instant) -> Result<Done, Failure> {
-        self.permit(&access).map_err(|reason| refused(&access.manager, &reason))?;
+        self.permit(&access).map_err(|reason| failure::manager_refused(&access.manager, &reason))?;
         let manager = access.manager.clone();
         let Place { scope, identifier, version } = &place;
         let failed = |verb: &str, error: &lictor_kms::Error| {
@@ -224,32 +224,6 @@ fn rung(attempted: &str, step: &lictor_kms::Step) -> Rung {
         elapsed: step.elapsed.try_into().ok(),
         detail: step.detail.clone(),
         failure: step.error.as_ref().map(|error| kms_failure(stage, attempted, error)),
-    }
-}
-
-/// Nothing came in time, not even a failure.
-fn no_answer(manager: &str) -> Failure {
-    Failure {
-        stage: "control_plane".into(),
-        code: "secret.not_fetched".into(),
-        message: format!("the secret manager {manager} did not answer within {} s", LONGEST.as_secs()),
-        cause: "The network between the control plane and AWS is slow or down, or AWS throttles.".into(),
-        remedy: format!("Look with `lictor secret-manager test {manager}` what keeps it, then submit the task again."),
-        ..Failure::default()
-    }
-}
-
-/// The control plane itself may not use the secret manager.
-fn refused(manager: &str, reason: &str) -> Failure {
-    Failure {
-        stage: "control_plane".into(),
-        code: "secret_manager.refused".into(),
-        message: format!("the control plane does not use the secret manager {manager}: {reason}"),
-        cause: "The secret manager asks for more than the control plane's settings permit.".into(),
-        remedy: "Let it use OpenID Connect, and put endpoints that are not AWS's own into the setting oidc.endpoints; or let agents \
-                 use it, with the connectivity `agent`."
-            .into(),
-        ..Failure::default()
     }
 }
 

@@ -252,6 +252,13 @@ pub(crate) struct EngineHandle {
 }
 
 impl EngineHandle {
+    /// A handle whose commands the test takes.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> (Self, mpsc::Receiver<Command>) {
+        let (commands, taken) = mpsc::channel(1);
+        (Self { commands, full: Arc::default() }, taken)
+    }
+
     /// Sends a command that has an answer and waits for it.
     pub(crate) async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();

@@ -7,8 +7,8 @@ use lictor_proto::v1::{Candidate, Failure};
 
 use super::{
     Vanished, bad_record, batch_threshold, cancelled, credential_deleted, credential_rejected, credential_unusable,
-    manager_unusable, no_agent, restored, secret_deleted, secret_not_fetched, secret_refused, secret_superseded,
-    secret_unusable, secrets_too_large, too_many_assignments, unreadable, vanished,
+    manager_refused, manager_unusable, no_agent, restored, secret_deleted, secret_not_fetched, secret_refused,
+    secret_superseded, secret_unusable, secrets_too_large, too_many_assignments, unreadable, vanished,
 };
 
 /// One failure of each kind that the control plane itself makes. Those that agents report pass through it untouched.
@@ -38,6 +38,10 @@ pub fn catalogue() -> Vec<Failure> {
         secret_refused("deploy-password", "there is no secret manager named \"corp-kms\""),
         bad_record("deploy-password", "its encryption context names another secret"),
         manager_unusable("corp-kms", "there is no secret aws-secret-key"),
+        manager_refused(
+            "corp-kms",
+            "its endpoint https://kms.corp.example is not AWS's own, and is not in the setting oidc.endpoints",
+        ),
     ];
     let whys = [
         Vanished::LeaseExpired,

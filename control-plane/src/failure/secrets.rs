@@ -48,6 +48,20 @@ pub(crate) fn manager_unusable(identifier: &str, reason: &str) -> Failure {
     }
 }
 
+/// The control plane itself may not use the secret manager.
+pub(crate) fn manager_refused(identifier: &str, reason: &str) -> Failure {
+    Failure {
+        stage: STAGE.into(),
+        code: "secret_manager.refused".into(),
+        message: format!("the control plane does not use the secret manager {identifier}: {reason}"),
+        cause: "The secret manager asks for more than the control plane's settings permit.".into(),
+        remedy: "Let it use OpenID Connect, and put endpoints that are not AWS's own into the setting oidc.endpoints; or let agents \
+                 use it, with the connectivity `agent`."
+            .into(),
+        ..Failure::default()
+    }
+}
+
 /// More secrets than one task may have.
 pub(crate) fn secrets_too_large(bytes: usize, most: usize) -> Failure {
     Failure {
