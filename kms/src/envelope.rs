@@ -153,13 +153,13 @@ mod tests {
         }
 
         #[test]
-        fn one_changed_bit_anywhere_is_seen(value in prop::collection::vec(any::<u8>(), 1..200), at: prop::sample::Index, bit in 0..8) {
+        fn one_changed_bit_anywhere_is_seen(value in prop::collection::vec(any::<u8>(), 1..200), at: prop::sample::Index, bit in 0..8_u8) {
             let context = Context::new("", "web", 1);
             let mut record = made(&value, &context);
             let index = at.index(record.ciphertext.len() + NONCE_LEN);
             match index.checked_sub(NONCE_LEN) {
-                None => record.nonce[index] ^= 1 << bit,
-                Some(index) => record.ciphertext[index] ^= 1 << bit,
+                None => record.nonce[index] ^= 1_u8 << bit,
+                Some(index) => record.ciphertext[index] ^= 1_u8 << bit,
             }
             prop_assert_eq!(decrypt(&[7; KEY], &record, &context).unwrap_err().code(), "kms.tampered");
         }

@@ -109,10 +109,6 @@ impl Secrets {
         Self { secrets, managers }
     }
 
-    pub(crate) fn secret(&self, identifier: &str) -> Option<&SecretState> {
-        self.secrets.get(identifier)
-    }
-
     pub(crate) fn manager(&self, identifier: &str) -> Option<&ManagerState> {
         match identifier {
             BUILT_IN => Some(&OURS),
@@ -218,10 +214,6 @@ impl Ledger {
     /// Secrets and secret managers, as the database has them.
     pub(crate) fn know(&mut self, secrets: Secrets) {
         self.secrets = secrets;
-    }
-
-    pub(crate) fn secrets(&self) -> &Secrets {
-        &self.secrets
     }
 
     pub(crate) fn secret_stored(&mut self, identifier: &str, state: SecretState) {

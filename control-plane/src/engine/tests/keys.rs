@@ -23,7 +23,15 @@ async fn engine(dir: &std::path::Path, keys: &[u8]) -> Engine {
 async fn store(engine: &mut Engine, identifier: &str, value: &[u8]) -> Result<Secret, Refusal> {
     let secret = Secret { identifier: identifier.into(), ..Secret::default() };
     let new = NewSecret { secret, value: Some(Zeroizing::new(value.to_vec())) };
-    engine.put_secret(new, &caller(), Now::read()).await.unwrap()
+    put(engine, new).await
+}
+
+async fn put(engine: &mut Engine, new: NewSecret) -> Result<Secret, Refusal> {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    engine.put_secret(new, caller(), reply, Now::read()).await.unwrap();
+    // Answers wait until what they tell of is stored.
+    engine.turn(None).await.unwrap();
+    answer.await.unwrap()
 }
 
 async fn open(engine: &mut Engine, identifier: &str) -> Result<Vec<u8>, String> {
@@ -128,11 +136,11 @@ async fn a_version_under_a_manager_is_stored_bound_and_keeps_the_manager_there()
     assert!(refused.to_string().contains("secret app"), "{refused}");
     // The scope is part of what it is encrypted for.
     let scoped = NewSecret { secret: Secret { scope: "team".into(), ..wanted.clone() }, value: None };
-    let refused = engine.put_secret(scoped, &caller(), now).await.unwrap().unwrap_err();
+    let refused = put(&mut engine, scoped).await.unwrap_err();
     assert!(refused.to_string().contains("encrypted for the scope"), "{refused}");
     // Out of it with a value, and it may go.
     let here = Secret { manager: "built-in".into(), ..wanted };
     let here = NewSecret { secret: here, value: Some(Zeroizing::new(b"x".to_vec())) };
-    assert_eq!(engine.put_secret(here, &caller(), now).await.unwrap().unwrap().version, 3);
+    assert_eq!(put(&mut engine, here).await.unwrap().version, 3);
     assert_eq!(engine.delete_manager("corp", &caller(), now).await.unwrap(), Ok(()));
 }
