@@ -360,7 +360,7 @@ fn resource(text: &str, of_arn: bool) -> Result<bool, String> {
     match id {
         Some(id) if is_uuid(id) || is_multi_region(id) => Ok(false),
         _ if of_arn => Err(format!("`{}` is neither `key/` and the id of a key nor an alias", shown(text))),
-        _ => Err(format!("`{}` is neither an ARN nor the id of a key nor `alias/...`", shown(text))),
+        _ => Err(format!("`{}` is neither an ARN nor the id of a key nor `alias/` and a name", shown(text))),
     }
 }
 

@@ -15,7 +15,8 @@ use lictor_proto::v1::{
 };
 use secret_material::Material;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::behaviour::{Agent, assignment, closed_port, end, loaded, silent_host};
@@ -113,32 +114,45 @@ fn with_password(control_plane: &ControlPlane, id: &str, host: &TcpListener, mat
 /// The password that the next client proves itself with, who is turned away.
 async fn password(host: &TcpListener) -> String {
     let attempt = async {
+        let mut clients = JoinSet::new();
         loop {
-            let (mut stream, _) = host.accept().await.unwrap();
-            let mut request = Vec::new();
-            let mut piece = [0; 4096];
-            loop {
-                let length = stream.read(&mut piece).await.unwrap();
-                request.extend_from_slice(&piece[..length]);
-                let text = String::from_utf8_lossy(&request);
-                if let Some((_, rest)) = text.split_once("Authorization: Basic ")
-                    && let Some((proof, _)) = rest.split_once("\r\n")
-                {
-                    let proof = String::from_utf8(STANDARD.decode(proof).unwrap()).unwrap();
-                    return proof.split_once(':').unwrap().1.to_owned();
+            // A client may keep one connection while it tries another.
+            tokio::select! {
+                accepted = host.accept() => {
+                    clients.spawn(proof(accepted.unwrap().0));
                 }
-                if length == 0 {
-                    break;
-                }
-                if text.contains("\r\n\r\n") {
-                    let refusal = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"WSMAN\"\r\nContent-Length: 0\r\n\r\n";
-                    stream.write_all(refusal.as_bytes()).await.unwrap();
-                    request.clear();
-                }
+                Some(Ok(Some(password))) = clients.join_next() => return password,
             }
         }
     };
     timeout(LIMIT, attempt).await.expect("nobody proves himself")
+}
+
+/// The password of the first request on a connection that has one; requests without are refused.
+async fn proof(mut stream: TcpStream) -> Option<String> {
+    let mut request = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let length = stream.read(&mut piece).await.ok()?;
+        request.extend_from_slice(&piece[..length]);
+        let text = String::from_utf8_lossy(&request).to_lowercase();
+        if let Some(at) = text.find("authorization: basic ") {
+            let rest = String::from_utf8_lossy(&request[at + "authorization: basic ".len()..]).into_owned();
+            if let Some((proof, _)) = rest.split_once("\r\n") {
+                let proof = String::from_utf8(STANDARD.decode(proof).unwrap()).unwrap();
+                return Some(proof.split_once(':').unwrap().1.to_owned());
+            }
+        }
+        if length == 0 {
+            return None;
+        }
+        if text.contains("\r\n\r\n") {
+            let refusal =
+                "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"WSMAN\"\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(refusal.as_bytes()).await.ok()?;
+            request.clear();
+        }
+    }
 }
 
 #[tokio::test]

@@ -92,14 +92,16 @@ fn the_example_is_a_configuration_with_and_without_its_comments() {
 
     let (Loaded { overview, config, .. }, file) = load(&reference::uncommented(&example, &[]));
     assert!(overview.settings.iter().all(|setting| setting.source == file), "{overview:?}");
-    // The values that stand there are the defaults, but for those of the key's file and of the collector, which are examples.
+    // The values that stand there are the defaults, but for those of the key's file, the issuer and the collector, which are
+    // examples.
     let defaults = Config::load(None, &BTreeMap::new()).unwrap();
     let telemetry = lictor_telemetry::Settings {
         sample_ratio: config.telemetry.sample_ratio,
         service_name: config.telemetry.service_name.clone(),
         ..defaults.telemetry.clone()
     };
-    let without_examples = Config { master_key: MasterKeySource::StateDir, telemetry, ..config };
+    let oidc = defaults.oidc.clone();
+    let without_examples = Config { master_key: MasterKeySource::StateDir, oidc, telemetry, ..config };
     assert_eq!(format!("{without_examples:?}"), format!("{defaults:?}"));
 }
 

@@ -146,10 +146,15 @@ fn is_tls(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     for _ in 0..DEPTH {
         let Some(error) = next else { return false };
-        if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData) {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData) {
             return true;
         }
-        next = error.source();
+        // What an I/O error wraps is not what its `source` gives: that is the next one behind it.
+        next = match io.and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn StdError + 'static)),
+            None => error.source(),
+        };
     }
     false
 }

@@ -25,7 +25,7 @@ pub(crate) fn way() -> Way {
 
 fn settings() -> Vec<Error> {
     vec![
-        s::key_malformed("`web` is neither an ARN nor the id of a key nor `alias/...`".to_owned()),
+        s::key_malformed("`web` is neither an ARN nor the id of a key nor `alias/` and a name".to_owned()),
         s::region_missing(),
         s::region_unknown("`eu-central-9` is none of the regions of AWS; `eu-central-1` may be meant".to_owned()),
         s::region_disagrees("eu-west-1", "eu-central-1"),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::imds::client::error::ImdsError;
@@ -121,6 +122,8 @@ async fn of_instance(config: &ProviderConfig, environment: &Environment, tried: 
     let client = aws_config::imds::Client::builder()
         .configure(config)
         .max_attempts(IMDS_ATTEMPTS)
+        .connect_timeout(IMDS_CONNECT)
+        .read_timeout(IMDS_READ)
         .endpoint(&endpoint)
         .map_err(|_| sentences::machine("instance metadata", "`AWS_EC2_METADATA_SERVICE_ENDPOINT` is no URL"))?
         .build();
@@ -151,6 +154,7 @@ fn imds_words(error: &ImdsError, endpoint: &str) -> String {
         ImdsError::ErrorResponse(answer) => {
             format!("The service at {endpoint} answers HTTP status {}", answer.response().status().as_u16())
         }
+        ImdsError::IoError(_) => format!("The service at {endpoint} does not answer in time"),
         _ => format!("The service at {endpoint} gives no usable answer"),
     }
 }
@@ -185,8 +189,10 @@ const IMDS_ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
 const IMDS: &str = "http://169.254.169.254";
 const IMDS_ROLE: &str = "/latest/meta-data/iam/security-credentials/";
 const IMDS_SIX: &str = "http://[fd00:ec2::254]";
-/// On a machine outside EC2 nobody answers: one more attempt is enough.
-const IMDS_ATTEMPTS: u32 = 2;
+/// On a machine outside EC2 nobody answers: few attempts are enough, and each has more time than a busy machine takes.
+const IMDS_ATTEMPTS: u32 = 3;
+const IMDS_CONNECT: Duration = Duration::from_secs(2);
+const IMDS_READ: Duration = Duration::from_secs(5);
 const WEB_IDENTITY: &str = "web identity";
 const CONTAINER: &str = "the container credentials endpoint";
 const MAX_TOKEN_FILE: u64 = 64 * 1024;
