@@ -8,10 +8,10 @@ use std::fmt;
 pub struct Context(BTreeMap<&'static str, String>);
 
 impl Context {
-    /// The context of a version of a secret. The empty scope is written `account`, because KMS takes no empty values.
+    /// The context of a version of a secret. The empty scope is written `/`, because KMS takes no empty values.
     #[must_use]
     pub fn new(scope: &str, identifier: &str, version: u64) -> Self {
-        let scope = if scope.is_empty() { ACCOUNT } else { scope };
+        let scope = if scope.is_empty() { WHOLE_ACCOUNT } else { scope };
         Self(BTreeMap::from([
             (SCOPE, scope.to_owned()),
             (SECRET, identifier.to_owned()),
@@ -55,8 +55,8 @@ impl fmt::Debug for Context {
     }
 }
 
-/// What stands for the empty scope. A path cannot be mistaken for it: the record's owner is compared as well.
-const ACCOUNT: &str = "account";
+/// What stands for the empty scope. No scope is written so: a path neither begins nor ends with a slash.
+const WHOLE_ACCOUNT: &str = "/";
 const SCOPE: &str = "lictor:scope";
 const SECRET: &str = "lictor:secret";
 const VERSION: &str = "lictor:version";
@@ -69,7 +69,7 @@ mod tests {
     fn the_associated_data_is_what_the_contract_says() {
         let context = Context::new("", "web", 7);
         let mut expected = Vec::new();
-        for text in ["lictor:scope", "account", "lictor:secret", "web", "lictor:version", "7"] {
+        for text in ["lictor:scope", "/", "lictor:secret", "web", "lictor:version", "7"] {
             expected.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, u8::try_from(text.len()).unwrap()]);
             expected.extend_from_slice(text.as_bytes());
         }
@@ -81,6 +81,10 @@ mod tests {
         let context = Context::new("platform", "web", 7);
         let told: std::collections::HashMap<_, _> = context.pairs().collect();
         assert!(context.is(&told));
+        let whole: std::collections::HashMap<_, _> = Context::new("", "web", 7).pairs().collect();
+        for scope in ["account", "platform"] {
+            assert!(!Context::new(scope, "web", 7).is(&whole), "{scope}");
+        }
         for other in [Context::new("", "web", 7), Context::new("platform", "db", 7), Context::new("platform", "web", 8)]
         {
             assert!(!other.is(&told));

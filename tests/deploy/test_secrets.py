@@ -39,7 +39,7 @@ def policies(text=None):
     return {name: json.loads(document) for name, document in named}
 
 
-def context(scope="account", secret="web-password"):
+def context(scope="/", secret="web-password"):
     return {"lictor:scope": scope, "lictor:secret": secret, "lictor:version": "1"}
 
 
@@ -145,7 +145,7 @@ class Policies(unittest.TestCase):
         kms = self.client("kms", self.session("reader-of-scope", self.document("reader-of-scope")))
         for scope in ("platform", "platform/production"):
             kms.decrypt(CiphertextBlob=self.wrapped(context(scope)), KeyId=self.key, EncryptionContext=context(scope))
-        for scope in ("account", "shop", "platforms", "shop/platform"):
+        for scope in ("/", "account", "shop", "platforms", "shop/platform"):
             with self.subTest(scope):
                 told = context(scope)
                 self.denied(kms.decrypt, CiphertextBlob=self.wrapped(told), KeyId=self.key, EncryptionContext=told)

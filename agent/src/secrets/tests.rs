@@ -85,7 +85,7 @@ fn access(endpoint: &str) -> KmsAccess {
 }
 
 fn record(identifier: &str, version: &str) -> KmsRecord {
-    let pairs = [("lictor:scope", "account"), ("lictor:secret", identifier), ("lictor:version", version)];
+    let pairs = [("lictor:scope", "/"), ("lictor:secret", identifier), ("lictor:version", version)];
     KmsRecord {
         key_arn: KEY.into(),
         wrapped_key: vec![1; 100],

@@ -185,8 +185,8 @@ pub(super) fn check_record(record: &KmsRecord, scope: &str, identifier: &str, ve
 }
 
 const INCOMPLETE: &str = "it is not complete";
-/// Stands for the empty scope in encryption contexts.
-const WHOLE_ACCOUNT: &str = "account";
+/// Stands for the empty scope in encryption contexts, as lictor_kms writes it.
+const WHOLE_ACCOUNT: &str = "/";
 /// A file and its tag.
 const MAX_CIPHERTEXT: usize = (256 << 10) + 16;
 
@@ -216,8 +216,15 @@ mod tests {
         more.context.insert("lictor:other".into(), "x".into());
         check_record(&more, "team/a", "db", 3).unwrap_err();
         let mut whole = record();
-        whole.context.insert("lictor:scope".into(), "account".into());
+        whole.context.insert("lictor:scope".into(), "/".into());
         check_record(&whole, "", "db", 3).unwrap();
+        check_record(&whole, "account", "db", 3).unwrap_err();
+        assert_eq!(place(&whole, "db", 3).scope, "");
+        // A scope of this name is one like any other.
+        whole.context.insert("lictor:scope".into(), "account".into());
+        check_record(&whole, "account", "db", 3).unwrap();
+        check_record(&whole, "", "db", 3).unwrap_err();
+        assert_eq!(place(&whole, "db", 3).scope, "account");
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn wrap(agent: &AgentPeer, assignment: &Assignment) -> (Vec<u8>, KmsRecord) {
         credential_version: seal.version,
     };
     let value = agent.sealing_key.open(seal.value.as_ref().unwrap(), &binding).unwrap();
-    let scope = if seal.scope.is_empty() { "account" } else { &seal.scope };
+    let scope = if seal.scope.is_empty() { "/" } else { &seal.scope };
     let version = seal.version.to_string();
     let context = [("lictor:scope", scope), ("lictor:secret", &seal.identifier), ("lictor:version", &version)];
     let record = KmsRecord {

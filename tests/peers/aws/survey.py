@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 import emulators
 import metadata
 
-CONTEXT = {"lictor:scope": "account", "lictor:secret": "web-password", "lictor:version": "1"}
+CONTEXT = {"lictor:scope": "/", "lictor:secret": "web-password", "lictor:version": "1"}
 ISSUER = "https://lictor.corp.example/oidc"
 HOST = ISSUER.split("://")[1]
 REGION = emulators.REGION
@@ -181,7 +181,7 @@ ROWS = [
         "a condition on `kms:EncryptionContext:lictor:scope` that the call meets",
         lambda at: with_policy(
             at,
-            allow("kms:GenerateDataKey", "*", Condition={"StringEquals": {"kms:EncryptionContext:lictor:scope": "account"}}),
+            allow("kms:GenerateDataKey", "*", Condition={"StringEquals": {"kms:EncryptionContext:lictor:scope": "/"}}),
             lambda keys: at.kms(keys).generate_data_key(KeyId=at.key, KeySpec="AES_256", EncryptionContext=CONTEXT),
         ),
     ),
@@ -189,7 +189,7 @@ ROWS = [
         "the same condition, and a call of another scope",
         lambda at: with_policy(
             at,
-            allow("kms:GenerateDataKey", "*", Condition={"StringEquals": {"kms:EncryptionContext:lictor:scope": "account"}}),
+            allow("kms:GenerateDataKey", "*", Condition={"StringEquals": {"kms:EncryptionContext:lictor:scope": "/"}}),
             lambda keys: at.kms(keys).generate_data_key(KeyId=at.key, KeySpec="AES_256", EncryptionContext={"lictor:scope": "shop"}),
         ),
     ),

@@ -34,7 +34,7 @@ pub(crate) fn denied(way: &Way, action: Action, text: Option<&str>) -> Error {
             suspect(
                 "kms.suspect_context_condition",
                 "A condition on `kms:EncryptionContext` does not fit scope, secret or version.",
-                "The context has `lictor:scope`, `lictor:secret` and `lictor:version`; the empty scope is `account`.",
+                "The context has `lictor:scope`, `lictor:secret` and `lictor:version`; the empty scope is `/`.",
             ),
             suspect(
                 "kms.suspect_scp",
