@@ -52,6 +52,10 @@ CREATE INDEX secret_versions_by_key ON secret_versions (key_id, identifier, vers
 ALTER TABLE credentials ADD COLUMN secret TEXT NOT NULL DEFAULT '';
 CREATE INDEX credentials_by_secret ON credentials (secret) WHERE secret <> '';
 
+-- Secrets of the shell's variables that were handed over, and their versions: [["identifier", version], ...]. An agent that restarts
+-- needs the same ones to mask what the command prints.
+ALTER TABLE assignments ADD COLUMN shell_secrets TEXT NOT NULL DEFAULT '[]';
+
 -- Master keys that were in use. What tasks hold stays under the key that they were written with, which is needed as long as a task is
 -- kept that was submitted before the key was replaced.
 CREATE TABLE master_keys (

@@ -62,7 +62,14 @@ impl Engine {
             }
         };
         let database = self.database().await?;
-        tasks::add_assignment(database, task_id, *epoch, agent_id, *credential_version, now.wall).await?;
+        let assigned = tasks::Assigned {
+            task_id,
+            epoch: *epoch,
+            agent_id,
+            credential_version: *credential_version,
+            shell_secrets: carried.of_shell(),
+        };
+        tasks::add_assignment(database, &assigned, now.wall).await?;
         self.audit_assigned(assign, &spec, record.as_ref(), now).await?;
         self.audit_used(assign, &carried, now).await?;
         let assignment = Assignment {
@@ -190,7 +197,7 @@ impl Engine {
         }
         strip(&mut spec);
         let spec = complete(spec, Some(&record));
-        let carried = match self.gather(assign, &spec, Some(&record), now).await? {
+        let mut carried = match self.gather(assign, &spec, Some(&record), now).await? {
             Gathered::Ready(carried) => carried,
             // The Welcome waits for nobody.
             Gathered::Waits(_) => {
@@ -203,6 +210,8 @@ impl Engine {
                 return Ok(None);
             }
         };
+        let given = tasks::shell_secrets(self.database().await?, &assign.task_id, assign.epoch).await?;
+        self.gather_masks(assign, &spec, given, &mut carried, now).await?;
         let secret = match self.proof(assign, Some(&record), &carried) {
             Ok(secret) => secret,
             Err((credential, error)) => {
@@ -269,7 +278,8 @@ fn identity(record: &CredentialRecord, carried: &Carried) -> CredentialIdentity 
     }
 }
 
-/// Leaves out what following a command does not need: it may be large, and was handed over before.
+/// Leaves out what following a command does not need: it may be large, and was handed over before. The secrets of its variables come
+/// all the same, in the versions that it has.
 fn strip(spec: &mut TaskSpec) {
     let shell = match &mut spec.kind {
         Some(task_spec::Kind::Command(command)) => {

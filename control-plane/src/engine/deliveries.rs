@@ -13,6 +13,7 @@ use lictor_proto::v1::{
 };
 use prost::Message as _;
 use serde_json::json;
+use tracing::info;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::credentials::scope_of;
@@ -29,7 +30,7 @@ use crate::oidc::Holder;
 use crate::platform::Place;
 use crate::store::credentials::CredentialRecord;
 use crate::store::managers;
-use crate::store::secrets::{self, Body, SecretRecord};
+use crate::store::secrets::{self, Body};
 use crate::store::{StoreError, Writer};
 use crate::validate::quoted;
 
@@ -42,6 +43,18 @@ pub(super) struct Carried {
     pub(super) proof_delivered: String,
     pub(super) deliveries: Vec<SecretDelivery>,
     used: Vec<Used>,
+}
+
+impl Carried {
+    /// The secrets of the shell's variables, with the versions that are handed over.
+    pub(super) fn of_shell(&self) -> Vec<(&str, u64)> {
+        let of_shell = self.used.iter().filter(|used| used.why.contains(&Why::Environment));
+        of_shell.map(|used| (used.identifier.as_str(), used.version)).collect()
+    }
+
+    fn bytes(&self) -> usize {
+        self.deliveries.iter().map(SecretDelivery::encoded_len).sum()
+    }
 }
 
 /// What came of gathering them.
@@ -102,6 +115,23 @@ enum Found {
     Wish(Wish),
 }
 
+impl Found {
+    /// What is delivered of it; else what the control plane has to ask for first.
+    fn material(self, used: &mut Vec<Used>) -> Result<secret_material::Material, Wish> {
+        match self {
+            Self::Value(value) => Ok(secret_material::Material::Value(value.to_vec())),
+            Self::Source(source) => Ok(secret_material::Material::Source(source)),
+            Self::Kms(material, keys) => {
+                let managers =
+                    keys.into_iter().map(|(identifier, version)| Used { identifier, version, why: vec![Why::Manager] });
+                used.extend(managers);
+                Ok(secret_material::Material::Kms(*material))
+            }
+            Self::Wish(wish) => Err(wish),
+        }
+    }
+}
+
 impl Engine {
     /// Gathers the secrets of an assignment; `spec` is complete.
     pub(super) async fn gather(
@@ -117,39 +147,29 @@ impl Engine {
             return self.gather_for_errand(assign, &errand, now).await;
         }
         for (identifier, why) in wanted(spec, credential) {
-            let (record, found) = match self.find(&identifier, &why, spec, &assign.agent_id, now).await? {
-                Ok(found) => found,
-                Err(failure) => return Ok(Gathered::Failed(*failure)),
-            };
-            let version = record.version;
-            let material = match found {
-                Found::Wish(wish) => {
-                    wishes.push(wish);
+            let (version, found) =
+                match self.find((identifier.as_str(), None), &why, spec, &assign.agent_id, now).await? {
+                    Ok(found) => found,
+                    Err(failure) => return Ok(Gathered::Failed(*failure)),
+                };
+            if let Found::Value(value) = &found
+                && let Some(credential) = credential.filter(|_| why.contains(&Why::Credential))
+            {
+                let binding = binding(assign, &credential.name, credential.version);
+                match self.seal_to(assign, &binding, value) {
+                    Ok(sealed) => carried.proof = Some(sealed),
+                    Err(reason) => return Ok(Gathered::Failed(failure::secret_unusable(&identifier, &reason))),
+                }
+                if why.len() == 1 {
+                    carried.used.push(Used { identifier, version, why });
                     continue;
                 }
-                Found::Value(value) => {
-                    if let Some(credential) = credential.filter(|_| why.contains(&Why::Credential)) {
-                        let binding = binding(assign, &credential.name, credential.version);
-                        match self.seal_to(assign, &binding, &value) {
-                            Ok(sealed) => carried.proof = Some(sealed),
-                            Err(reason) => return Ok(Gathered::Failed(failure::secret_unusable(&identifier, &reason))),
-                        }
-                        if why.len() == 1 {
-                            carried.used.push(Used { identifier, version, why });
-                            continue;
-                        }
-                    }
-                    secret_material::Material::Value(value.to_vec())
-                }
-                Found::Source(source) => secret_material::Material::Source(source),
-                Found::Kms(material, keys) => {
-                    let managers = keys.into_iter().map(|(identifier, version)| Used {
-                        identifier,
-                        version,
-                        why: vec![Why::Manager],
-                    });
-                    carried.used.extend(managers);
-                    secret_material::Material::Kms(*material)
+            }
+            let material = match found.material(&mut carried.used) {
+                Ok(material) => material,
+                Err(wish) => {
+                    wishes.push(wish);
+                    continue;
                 }
             };
             if why.contains(&Why::Credential) && carried.proof.is_none() {
@@ -164,11 +184,59 @@ impl Engine {
         if !wishes.is_empty() {
             return Ok(Gathered::Waits(wishes));
         }
-        let bytes = carried.deliveries.iter().map(SecretDelivery::encoded_len).sum();
+        let bytes = carried.bytes();
         if bytes > MAX_DELIVERIES_BYTES {
             return Ok(Gathered::Failed(failure::secrets_too_large(bytes, MAX_DELIVERIES_BYTES)));
         }
         Ok(Gathered::Ready(carried))
+    }
+
+    /// Adds the secrets that a running command was given for its variables, in the versions that it was given: what it prints is masked
+    /// by them. What cannot be had so is left out, and then the agent does not follow the command.
+    pub(super) async fn gather_masks(
+        &mut self,
+        assign: &Assign,
+        spec: &TaskSpec,
+        given: Vec<(String, u64)>,
+        carried: &mut Carried,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let Assign { agent_id, task_id, .. } = assign;
+        for (identifier, version) in given {
+            // Each comes once: what proves the user now is needed as it is now.
+            if carried.deliveries.iter().any(|delivery| delivery.identifier == identifier) {
+                continue;
+            }
+            let why = vec![Why::Environment];
+            let delivery = match self.find((identifier.as_str(), Some(version)), &why, spec, agent_id, now).await? {
+                Ok((_, found)) => match found.material(&mut carried.used) {
+                    Ok(material) => self.deliver(assign, &identifier, version, material),
+                    // The Welcome waits for nobody.
+                    Err(_) => Err("its value is not at hand".to_owned()),
+                },
+                Err(failure) => Err(failure.message),
+            };
+            match delivery {
+                Ok(delivery) if carried.bytes() + delivery.encoded_len() <= MAX_DELIVERIES_BYTES => {
+                    carried.deliveries.push(delivery);
+                    carried.used.push(Used { identifier, version, why });
+                }
+                Ok(_) => {
+                    info!(task_id, agent_id, secret = identifier, version, "No room for a secret of a running command")
+                }
+                Err(reason) => {
+                    info!(
+                        task_id,
+                        agent_id,
+                        secret = identifier,
+                        version,
+                        reason,
+                        "A running command cannot be masked"
+                    );
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The way to a secret manager, for work on it.
@@ -226,15 +294,15 @@ impl Engine {
         Ok(None)
     }
 
-    /// One secret, where its value is.
+    /// One secret, where the value of its newest version is, or of the version asked for.
     async fn find(
         &mut self,
-        identifier: &str,
+        (identifier, wanted): (&str, Option<u64>),
         why: &[Why],
         spec: &TaskSpec,
         agent_id: &str,
         now: Now,
-    ) -> Result<Result<(SecretRecord, Found), Undelivered>, StoreError> {
+    ) -> Result<Result<(u64, Found), Undelivered>, StoreError> {
         let unusable = |reason: &str| Ok(Err(Box::new(failure::secret_unusable(identifier, reason))));
         let database = self.database().await?;
         let record = secrets::secret(database, identifier).await?;
@@ -247,25 +315,30 @@ impl Engine {
         if why.contains(&Why::Environment) && record.kind != SecretKind::Text {
             return unusable("it is a file, and variables hold text");
         }
-        let Some(version) = secrets::version(database, identifier, record.version).await? else {
-            return unusable("its newest version is missing");
+        let number = wanted.unwrap_or(record.version);
+        let Some(version) = secrets::version(database, identifier, number).await? else {
+            return unusable(if wanted.is_some() {
+                "the version of it that was given out is no longer kept"
+            } else {
+                "its newest version is missing"
+            });
         };
         let found = match version.body {
-            Body::BuiltIn(envelope) => match self.opened(identifier, record.version, &envelope) {
+            Body::BuiltIn(envelope) => match self.opened(identifier, number, &envelope) {
                 Ok(value) => Found::Value(value),
                 Err(error) => return unusable(&error.to_string()),
             },
             Body::Agent(source) => Found::Source(source),
             Body::Kms(kms) => {
-                let Some(manager) = live_manager(self.database().await?, &record.manager).await? else {
-                    return Ok(Err(Box::new(failure::manager_unusable(&record.manager, "it was deleted"))));
+                let Some(manager) = live_manager(self.database().await?, &version.manager).await? else {
+                    return Ok(Err(Box::new(failure::manager_unusable(&version.manager, "it was deleted"))));
                 };
                 if !within(&manager.manager.scope, &record.scope) {
                     let reason = "it belongs to another scope than its secrets by now";
-                    return Ok(Err(Box::new(failure::manager_unusable(&record.manager, reason))));
+                    return Ok(Err(Box::new(failure::manager_unusable(&version.manager, reason))));
                 }
                 if is_platform(&manager.manager) {
-                    let place = place(&kms, identifier, record.version);
+                    let place = place(&kms, identifier, number);
                     match self.fetching.value(&place, now) {
                         Some(value) => Found::Value(value),
                         None => Found::Wish(Wish { place, manager: Box::new(manager), record: Box::new(kms) }),
@@ -281,7 +354,7 @@ impl Engine {
                 }
             }
         };
-        Ok(Ok((record, found)))
+        Ok(Ok((number, found)))
     }
 
     fn deliver(

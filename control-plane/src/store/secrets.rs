@@ -305,5 +305,6 @@ pub(crate) async fn remove_versions(writer: &mut SqliteConnection, identifier: &
     Ok(())
 }
 
-/// Of one secret. Tasks that were given out keep what they were given; nobody is handed an old version.
+/// Of one secret. Tasks that were given out keep what they were given: an old version is handed only to an agent that restarted and
+/// had it already.
 pub(crate) const KEPT_VERSIONS: i64 = 10;

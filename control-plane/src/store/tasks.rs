@@ -288,27 +288,53 @@ async fn update(
     Ok(())
 }
 
+/// What is kept of an assignment.
+#[derive(Debug)]
+pub(crate) struct Assigned<'a> {
+    pub(crate) task_id: &'a str,
+    pub(crate) epoch: u64,
+    pub(crate) agent_id: &'a str,
+    pub(crate) credential_version: u64,
+    /// Identifiers and versions.
+    pub(crate) shell_secrets: Vec<(&'a str, u64)>,
+}
+
 /// Records an assignment.
 pub(crate) async fn add_assignment(
     writer: &mut Writer,
-    task_id: &str,
-    epoch: u64,
-    agent_id: &str,
-    credential_version: u64,
+    assigned: &Assigned<'_>,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
+    let Assigned { task_id, epoch, agent_id, credential_version, shell_secrets } = assigned;
     sqlx::query(
-        "INSERT INTO assignments (task_id, epoch, agent_id, credential_version, assigned_at, result_stored) \
-         VALUES ($1, $2, $3, $4, $5, FALSE)",
+        "INSERT INTO assignments (task_id, epoch, agent_id, credential_version, assigned_at, result_stored, \
+         shell_secrets) VALUES ($1, $2, $3, $4, $5, FALSE, $6)",
     )
-    .bind(task_id)
-    .bind(signed(epoch))
-    .bind(agent_id)
-    .bind(signed(credential_version))
+    .bind(*task_id)
+    .bind(signed(*epoch))
+    .bind(*agent_id)
+    .bind(signed(*credential_version))
     .bind(now.0)
+    .bind(serde_json::json!(shell_secrets).to_string())
     .execute(&mut **writer)
     .await?;
     Ok(())
+}
+
+/// The secrets that an assignment carried for variables of its shell, and their versions. Values are none of it.
+pub(crate) async fn shell_secrets(
+    writer: &mut Writer,
+    task_id: &str,
+    epoch: u64,
+) -> Result<Vec<(String, u64)>, StoreError> {
+    let stored: Option<String> =
+        sqlx::query_scalar("SELECT shell_secrets FROM assignments WHERE task_id = $1 AND epoch = $2")
+            .bind(task_id)
+            .bind(signed(epoch))
+            .fetch_optional(&mut **writer)
+            .await?;
+    let Some(stored) = stored else { return Ok(Vec::new()) };
+    serde_json::from_str(&stored).map_err(|_| StoreError::Malformed("the secrets of an assignment"))
 }
 
 pub(crate) async fn result_stored(writer: &mut Writer, task_id: &str, epoch: u64) -> Result<(), StoreError> {

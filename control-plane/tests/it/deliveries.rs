@@ -217,8 +217,24 @@ async fn a_secret_that_went_elsewhere_or_away_meanwhile_ends_the_task() {
     }
 }
 
+/// The assignment as the agent gets it that restarts while the task runs.
+async fn once_more(agent: &AgentPeer, server: &Server, reference: &TaskRef, instance: &str) -> (Link, Assignment) {
+    let wants = HeldTask { wants_assignment: true, ..held(reference, HeldState::Running) };
+    let hello = Hello { held: vec![wants], ..able(agent, instance) };
+    let mut link = agent.open(server, vec![agent_event::Event::Hello(hello)]).await.unwrap();
+    let Some(server_event::Event::Welcome(welcome)) = link.next().await else { panic!("no Welcome") };
+    (link, welcome.resume[0].assignment.clone().unwrap())
+}
+
+fn delivered(assignment: &Assignment) -> Vec<(&str, u64)> {
+    let deliveries = assignment.deliveries.iter().map(|delivery| (delivery.identifier.as_str(), delivery.version));
+    let mut delivered: Vec<_> = deliveries.collect();
+    delivered.sort_unstable();
+    delivered
+}
+
 #[tokio::test]
-async fn an_agent_that_restarts_gets_what_it_connects_with_and_no_variables() {
+async fn an_agent_that_restarts_gets_what_it_connects_with_and_what_it_masks_by() {
     let (server, mut user, agent) = scene(&[]).await;
     put(&mut user, secret("token"), VALUE.as_bytes()).await;
     put(&mut user, secret("authority"), b"pem").await;
@@ -228,14 +244,28 @@ async fn an_agent_that_restarts_gets_what_it_connects_with_and_no_variables() {
     link.started(&reference).await;
     link.heartbeat(1, vec![reference.clone()]).await;
     drop(link);
-    let wants = HeldTask { wants_assignment: true, ..held(&reference, HeldState::Running) };
-    let hello = Hello { held: vec![wants], ..able(&agent, "i2") };
-    let mut link = agent.open(&server, vec![agent_event::Event::Hello(hello)]).await.unwrap();
-    let Some(server_event::Event::Welcome(welcome)) = link.next().await else { panic!("no Welcome") };
-    let assignment = welcome.resume[0].assignment.clone().unwrap();
-    let names: Vec<&str> = assignment.deliveries.iter().map(|delivery| delivery.identifier.as_str()).collect();
-    assert_eq!(names, ["authority"]);
-    assert_eq!(opened(&agent, &assignment, "authority"), secret_material::Material::Value(b"pem".to_vec()));
+    // The command has the values that there were when it began; a connection is made with what there is now.
+    put(&mut user, secret("token"), b"another").await;
+    put(&mut user, secret("authority"), b"new pem").await;
+    let (link, assignment) = once_more(&agent, &server, &reference, "i2").await;
+    assert_eq!(delivered(&assignment), [("authority", 2), ("token", 1)]);
+    assert_eq!(opened(&agent, &assignment, "authority"), secret_material::Material::Value(b"new pem".to_vec()));
+    assert_eq!(opened(&agent, &assignment, "token"), secret_material::Material::Value(VALUE.into()));
+    let Some(task_spec::Kind::Command(command)) = assignment.spec.unwrap().kind else { panic!("no command") };
+    assert!(command.shell.unwrap_or_default().secret_environment.is_empty());
+    drop(link);
+    // Nothing of it is kept in memory alone.
+    let server = server.crash_and_restart().await;
+    let mut user = server.user().await;
+    let (link, assignment) = once_more(&agent, &server, &reference, "i3").await;
+    assert_eq!(opened(&agent, &assignment, "token"), secret_material::Material::Value(VALUE.into()));
+    drop(link);
+    // Of a version that is gone nothing can be said, least of all the value of another one.
+    for version in 3..=11 {
+        put(&mut user, secret("token"), format!("value {version}").as_bytes()).await;
+    }
+    let (_link, assignment) = once_more(&agent, &server, &reference, "i4").await;
+    assert_eq!(delivered(&assignment), [("authority", 2)]);
 }
 
 #[tokio::test]
