@@ -140,6 +140,13 @@ pub(crate) struct Way {
     manager: String,
 }
 
+/// A secret that is stored under a key, for trying whether this agent may read it. It is not kept once it is open.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    record: KmsRecord,
+    context: Context,
+}
+
 /// A value that is to be encrypted: what it becomes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sealing<'a> {
@@ -265,6 +272,20 @@ impl Secrets {
         Ok(Way { access, manager })
     }
 
+    /// A secret that came beside the way to its manager.
+    pub(crate) fn stored(&self, delivery: &Delivery, assigned: Assigned<'_>) -> Result<Stored, SecretError> {
+        let secret = || delivery.identifier().to_owned();
+        let Material::Wrapped(wrapped) = self.material(delivery, assigned)? else {
+            return Err(SecretError::Malformed { secret: secret(), problem: "it is no value under a key of AWS KMS" });
+        };
+        let Wrapped { record, access, context } = *wrapped;
+        // It may be under another key than the one that new ones are encrypted with.
+        self.permit(&record.key_arn, &access)?;
+        // The way that came by itself is the one that is used. Of this one nothing stays: what is parsed is zeroed.
+        Access::parse(access).map_err(|source| SecretError::Kms { action: "read secret", secret: secret(), source })?;
+        Ok(Stored { record, context })
+    }
+
     /// Encrypts a value under the key that `way` leads to.
     pub(crate) async fn seal(
         &self,
@@ -279,14 +300,16 @@ impl Secrets {
         sealed.map_err(|source| SecretError::Kms { action: "encrypt secret", secret: identifier.to_owned(), source })
     }
 
-    /// Tries what `way` lets this agent do.
+    /// Tries what `way` lets this agent do; with `stored` also whether it may read, if it may not write.
     pub(crate) async fn test(
         &self,
         way: &Way,
+        stored: Option<&Stored>,
         deadline: Instant,
         tell: impl FnMut(&lictor_kms::Step) + Send,
     ) -> lictor_kms::Report {
-        self.0.kms.test(&way.access, within(deadline), tell).await
+        let stored = stored.map(|Stored { record, context }| (record, context));
+        self.0.kms.test_with(&way.access, stored, within(deadline), tell).await
     }
 
     fn material(&self, delivery: &Delivery, assigned: Assigned<'_>) -> Result<Material, SecretError> {

@@ -73,6 +73,11 @@ impl Deliveries {
     pub(crate) fn find(&self, identifier: &str) -> Result<&Delivery, DeliveryError> {
         self.0.get(identifier).ok_or_else(|| DeliveryError::Missing(identifier.to_owned()))
     }
+
+    /// One that came beside the one with this identifier.
+    pub(crate) fn beside(&self, identifier: &str) -> Option<&Delivery> {
+        self.0.iter().find(|(other, _)| other.as_str() != identifier).map(|(_, delivery)| delivery)
+    }
 }
 
 impl Delivery {

@@ -231,6 +231,18 @@ async fn the_policy_is_asked_before_aws_is() {
     }
     let way = bench.secrets.way(&bench.material(kms(None, access(""))), ASSIGNED).unwrap();
     assert_eq!(way.manager(), "aws");
+    // Nor does the way make the key of a stored secret a permitted one.
+    let stored = |material| bench.secrets.stored(&bench.material(material), ASSIGNED);
+    let other = KmsRecord { key_arn: "arn:aws:kms:eu-central-1:444455556666:key/a".into(), ..record("web", "7") };
+    assert!(stored(kms(Some(record("web", "7")), access(""))).is_ok());
+    for (material, expected) in [
+        (kms(Some(other), access("")), "policy.kms_key"),
+        (kms(Some(record("db", "7")), access("")), "malformed"),
+        (kms(None, access("")), "malformed"),
+        (secret_material::Material::Value(b"x".to_vec()), "malformed"),
+    ] {
+        assert_eq!(problem(&stored(material).unwrap_err()), expected);
+    }
     let value = bench.material(secret_material::Material::Value(b"x".to_vec()));
     assert_eq!(problem(&bench.secrets.way(&value, ASSIGNED).unwrap_err()), "malformed");
 }

@@ -22,7 +22,7 @@ use super::task::{TaskError, parse_timeout};
 use super::{Event, TaskKey};
 use crate::failure::{self, StopCause, Verdict};
 use crate::policy::Job;
-use crate::secrets::{Assigned, Deliveries, Delivery, Purpose, Sealing, SecretError, Secrets, Way};
+use crate::secrets::{Assigned, Deliveries, Delivery, Purpose, Sealing, SecretError, Secrets, Stored, Way};
 
 /// A task without a host.
 #[derive(Debug)]
@@ -42,7 +42,10 @@ pub(super) struct Errand {
 #[derive(Debug)]
 enum Kind {
     /// Try what this agent may do.
-    Test,
+    Test {
+        /// A secret of the manager's, to be read by those who may not write.
+        stored: Option<Delivery>,
+    },
     /// Encrypt this value.
     Seal(Box<Writing>),
 }
@@ -73,7 +76,10 @@ impl Errand {
         let job = Job::of(&spec).ok_or(TaskError::Kind)?;
         let timeout = parse_timeout(spec.timeout)?;
         let (manager, kind) = match spec.kind.ok_or(TaskError::Kind)? {
-            task_spec::Kind::SecretManagerTest(test) => (test.manager, Kind::Test),
+            task_spec::Kind::SecretManagerTest(test) => {
+                let stored = deliveries.beside(&name_of(&test.manager)).cloned();
+                (test.manager, Kind::Test { stored })
+            }
             task_spec::Kind::SealSecret(seal) => {
                 let SealSecret { manager, identifier, version, scope, kind, value, seal_id } = seal;
                 let value = value.ok_or(TaskError::Missing("value"))?;
@@ -88,7 +94,7 @@ impl Errand {
             }
             _ => return Err(TaskError::Kind),
         };
-        let way = deliveries.find(&format!("manager:{manager}"))?.clone();
+        let way = deliveries.find(&name_of(&manager))?.clone();
         Ok(Self { key, job, manager, way, kind, timeout })
     }
 
@@ -131,9 +137,11 @@ impl Errand {
         let assigned = Assigned { task_id: &self.key.task_id, epoch: self.key.epoch };
         let way = secrets.way(&self.way, assigned).map_err(|error| failure::secret(&error))?;
         // Before anybody is asked: what cannot be opened has not begun.
-        let value = match &self.kind {
-            Kind::Test => None,
-            Kind::Seal(writing) => Some((writing, writing.open(secrets).map_err(|error| failure::secret(&error))?)),
+        let (value, stored) = match &self.kind {
+            Kind::Test { stored } => (None, stored.as_ref().and_then(|stored| self.stored(secrets, stored, assigned))),
+            Kind::Seal(writing) => {
+                (Some((writing, writing.open(secrets).map_err(|error| failure::secret(&error))?)), None)
+            }
         };
         worker.tell(Event::Started(self.key.clone())).await;
         let begun = Instant::now();
@@ -141,7 +149,7 @@ impl Errand {
         let work = async {
             match value {
                 None => {
-                    test(secrets, &way, deadline, rungs).await;
+                    test(secrets, &way, stored.as_ref(), deadline, rungs).await;
                     Ok(())
                 }
                 Some((writing, value)) => {
@@ -167,6 +175,20 @@ impl Errand {
             },
         }
     }
+
+    /// What cannot be used is left out: the test tells of what it did not try.
+    fn stored(&self, secrets: &Secrets, delivery: &Delivery, assigned: Assigned<'_>) -> Option<Stored> {
+        let stored = secrets.stored(delivery, assigned).inspect_err(|error| {
+            let (manager, error) = (&self.manager, failure::chain(error));
+            tracing::warn!(manager, error, "A stored secret is of no use for testing its secret manager");
+        });
+        stored.ok()
+    }
+}
+
+/// What the way to a secret manager is delivered as.
+fn name_of(manager: &str) -> String {
+    format!("manager:{manager}")
 }
 
 impl Writing {
@@ -202,9 +224,9 @@ impl Writing {
     }
 }
 
-async fn test(secrets: &Secrets, way: &Way, deadline: Instant, rungs: &mut Vec<Rung>) {
-    tracing::debug!(manager = way.manager(), "Testing a secret manager");
-    secrets.test(way, deadline, |step| rungs.push(rung(step))).await;
+async fn test(secrets: &Secrets, way: &Way, stored: Option<&Stored>, deadline: Instant, rungs: &mut Vec<Rung>) {
+    tracing::debug!(manager = way.manager(), stored = stored.is_some(), "Testing a secret manager");
+    secrets.test(way, stored, deadline, |step| rungs.push(rung(step))).await;
 }
 
 fn rung(step: &Step) -> Rung {

@@ -9,7 +9,7 @@ use lictor_agent::shutdown::Shutdown;
 use lictor_proto::sealing::{Binding, seal};
 use lictor_proto::v1::{
     Assignment, AuthKind, AwsMachineRole, ConnectionTest, Failure, HandBackReason, KmsAccess, KmsAccessKey,
-    KmsMaterial, SealSecret, SealedSecret, SecretDelivery, SecretKind, SecretManagerTest, SecretMaterial,
+    KmsMaterial, RungOutcome, SealSecret, SealedSecret, SecretDelivery, SecretKind, SecretManagerTest, SecretMaterial,
     ShellSettings, TaskRef, TaskResult, TaskSpec, TaskState, agent_event, kms_access, secret_material, server_event,
     task_spec,
 };
@@ -291,6 +291,104 @@ async fn errands_are_held_to_the_policy_and_need_no_host() {
     let failure = result.failure.unwrap();
     assert!(failure.code.starts_with("kms.") && !failure.remedy.is_empty(), "{failure:?}");
     assert!(!format!("{failure:?}{:?}", result.rungs).contains("Mark3r"));
+    agent.running.abort();
+}
+
+/// AWS as far as these tests go: everybody has a name and may decrypt what belongs to `web`, and only one may encrypt.
+async fn aws(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut request = Vec::new();
+            let mut piece = [0; 4096];
+            while !is_complete(&request) {
+                match stream.read(&mut piece).await {
+                    Ok(length @ 1..) => request.extend_from_slice(&piece[..length]),
+                    _ => return,
+                }
+            }
+            let (status, body) = answer(&String::from_utf8_lossy(&request));
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+            // Who does not wait for the answer does not want it.
+            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+        });
+    }
+}
+
+fn is_complete(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let head = head.to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    body.len() >= length.unwrap_or(0)
+}
+
+fn answer(request: &str) -> (&'static str, String) {
+    let refusal = |kind: &str| ("400 Bad Request", format!("{{\"__type\":\"{kind}\",\"message\":\"no\"}}"));
+    let (key, wrapped) = (STANDARD.encode([7; 32]), STANDARD.encode(b"wrapped"));
+    if request.contains("Action=GetCallerIdentity") {
+        let whose = "<Arn>arn:aws:iam::111122223333:user/u</Arn><UserId>u</UserId><Account>111122223333</Account>";
+        let result = format!("<GetCallerIdentityResult>{whose}</GetCallerIdentityResult>");
+        let namespace = "https://sts.amazonaws.com/doc/2011-06-15/";
+        let answer = format!("<GetCallerIdentityResponse xmlns=\"{namespace}\">{result}</GetCallerIdentityResponse>");
+        ("200 OK", answer)
+    } else if request.contains("TrentService.GenerateDataKey") && request.contains(WRITER) {
+        let answer = format!("{{\"KeyId\":\"{KEY}\",\"Plaintext\":\"{key}\",\"CiphertextBlob\":\"{wrapped}\"}}");
+        ("200 OK", answer)
+    } else if request.contains("TrentService.Decrypt") && request.contains(r#""lictor:secret":"web""#) {
+        ("200 OK", format!("{{\"KeyId\":\"{KEY}\",\"Plaintext\":\"{key}\"}}"))
+    } else if request.contains("TrentService.Decrypt") {
+        refusal("InvalidCiphertextException")
+    } else {
+        refusal("AccessDeniedException")
+    }
+}
+
+/// Id of the access key that may encrypt.
+const WRITER: &str = "WRITER0000000000";
+
+#[tokio::test]
+async fn who_may_only_read_passes_with_a_stored_secret() {
+    use RungOutcome::{Failed, Passed, Skipped, Warning};
+    let directory = tempfile::tempdir().unwrap();
+    let mut control_plane = ControlPlane::start().await;
+    let agent = start(&control_plane, directory.path(), "secrets.kms_endpoints = [\"http://127.0.0.1:*\"]\n");
+    let (mut session, _) = control_plane.welcomed(0).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let aws = tokio::spawn(aws(listener));
+    let user = |id: &str| {
+        let user = KmsAccessKey { access_key_id: id.into(), secret_access_key: "Mark3r".repeat(6) };
+        KmsAccess { credentials: Some(kms_access::Credentials::AccessKey(user)), ..access(&endpoint) }
+    };
+    let kms = lictor_kms::Kms::new(lictor_kms::Settings::default());
+    let writer = lictor_kms::Access::parse(user(WRITER)).unwrap();
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    let context = lictor_kms::Context::new("", "web", 1);
+    let record = kms.seal(&writer, &context, b"Pa55-Marker", deadline).await.unwrap();
+    let stored = |identifier: &str| {
+        let material = KmsMaterial { record: Some(record.clone()), access: Some(user("READER0000000000")) };
+        (identifier.to_owned(), Material::Kms(material))
+    };
+    for (number, (stored, state, outcomes)) in [
+        (None, TaskState::Failed, [Passed, Failed, Skipped]),
+        (Some(stored("web")), TaskState::Succeeded, [Passed, Warning, Passed]),
+        // One that says that it is another is left out.
+        (Some(stored("db")), TaskState::Failed, [Passed, Failed, Skipped]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("t{number}");
+        let reader = way(user("READER0000000000"));
+        let mut deliveries = vec![delivery(&control_plane, &id, "manager:aws", reader)];
+        deliveries.extend(stored.map(|(identifier, material)| delivery(&control_plane, &id, &identifier, material)));
+        let result = ended(&mut session, errand(&id, manager_test(), deliveries)).await;
+        let found: Vec<RungOutcome> = result.rungs.iter().map(|rung| rung.outcome()).collect();
+        assert_eq!((result.outcome(), found.as_slice()), (state, outcomes.as_slice()), "{result:?}");
+        assert!(!format!("{result:?}").contains("Marker"), "{result:?}");
+    }
+    aws.abort();
     agent.running.abort();
 }
 

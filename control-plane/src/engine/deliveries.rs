@@ -83,6 +83,8 @@ enum Why {
     Authority,
     /// A secret manager authenticates with it.
     Manager,
+    /// Whether an agent may read what its secret manager keeps is tried with it.
+    Test,
 }
 
 impl Why {
@@ -92,12 +94,13 @@ impl Why {
             Self::Environment => "environment",
             Self::Authority => "authority",
             Self::Manager => "manager",
+            Self::Test => "test",
         }
     }
 
     fn field(self) -> &'static str {
         match self {
-            Self::Credential | Self::Manager => "credential",
+            Self::Credential | Self::Manager | Self::Test => "credential",
             Self::Environment => "shell.secret_environment",
             Self::Authority => "target.connection.ca_secret",
         }
@@ -255,13 +258,15 @@ impl Engine {
             Errand::Seal { .. } => None,
         };
         let mut all = Vec::new();
+        let mut carried = Carried::default();
         if let Some((place, record)) = example {
+            let used = Used { identifier: place.identifier.clone(), version: place.version, why: vec![Why::Test] };
+            carried.used.push(used);
             let material = KmsMaterial { record: Some(record), access: Some(access.clone()) };
             all.push((place.identifier, place.version, secret_material::Material::Kms(material)));
         }
         let material = secret_material::Material::Kms(KmsMaterial { record: None, access: Some(access) });
         all.insert(0, (format!("manager:{identifier}"), manager.manager.version, material));
-        let mut carried = Carried::default();
         for (name, version, material) in all {
             match self.deliver(assign, &name, version, material) {
                 Ok(delivery) => carried.deliveries.push(delivery),

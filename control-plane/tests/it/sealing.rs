@@ -346,6 +346,10 @@ async fn a_test_of_a_secret_manager_is_a_task_with_the_way_to_it() {
     let assignment = link.assignment().await;
     let names: Vec<&str> = assignment.deliveries.iter().map(|delivery| delivery.identifier.as_str()).collect();
     assert_eq!(names, ["manager:corp", "db"]);
+    // Whoever has it and the way may read it.
+    let used = user.audit().await.into_iter().filter(|line| line.contains("\"why\":[\"test\"]"));
+    let used: Vec<String> = used.collect();
+    assert!(used.len() == 1 && used[0].contains("\"db\""), "{used:?}");
 }
 
 #[tokio::test]
