@@ -193,8 +193,10 @@ impl Identities {
         let mut again = true;
         loop {
             let base = self.base(access, deadline).await?;
+            // It makes a better sentence of a refusal and no more: AssumeRole must not go without its time for that.
             if duration > CHAINED
-                && let Ok(identity) = base.sts.get_caller_identity().send().await
+                && let Ok(Ok(identity)) =
+                    timeout_at(deadline.min(Instant::now() + ASIDE), base.sts.get_caller_identity().send()).await
                 && let Some(arn) = identity.arn().filter(|arn| is_role_session(arn))
             {
                 return Err(sentences::role_chaining(&access.way(), arn));
@@ -304,6 +306,8 @@ const MARGIN: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a session may last that is had from a session of a role.
 const CHAINED: Duration = Duration::from_secs(3600);
+/// How long the question may take whether a session would be had from another one.
+const ASIDE: Duration = Duration::from_secs(3);
 /// Identities that are kept.
 const MOST: usize = 256;
 /// What STS takes as `RoleSessionName`.
@@ -311,7 +315,70 @@ const MAX_SESSION_NAME: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use lictor_proto::v1::{AwsAssumeRole, KmsAccess, kms_access};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// STS that gives sessions and tells nobody who they are.
+    async fn taciturn(listener: TcpListener) {
+        let mut asked = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            let mut piece = [0; 4096];
+            let text = loop {
+                match stream.read(&mut piece).await {
+                    Ok(length @ 1..) => request.extend_from_slice(&piece[..length]),
+                    _ => break String::new(),
+                }
+                let text = String::from_utf8_lossy(&request);
+                if text.contains("Action=GetCallerIdentity") || text.contains("Action=AssumeRole") {
+                    break text.into_owned();
+                }
+            };
+            if text.contains("Action=AssumeRole") {
+                let keys =
+                    "<AccessKeyId>id</AccessKeyId><SecretAccessKey>k</SecretAccessKey><SessionToken>t</SessionToken>";
+                let keys = format!("<Credentials>{keys}<Expiration>2999-01-01T00:00:00Z</Expiration></Credentials>");
+                let body =
+                    format!("<AssumeRoleResponse><AssumeRoleResult>{keys}</AssumeRoleResult></AssumeRoleResponse>");
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+            } else {
+                asked.push(stream);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_session_is_had_although_sts_does_not_say_who_asks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let sts = tokio::spawn(taciturn(listener));
+        let role = AwsAssumeRole {
+            role_arn: "arn:aws:iam::111122223333:role/lictor-kms".to_owned(),
+            duration: Some(prost_types::Duration { seconds: 7200, nanos: 0 }),
+            ..AwsAssumeRole::default()
+        };
+        let access = Access::parse(KmsAccess {
+            key: "arn:aws:kms:eu-central-1:111122223333:alias/lictor".to_owned(),
+            sts_endpoint: endpoint,
+            credentials: Some(kms_access::Credentials::AssumeRole(role)),
+            ..KmsAccess::default()
+        })
+        .unwrap();
+        let machine = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "k")];
+        let machine = machine.map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned())));
+        let environment = Environment::Given(BTreeMap::from(machine));
+        let identities = Identities::new(Clients::new(&[]), environment, "agent");
+        // Less than what the clients themselves would wait for an answer, and ask again.
+        let session = identities.session(&access, Instant::now() + 3 * ASIDE).await.unwrap();
+        assert!(session.source.contains("assumed with environment variables"), "{}", session.source);
+        sts.abort();
+    }
 
     #[test]
     fn the_name_of_a_session_is_what_sts_takes() {
