@@ -22,7 +22,7 @@ use crate::access::Role;
 use crate::dispatch::Route;
 pub(crate) use batch::batch;
 pub(crate) use credential::{credential, own_secret, secret_fits};
-pub(crate) use manager::manager;
+pub(crate) use manager::{Values, kms_settings, manager};
 pub(crate) use sealing::{manager_test, prepared_secret};
 pub(crate) use secret::{secret, secret_value};
 

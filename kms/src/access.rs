@@ -41,6 +41,37 @@ pub(crate) enum Credentials {
     WebIdentity { role: RoleArn, token: Zeroizing<String>, duration: Duration },
 }
 
+/// A setting that a mistake is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// The name of the secret manager.
+    Manager,
+    /// The key.
+    Key,
+    /// The region, given or that of the key.
+    Region,
+    /// The endpoint of KMS.
+    Endpoint,
+    /// The endpoint of STS.
+    StsEndpoint,
+    /// That there are credentials.
+    Credentials,
+    /// The id of the access key.
+    AccessKeyId,
+    /// Its secret part.
+    SecretAccessKey,
+    /// The role.
+    RoleArn,
+    /// The external id.
+    ExternalId,
+    /// The duration of sessions.
+    Duration,
+    /// The web identity token.
+    Token,
+}
+
+type Mistakes = Vec<(Setting, Error)>;
+
 /// Where to ask in place of the region's endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
@@ -54,14 +85,33 @@ impl Access {
     /// # Errors
     /// The first mistake, which tells of all others in its cause.
     pub fn parse(access: proto::KmsAccess) -> Result<Self, Error> {
+        Self::read(access).map_err(|mistakes| {
+            let mut mistakes = mistakes.into_iter().map(|(_, mistake)| mistake);
+            let first = mistakes.next().unwrap_or_else(sentences::credentials_missing);
+            first.with_others(&mistakes.collect::<Vec<_>>())
+        })
+    }
+
+    /// Checks the same, for those who tell of each setting by itself.
+    ///
+    /// # Errors
+    /// Every mistake, and the setting that it is in.
+    pub fn check(access: proto::KmsAccess) -> Result<(), Vec<(Setting, Error)>> {
+        Self::read(access)?;
+        Ok(())
+    }
+
+    fn read(access: proto::KmsAccess) -> Result<Self, Mistakes> {
         let mut mistakes = Vec::new();
-        let key = KeyId::parse(&access.key).map_err(|why| mistakes.push(sentences::key_malformed(why))).ok();
-        let endpoint = read_endpoint(&access.endpoint, "KMS", &mut mistakes);
-        let sts_endpoint = read_endpoint(&access.sts_endpoint, "STS", &mut mistakes);
+        let malformed = |why| (Setting::Key, sentences::key_malformed(why));
+        let key = KeyId::parse(&access.key).map_err(|why| mistakes.push(malformed(why))).ok();
+        let endpoint = read_endpoint(&access.endpoint, (Setting::Endpoint, "KMS"), &mut mistakes);
+        let sts_endpoint = read_endpoint(&access.sts_endpoint, (Setting::StsEndpoint, "STS"), &mut mistakes);
         let region = read_region(&access.region, key.as_ref(), !access.endpoint.is_empty(), &mut mistakes);
         let credentials = read_credentials(access.credentials, key.as_ref(), &mut mistakes);
         if access.manager.len() > MAX_NAME {
-            mistakes.push(sentences::key_malformed("the name of the secret manager is too long".to_owned()));
+            let why = "the name of the secret manager is too long".to_owned();
+            mistakes.push((Setting::Manager, sentences::key_malformed(why)));
         }
         match (key, region, credentials) {
             (Some(key), Some(region), Some(credentials)) if mistakes.is_empty() => Ok(Self {
@@ -73,13 +123,7 @@ impl Access {
                 credentials,
                 order: PARSED.fetch_add(1, Ordering::Relaxed),
             }),
-            _ => {
-                let (first, others) = mistakes.split_first().map_or_else(
-                    || (sentences::credentials_missing(), &[][..]),
-                    |(first, others)| (first.clone(), others),
-                );
-                Err(first.with_others(others))
-            }
+            _ => Err(mistakes),
         }
     }
 
@@ -166,37 +210,39 @@ impl fmt::Debug for Access {
     }
 }
 
-fn read_region(text: &str, key: Option<&KeyId>, endpoint: bool, mistakes: &mut Vec<Error>) -> Option<Region> {
+fn read_region(text: &str, key: Option<&KeyId>, endpoint: bool, mistakes: &mut Mistakes) -> Option<Region> {
+    let mut slip = |error| mistakes.push((Setting::Region, error));
     let of_key = key.and_then(KeyId::region);
     let written = if text.is_empty() { of_key.map_or("", Region::as_str) } else { text };
     if written.is_empty() {
         // A key that could not be read may have had one.
         if key.is_some() {
-            mistakes.push(sentences::region_missing());
+            slip(sentences::region_missing());
         }
         return None;
     }
     let region = if endpoint { Region::shaped(written) } else { Region::parse(written) };
     match region {
         Err(why) => {
-            mistakes.push(sentences::region_unknown(why));
+            slip(sentences::region_unknown(why));
             None
         }
         Ok(region) => {
             if let Some(of_key) = of_key.filter(|of_key| **of_key != region) {
-                mistakes.push(sentences::region_disagrees(region.as_str(), of_key.as_str()));
+                slip(sentences::region_disagrees(region.as_str(), of_key.as_str()));
             }
             Some(region)
         }
     }
 }
 
-fn read_endpoint(text: &str, of: &str, mistakes: &mut Vec<Error>) -> Option<Endpoint> {
+fn read_endpoint(text: &str, (setting, of): (Setting, &str), mistakes: &mut Mistakes) -> Option<Endpoint> {
     if text.is_empty() {
         return None;
     }
     let endpoint = endpoint(text);
-    endpoint.map_err(|why| mistakes.push(sentences::endpoint(format!("the endpoint of {of} {why}")))).ok()
+    let malformed = |why| (setting, sentences::endpoint(format!("the endpoint of {of} {why}")));
+    endpoint.map_err(|why: String| mistakes.push(malformed(why))).ok()
 }
 
 fn endpoint(text: &str) -> Result<Endpoint, String> {
@@ -229,17 +275,22 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
 fn read_credentials(
     credentials: Option<kms_access::Credentials>,
     key: Option<&KeyId>,
-    mistakes: &mut Vec<Error>,
+    mistakes: &mut Mistakes,
 ) -> Option<Credentials> {
     match credentials {
         None => {
-            mistakes.push(sentences::credentials_missing());
+            mistakes.push((Setting::Credentials, sentences::credentials_missing()));
             None
         }
         Some(kms_access::Credentials::MachineRole(_)) => Some(Credentials::Machine),
         Some(kms_access::Credentials::AccessKey(given)) => {
             let (id, secret) = (Zeroizing::new(given.access_key_id), Zeroizing::new(given.secret_access_key));
-            check_access_key(&id, &secret).map_err(|why| mistakes.push(sentences::access_key(why))).ok()?;
+            if let Some(why) = access_key_id_slip(&id) {
+                mistakes.push((Setting::AccessKeyId, sentences::access_key(why)));
+            }
+            if let Some(why) = secret_access_key_slip(&secret) {
+                mistakes.push((Setting::SecretAccessKey, sentences::access_key(why)));
+            }
             Some(Credentials::AccessKey { id, secret })
         }
         Some(kms_access::Credentials::AssumeRole(given)) => {
@@ -247,7 +298,7 @@ fn read_credentials(
             let duration = read_duration(given.duration, mistakes);
             let external_id = (!given.external_id.is_empty()).then_some(given.external_id);
             if let Some(why) = external_id.as_deref().and_then(external_id_slip) {
-                mistakes.push(sentences::external_id(why));
+                mistakes.push((Setting::ExternalId, sentences::external_id(why)));
             }
             Some(Credentials::AssumeRole { role: role?, external_id, duration: duration? })
         }
@@ -256,45 +307,46 @@ fn read_credentials(
             let role = read_role(&given.role_arn, key, mistakes);
             let duration = read_duration(given.duration, mistakes);
             if let Some(why) = token_slip(&token) {
-                mistakes.push(sentences::token(why));
+                mistakes.push((Setting::Token, sentences::token(why)));
             }
             Some(Credentials::WebIdentity { role: role?, token, duration: duration? })
         }
     }
 }
 
-fn check_access_key(id: &str, secret: &str) -> Result<(), String> {
-    // Neither text is shown: ids are no secrets, but a secret may have been put there by mistake.
+// Neither text is shown: ids are no secrets, but a secret may have been put there by mistake.
+fn access_key_id_slip(id: &str) -> Option<String> {
     if !(16..=128).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         let length = id.chars().count();
-        return Err(format!("the access key id has {length} characters; it has 16 to 128 letters, digits and `_`"));
+        return Some(format!("the access key id has {length} characters; it has 16 to 128 letters, digits and `_`"));
     }
-    if id.starts_with("ASIA") {
-        return Err("the access key id is a temporary one (`ASIA…`), which ends with its session".to_owned());
-    }
-    if !(16..=128).contains(&secret.len()) || !secret.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
-        let length = secret.chars().count();
-        return Err(format!(
-            "the secret access key has {length} characters; it has 16 to 128, and no spaces among them"
-        ));
-    }
-    Ok(())
+    id.starts_with("ASIA")
+        .then(|| "the access key id is a temporary one (`ASIA…`), which ends with its session".to_owned())
 }
 
-fn read_role(text: &str, key: Option<&KeyId>, mistakes: &mut Vec<Error>) -> Option<RoleArn> {
+fn secret_access_key_slip(secret: &str) -> Option<String> {
+    let good = (16..=128).contains(&secret.len()) && secret.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+    (!good).then(|| {
+        let length = secret.chars().count();
+        format!("the secret access key has {length} characters; it has 16 to 128, and no spaces among them")
+    })
+}
+
+fn read_role(text: &str, key: Option<&KeyId>, mistakes: &mut Mistakes) -> Option<RoleArn> {
+    let mut slip = |error| mistakes.push((Setting::RoleArn, error));
     if text.is_empty() {
-        mistakes.push(sentences::role_missing());
+        slip(sentences::role_missing());
         return None;
     }
     match RoleArn::parse(text) {
         Err(why) => {
-            mistakes.push(sentences::role_malformed(why));
+            slip(sentences::role_malformed(why));
             None
         }
         Ok(role) => {
             if let Some(of_key) = key.and_then(KeyId::partition).filter(|of_key| *of_key != role.partition()) {
                 let own = role.partition();
-                mistakes.push(sentences::role_malformed(format!(
+                slip(sentences::role_malformed(format!(
                     "the role is of the partition `{own}`, the key of `{of_key}`; no role reaches across"
                 )));
             }
@@ -303,12 +355,12 @@ fn read_role(text: &str, key: Option<&KeyId>, mistakes: &mut Vec<Error>) -> Opti
     }
 }
 
-fn read_duration(given: Option<prost_types::Duration>, mistakes: &mut Vec<Error>) -> Option<Duration> {
+fn read_duration(given: Option<prost_types::Duration>, mistakes: &mut Mistakes) -> Option<Duration> {
     let Some(given) = given else { return Some(DEFAULT_DURATION) };
     match u64::try_from(given.seconds) {
         Ok(seconds) if given.nanos == 0 && DURATIONS.contains(&seconds) => Some(Duration::from_secs(seconds)),
         _ => {
-            mistakes.push(sentences::duration(given.seconds));
+            mistakes.push((Setting::Duration, sentences::duration(given.seconds)));
             None
         }
     }

@@ -18,7 +18,7 @@ mod identity;
 mod kms;
 mod ladder;
 
-pub use access::Access;
+pub use access::{Access, Setting};
 pub use context::Context;
 pub use error::{Error, Kind, Stage, Suspect, catalogue};
 pub use identity::Environment;

@@ -9,8 +9,8 @@ use lictor_proto::v1::{
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::Engine;
 use super::deliveries::Undelivered;
+use super::{Engine, Refusal};
 use crate::access::within;
 use crate::clock::Now;
 use crate::failure;
@@ -19,6 +19,7 @@ use crate::platform::Place;
 use crate::store::managers::{self, ManagerRecord};
 use crate::store::secrets::{self, Body};
 use crate::store::{StoreError, Writer};
+use crate::validate::{self, Values};
 
 impl Engine {
     /// The way to a key of AWS KMS with everything that it takes, and which secrets that are.
@@ -99,6 +100,36 @@ impl Engine {
         let SecretManager { scope, identifier, .. } = manager;
         let subject = Subject { scope, manager: identifier, sts_endpoint: &kms.sts_endpoint, holder };
         self.parts.issuer.token(&subject, now.wall).map_err(|error| error.to_string())
+    }
+
+    /// Whether the secrets that a manager refers to hold what they should: then whoever stores it hears of it, and not whoever uses it.
+    pub(super) async fn holds_what_it_should(
+        &mut self,
+        manager: &SecretManager,
+    ) -> Result<Result<(), Refusal>, StoreError> {
+        let Some(secret_manager::Kind::AwsKms(kms)) = &manager.kind else { return Ok(Ok(())) };
+        let mut values = Values::default();
+        let secret_access_key;
+        let mut wanted = vec![("aws_kms.key", kms.key.as_ref(), &mut values.key)];
+        if let Some(aws_kms::Credentials::AccessKey(given)) = &kms.credentials {
+            let secret = given.secret_access_key.clone();
+            secret_access_key = TextOrSecret { text: String::new(), secret };
+            let field = "aws_kms.access_key.access_key_id";
+            wanted.push((field, given.access_key_id.as_ref(), &mut values.access_key_id));
+            let field = "aws_kms.access_key.secret_access_key";
+            wanted.push((field, Some(&secret_access_key), &mut values.secret_access_key));
+        }
+        for (field, given, value) in wanted {
+            if given.is_none_or(|given| given.secret.is_empty()) {
+                continue;
+            }
+            match self.text(manager, given, &mut Vec::new()).await? {
+                Ok(text) => *value = Some(text),
+                Err(reason) => return Ok(Err(Refusal::Impossible(format!("{field}: {reason}")))),
+            }
+        }
+        let checked = validate::kms_settings(kms, &values);
+        Ok(checked.map_err(|violations| Refusal::Invalid(violations.to_string())))
     }
 
     /// A text of a secret manager's, from the built-in store if it is a secret.

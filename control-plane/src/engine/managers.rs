@@ -53,6 +53,9 @@ impl Engine {
         if let Err(refusal) = self.obeys(&record.manager).await? {
             return Ok(Err(refusal));
         }
+        if let Err(refusal) = self.holds_what_it_should(&record.manager).await? {
+            return Ok(Err(refusal));
+        }
         if let Some(kept) = kept
             && let Err(refusal) = self.still_reaches(&kept.manager, &record.manager).await?
         {

@@ -1,11 +1,23 @@
-//! Checks of secret managers: everything that can be told without asking AWS, and without the secrets that they refer to.
+//! Checks of secret managers: everything that can be told without asking AWS. First without the secrets that they refer to, then
+//! with their values, which must not be in what is told.
 
-use std::time::Duration;
+use lictor_kms::{Access, Setting};
+use lictor_proto::v1::{
+    AwsKms, Connectivity, KmsAccess, KmsAccessKey, KmsWebIdentity, SecretManager, TextOrSecret, aws_kms, kms_access,
+    secret_manager,
+};
+use zeroize::Zeroizing;
 
-use lictor_proto::v1::{AwsKms, Connectivity, SecretManager, TextOrSecret, aws_kms, secret_manager};
-
-use super::{Checker, NAME, SCOPE, TAGS, Violations, are_tags, is_name, is_scope, is_text};
+use super::{Checker, NAME, SCOPE, TAGS, Violations, are_tags, is_name, is_scope};
 use crate::managers::is_reserved;
+
+/// Values of the secrets that a manager refers to, as far as they are known.
+#[derive(Default)]
+pub(crate) struct Values {
+    pub(crate) key: Option<Zeroizing<String>>,
+    pub(crate) access_key_id: Option<Zeroizing<String>>,
+    pub(crate) secret_access_key: Option<Zeroizing<String>>,
+}
 
 /// A checked secret manager.
 pub(crate) fn manager(manager: Option<SecretManager>) -> Result<SecretManager, Violations> {
@@ -27,17 +39,6 @@ pub(crate) fn manager(manager: Option<SecretManager>) -> Result<SecretManager, V
 impl Checker {
     fn aws_kms(&mut self, kms: &AwsKms) {
         self.text_or_secret("aws_kms.key", kms.key.as_ref(), MAX_ARN_BYTES);
-        let region = &kms.region;
-        let good =
-            region.len() <= 32 && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        self.check(good, "aws_kms.region", "a region such as eu-central-1, or empty");
-        for (field, url) in [("aws_kms.endpoint", &kms.endpoint), ("aws_kms.sts_endpoint", &kms.sts_endpoint)] {
-            self.check(
-                url.is_empty() || is_endpoint(url),
-                field,
-                "an https or http URL of at most 1024 characters, or empty",
-            );
-        }
         match &kms.credentials {
             None => self.check(
                 false,
@@ -52,20 +53,14 @@ impl Checker {
                     "the identifier of a secret in the built-in store; a secret access key is never given itself";
                 self.check(is_name(secret), "aws_kms.access_key.secret_access_key", expected);
             }
-            Some(aws_kms::Credentials::MachineRole(_)) => {}
-            Some(aws_kms::Credentials::AssumeRole(role)) => {
-                self.role("aws_kms.assume_role", &role.role_arn, role.duration.as_ref());
-                let id = &role.external_id;
-                let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&b);
-                let good = id.is_empty() || ((2..=1224).contains(&id.len()) && id.bytes().all(allowed));
-                let expected = "2 to 1224 letters, digits and `_+=,.@:/-`, or empty";
-                self.check(good, "aws_kms.assume_role.external_id", expected);
-            }
+            Some(aws_kms::Credentials::MachineRole(_) | aws_kms::Credentials::AssumeRole(_)) => {}
             Some(aws_kms::Credentials::Oidc(oidc)) => {
-                self.role("aws_kms.oidc", &oidc.role_arn, oidc.duration.as_ref());
                 let good = Connectivity::try_from(oidc.connectivity).is_ok();
                 self.check(good, "aws_kms.oidc.connectivity", "agent or platform");
             }
+        }
+        if let Err(Violations(more)) = kms_settings(kms, &Values::default()) {
+            self.violations.extend(more);
         }
     }
 
@@ -77,35 +72,100 @@ impl Checker {
         let good = text.len() <= most && text.bytes().all(|b| b.is_ascii_graphic());
         self.check(good, field, &format!("at most {most} visible ASCII characters"));
     }
+}
 
-    fn role(&mut self, prefix: &str, arn: &str, duration: Option<&prost_types::Duration>) {
-        let good = arn.len() <= MAX_ARN_BYTES
-            && is_text(arn, MAX_ARN_BYTES)
-            && arn.contains(":iam::")
-            && arn.contains(":role/");
-        let expected = "the ARN of an IAM role, such as arn:aws:iam::111122223333:role/lictor-kms";
-        self.check(good, &format!("{prefix}.role_arn"), expected);
-        let duration = duration.map(|given| Duration::try_from(*given).unwrap_or_default());
-        let good = duration.is_none_or(|duration| SESSION.contains(&duration));
-        let expected = "from 900 s to 43200 s (12 h), which is what AWS takes, or unset for 3600 s";
-        self.check(good, &format!("{prefix}.duration"), expected);
+/// Checks what the agent, or the control plane itself, will be told to use, by the same rules. What is not known is taken for good.
+pub(crate) fn kms_settings(kms: &AwsKms, values: &Values) -> Result<(), Violations> {
+    let key = known(kms.key.as_ref(), values.key.as_ref());
+    let (mut id, mut role) = (None, "");
+    let credentials = match &kms.credentials {
+        // Named by who checks what has to be there.
+        None => None,
+        Some(aws_kms::Credentials::AccessKey(given)) => {
+            id = given.access_key_id.as_ref();
+            let secret = values.secret_access_key.as_ref().map_or(SOME_SECRET, |value| value.as_str());
+            Some(kms_access::Credentials::AccessKey(KmsAccessKey {
+                access_key_id: known(id, values.access_key_id.as_ref()).unwrap_or(SOME_ID).to_owned(),
+                secret_access_key: secret.to_owned(),
+            }))
+        }
+        Some(aws_kms::Credentials::MachineRole(machine)) => Some(kms_access::Credentials::MachineRole(*machine)),
+        Some(aws_kms::Credentials::AssumeRole(given)) => {
+            role = "aws_kms.assume_role";
+            Some(kms_access::Credentials::AssumeRole(given.clone()))
+        }
+        Some(aws_kms::Credentials::Oidc(given)) => {
+            role = "aws_kms.oidc";
+            Some(kms_access::Credentials::WebIdentity(KmsWebIdentity {
+                role_arn: given.role_arn.clone(),
+                token: SOME_TOKEN.to_owned(),
+                duration: given.duration,
+            }))
+        }
+    };
+    let mistakes = Access::check(KmsAccess {
+        manager: String::new(),
+        key: key.unwrap_or(SOME_KEY).to_owned(),
+        region: kms.region.clone(),
+        endpoint: kms.endpoint.clone(),
+        sts_endpoint: kms.sts_endpoint.clone(),
+        credentials,
+    });
+    let mut violations = Vec::new();
+    for (setting, mistake) in mistakes.err().unwrap_or_default() {
+        let (field, secret, expected) = match setting {
+            Setting::Key => ("aws_kms.key".to_owned(), secret_of(kms.key.as_ref()), A_KEY),
+            // That of the key is not known yet.
+            Setting::Region if key.is_none() && kms.region.is_empty() => continue,
+            Setting::Region => ("aws_kms.region".to_owned(), "", ""),
+            Setting::Endpoint => ("aws_kms.endpoint".to_owned(), "", ""),
+            Setting::StsEndpoint => ("aws_kms.sts_endpoint".to_owned(), "", ""),
+            Setting::AccessKeyId => ("aws_kms.access_key.access_key_id".to_owned(), secret_of(id), AN_ID),
+            Setting::SecretAccessKey => {
+                let secret = match &kms.credentials {
+                    Some(aws_kms::Credentials::AccessKey(given)) => given.secret_access_key.as_str(),
+                    _ => "",
+                };
+                ("aws_kms.access_key.secret_access_key".to_owned(), secret, A_SECRET)
+            }
+            Setting::RoleArn => (format!("{role}.role_arn"), "", ""),
+            Setting::ExternalId => (format!("{role}.external_id"), "", ""),
+            Setting::Duration => (format!("{role}.duration"), "", ""),
+            Setting::Credentials | Setting::Token | Setting::Manager => continue,
+        };
+        violations.push(if secret.is_empty() {
+            format!("{field}: {}", mistake.cause().trim_end_matches('.'))
+        } else {
+            // Whoever may name a secret need not know it, so nothing is said of what it holds instead.
+            format!("{field}: the secret {secret} does not hold {expected}")
+        });
+    }
+    if violations.is_empty() { Ok(()) } else { Err(Violations(violations)) }
+}
+
+/// The text, or the value of the secret that holds it.
+fn known<'a>(given: Option<&'a TextOrSecret>, value: Option<&'a Zeroizing<String>>) -> Option<&'a str> {
+    match given {
+        Some(given) if given.secret.is_empty() => Some(given.text.as_str()).filter(|text| !text.is_empty()),
+        _ => value.map(|value| value.as_str()),
     }
 }
 
-/// Where an emulator or a private endpoint is. Who may be talked to without TLS is for the one who connects to say.
-fn is_endpoint(text: &str) -> bool {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    text.len() <= 1024
-        && text.bytes().all(|b| b.is_ascii_graphic())
-        && rest.is_some_and(|rest| {
-            !rest.is_empty() && !rest.contains(['@', '?', '#', '\\']) && !rest.starts_with(['/', ':'])
-        })
+fn secret_of(given: Option<&TextOrSecret>) -> &str {
+    given.map_or("", |given| given.secret.as_str())
 }
 
 /// Longer than any ARN of AWS.
 const MAX_ARN_BYTES: usize = 2048;
 const MAX_ACCESS_KEY_ID: usize = 128;
-const SESSION: std::ops::RangeInclusive<Duration> = Duration::from_secs(900)..=Duration::from_secs(43_200);
+const A_KEY: &str = "the ARN of a KMS key or of an alias, the id of a key, or alias/NAME";
+const AN_ID: &str = "an access key id: 16 to 128 letters, digits and `_`, not the `ASIA` of a session";
+const A_SECRET: &str = "a secret access key: 16 to 128 characters, no spaces among them";
+/// In place of what is not known: nothing is wrong with these.
+const SOME_KEY: &str = "alias/some";
+const SOME_ID: &str = "0000000000000000";
+const SOME_SECRET: &str = "0000000000000000";
+const SOME_TOKEN: &str = "some.web.token";
 
 #[cfg(test)]
 mod tests {
@@ -115,6 +175,7 @@ mod tests {
 
     const KEY: &str = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
     const ROLE: &str = "arn:aws:iam::111122223333:role/lictor-kms";
+    const ID: &str = "IDOFANACCESSKEY0";
 
     fn text(text: &str) -> Option<TextOrSecret> {
         Some(TextOrSecret { text: text.into(), secret: String::new() })
@@ -149,7 +210,7 @@ mod tests {
         assert_eq!(unchanged(machine()), "");
         assert_eq!(unchanged(assumed(ROLE, "lictor-1234", Some(900))), "");
         assert_eq!(unchanged(assumed(ROLE, "", None)), "");
-        let access_key = AwsAccessKey { access_key_id: text("id-of-a-key"), secret_access_key: "aws-key".into() };
+        let access_key = AwsAccessKey { access_key_id: text(ID), secret_access_key: "aws-key".into() };
         assert_eq!(unchanged(Some(aws_kms::Credentials::AccessKey(access_key))), "");
         let oidc = AwsOidc { role_arn: ROLE.into(), connectivity: 2, duration: None };
         assert_eq!(unchanged(Some(aws_kms::Credentials::Oidc(oidc))), "");
@@ -191,10 +252,66 @@ mod tests {
         let both = wrong(machine(), |_, kms| kms.key = Some(TextOrSecret { text: KEY.into(), secret: "s".into() }));
         assert!(both.contains("one of both"), "{both}");
         for seconds in [899, 43_201, -1] {
-            assert!(wrong(assumed(ROLE, "", Some(seconds)), |_, _| {}).contains("from 900 s to 43200 s"), "{seconds}");
+            assert!(wrong(assumed(ROLE, "", Some(seconds)), |_, _| {}).contains("900 s to 43200 s"), "{seconds}");
         }
-        let inline = AwsAccessKey { access_key_id: text("id-of-a-key"), secret_access_key: "not/a name".into() };
+        let inline = AwsAccessKey { access_key_id: text(ID), secret_access_key: "not/a name".into() };
         let found = wrong(Some(aws_kms::Credentials::AccessKey(inline)), |_, _| {});
         assert!(found.contains("never given itself") && !found.contains("not/a name"), "{found}");
+    }
+
+    #[test]
+    fn what_aws_would_refuse_is_told_with_its_field() {
+        let key = |given: &'static str| move |_: &mut SecretManager, kms: &mut AwsKms| kms.key = text(given);
+        let alias = "arn:aws:kms:eu-west-1:111122223333:alias/lictor";
+        for (found, field, part) in [
+            (wrong(machine(), key("arn:aws:kms:eu-central-1:1:key/x")), "aws_kms.key", "account"),
+            (wrong(machine(), key("arn:aws:s3:eu-central-1:111122223333:bucket")), "aws_kms.key", "`s3`"),
+            (wrong(machine(), key("alias/lictor")), "aws_kms.region", "No region is given"),
+            (wrong(machine(), |_, kms| kms.region = "eu-centrl-1".into()), "aws_kms.region", "`eu-central-1`"),
+            (
+                wrong(machine(), |_, kms| {
+                    kms.key = text(alias);
+                    kms.region = "eu-central-1".into();
+                }),
+                "aws_kms.region",
+                "the ARN of the key is of eu-west-1",
+            ),
+            (wrong(machine(), |_, kms| kms.endpoint = "http://kms.corp.example".into()), "aws_kms.endpoint", "TLS"),
+            (wrong(assumed("", "", None), |_, _| {}), "aws_kms.assume_role.role_arn", "empty"),
+            (wrong(assumed("arn:aws-cn:iam::111122223333:role/a", "", None), |_, _| {}), "role_arn", "partition"),
+        ] {
+            assert!(found.contains(&format!("{field}: ")) && found.contains(part), "{field} {part}: {found}");
+            assert_eq!(found.matches("aws_kms.").count(), 1, "one mistake is told once: {found}");
+        }
+        let emulator = |_: &mut SecretManager, kms: &mut AwsKms| kms.endpoint = "http://127.0.0.1:4566".into();
+        assert_eq!(wrong(machine(), emulator), "");
+    }
+
+    #[test]
+    fn values_of_secrets_are_checked_and_not_told() {
+        let secret = |secret: &str| Some(TextOrSecret { text: String::new(), secret: secret.into() });
+        let access_key = AwsAccessKey { access_key_id: secret("the-id"), secret_access_key: "the-secret".into() };
+        let credentials = Some(aws_kms::Credentials::AccessKey(access_key));
+        let kms = AwsKms { key: secret("the-key"), credentials, ..AwsKms::default() };
+        let value = |text: &str| Some(Zeroizing::new(text.to_owned()));
+        let found = |kms: &AwsKms, key: &str, id: &str, secret: &str| {
+            let values = Values { key: value(key), access_key_id: value(id), secret_access_key: value(secret) };
+            kms_settings(kms, &values).err().map(|violations| violations.to_string()).unwrap_or_default()
+        };
+        let secret = "0".repeat(40);
+        // Without them nothing can be said.
+        assert_eq!(kms_settings(&kms, &Values::default()), Ok(()));
+        assert_eq!(found(&kms, KEY, ID, &secret), "");
+        let text = found(&kms, "Mark3r 1", "Mark3r 2", "Mark3r 3");
+        for part in [
+            "aws_kms.key: the secret the-key does",
+            "aws_kms.access_key.access_key_id: the secret the-id does",
+            "aws_kms.access_key.secret_access_key: the secret the-secret does",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("Mark3r"), "{text}");
+        let elsewhere = AwsKms { region: "eu-west-1".into(), ..kms };
+        assert!(found(&elsewhere, KEY, ID, &secret).starts_with("aws_kms.region: The region is eu-west-1"));
     }
 }

@@ -563,7 +563,7 @@ pub(crate) fn secret(identifier: &str) -> Secret {
 pub(crate) fn kms_manager(identifier: &str, secret_access_key: &str) -> SecretManager {
     let text = |text: &str| Some(TextOrSecret { text: text.into(), secret: String::new() });
     let access_key =
-        AwsAccessKey { access_key_id: text("id-of-an-access-key"), secret_access_key: secret_access_key.into() };
+        AwsAccessKey { access_key_id: text("IDOFANACCESSKEY0"), secret_access_key: secret_access_key.into() };
     let kms = AwsKms {
         key: text("arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"),
         credentials: Some(aws_kms::Credentials::AccessKey(access_key)),

@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 
 use crate::support::{User, *};
 
+const ACCESS_KEY: &[u8] = b"Mark3r-access-key";
 const MARKERS: [&str; 3] = ["Mark3r-first-value", "Mark3r-second-value", "Mark3r-file"];
 
 fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, words: &str) {
@@ -229,7 +230,12 @@ async fn a_manager_authenticates_with_what_the_built_in_store_keeps_and_nothing_
     let mut user = server.user().await;
     let unmet = Code::FailedPrecondition;
     refused(user.put_manager(kms_manager("corp", "aws-key")).await, Code::InvalidArgument, "no secret \"aws-key\"");
-    user.put_secret(secret("aws-key"), Some(b"one")).await.unwrap();
+    user.put_secret(secret("aws-key"), Some(b"Mark3r x")).await.unwrap();
+    // What the secret holds is looked at when it is named, and not shown.
+    let status = user.put_manager(kms_manager("corp", "aws-key")).await.unwrap_err();
+    assert!(!status.message().contains("Mark3r"), "{status:?}");
+    refused(Err::<(), _>(status), Code::InvalidArgument, "secret_access_key: the secret aws-key does not hold");
+    user.put_secret(secret("aws-key"), Some(ACCESS_KEY)).await.unwrap();
     let made = user.put_manager(kms_manager("corp", "aws-key")).await.unwrap();
     assert_eq!((made.version, made.name.as_str()), (1, "corp"));
     assert_eq!(user.put_manager(kms_manager("corp", "aws-key")).await.unwrap().version, 1);
@@ -241,7 +247,7 @@ async fn a_manager_authenticates_with_what_the_built_in_store_keeps_and_nothing_
     let onto = "secret-manager corp -> secret aws-key -> secret-manager agent";
     refused(user.put_secret(moved("agent", "env:LICTOR_SECRET_X"), None).await, unmet, onto);
     // Through another manager.
-    user.put_secret(secret("other-key"), Some(b"one")).await.unwrap();
+    user.put_secret(secret("other-key"), Some(ACCESS_KEY)).await.unwrap();
     user.put_manager(kms_manager("second", "other-key")).await.unwrap();
     let chain =
         "secret-manager corp -> secret aws-key -> secret-manager second -> secret other-key -> secret-manager built-in";
@@ -252,7 +258,7 @@ async fn a_manager_authenticates_with_what_the_built_in_store_keeps_and_nothing_
     user.put_secret(file("f"), Some(b"x")).await.unwrap();
     refused(user.put_manager(kms_manager("third", "f")).await, Code::InvalidArgument, "is a file");
     // A new value where it is: good. Deleted: not while it is used.
-    assert_eq!(user.put_secret(secret("aws-key"), Some(b"three")).await.unwrap().version, 2);
+    assert_eq!(user.put_secret(secret("aws-key"), Some(b"three")).await.unwrap().version, 3);
     assert_eq!(user.secret("aws-key").await.unwrap().used_by, ["secret-manager corp"]);
     let delete = || DeleteSecretRequest { identifier: "aws-key".into() };
     refused(user.secrets.delete_secret(delete()).await, unmet, "secret-manager corp");

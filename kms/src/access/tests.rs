@@ -88,6 +88,29 @@ fn each_slip_has_a_code_of_its_own() {
 }
 
 #[test]
+fn each_mistake_is_told_with_its_setting() {
+    use Setting::{Duration, Endpoint, ExternalId, Manager, Region, RoleArn, StsEndpoint};
+    let wrong = KmsAccess {
+        manager: "m".repeat(300),
+        region: "eu-centrl-1".to_owned(),
+        endpoint: "ftp://kms.corp.example".to_owned(),
+        sts_endpoint: "http://sts.corp.example".to_owned(),
+        ..role("lictor-kms", "x", Some(1))
+    };
+    let settings = |access| -> Vec<Setting> {
+        Access::check(access).err().unwrap_or_default().into_iter().map(|(setting, _)| setting).collect()
+    };
+    assert_eq!(settings(wrong), [Endpoint, StsEndpoint, Region, RoleArn, Duration, ExternalId, Manager]);
+    assert_eq!(settings(key("id", "")), [Setting::AccessKeyId, Setting::SecretAccessKey]);
+    assert_eq!(settings(oidc(ROLE, "")), [Setting::Token]);
+    assert_eq!(
+        settings(KmsAccess { key: String::new(), credentials: None, ..machine() }),
+        [Setting::Key, Setting::Credentials]
+    );
+    assert!(settings(machine()).is_empty());
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let access = KmsAccess { key: "web".to_owned(), endpoint: "x".to_owned(), ..role("", "x", Some(1)) };
     let error = Access::parse(access).unwrap_err();
