@@ -61,7 +61,8 @@ pub(crate) struct PutSecretArgs {
     #[arg(long, group = "value", help_heading = "Value")]
     pub(crate) keep_value: bool,
     /// The value is on the agents: `file:` and an absolute path, or `env:` and the NAME of a variable LICTOR_SECRET_NAME. Means
-    /// --manager agent.
+    /// --manager agent. After a host rejected a credential with it, and the value there was changed, give the same place again:
+    /// that is a new version, and the credential is handed out again.
     #[arg(long, value_name = "SOURCE", group = "value", help_heading = "Value")]
     pub(crate) source: Option<String>,
     /// Text, such as a password, at most 64 KiB; or the bytes of a file, such as a keytab or a certificate, at most 256 KiB

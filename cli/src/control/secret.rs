@@ -177,7 +177,8 @@ fn described(put: PutSecretArgs, before: Option<v1::Secret>, has_value: bool) ->
                 "Give --source file:/PATH or --source env:NAME; or another secret manager with --manager, such as built-in.",
             ));
         }
-        None => before.source,
+        // It stays as it is. Given again it would say that the value there was changed.
+        None => String::new(),
     };
     let kind = match put.kind {
         Some(SecretKind::Text) => v1::SecretKind::Text.into(),

@@ -188,10 +188,12 @@ impl Engine {
         if record.manager != ON_AGENT && !source.is_empty() {
             return invalid("secret.source: empty unless the secret manager is `agent`");
         }
+        // Whether the value there is another one by now is not seen from here. Who names its place again after a rejection says so.
+        let anew = !source.is_empty() && self.is_rejected(&record.identifier).await?;
         match (manager, record.manager.as_str(), value) {
             (None, ON_AGENT, Some(_)) => invalid("value: the secret is on the agent; give its source alone"),
             (None, ON_AGENT, None) => Ok(match newest.map(|newest| newest.body) {
-                Some(Body::Agent(stored)) if source.is_empty() || stored == source => Ok(None),
+                Some(Body::Agent(stored)) if source.is_empty() || (stored == source && !anew) => Ok(None),
                 _ if source.is_empty() => {
                     Err(Refusal::Invalid("secret.source: required for the manager `agent`".into()))
                 }
@@ -218,6 +220,12 @@ impl Engine {
                 invalid("value: needed for a new secret, and for one that another secret manager is to keep")
             }
         }
+    }
+
+    /// Whether a host rejected a credential that the secret is for.
+    async fn is_rejected(&mut self, identifier: &str) -> Result<bool, StoreError> {
+        let users = credentials::with_secret(self.database().await?, identifier).await?;
+        Ok(users.iter().any(|user| user.rejected_at.is_some()))
     }
 
     /// Whether a value is one of its kind, and of use to the credentials that refer to it.

@@ -128,6 +128,33 @@ async fn a_rejected_password_from_the_store_is_handed_out_again_once_the_secret_
 }
 
 #[tokio::test]
+async fn a_rejected_password_on_agents_is_used_again_once_its_place_is_named_again() {
+    let (server, mut user, agent) = scene(&[]).await;
+    let mounted = |source: &str| Secret { manager: "agent".into(), source: source.into(), ..secret("mounted") };
+    let source = "env:LICTOR_SECRET_WEB";
+    user.put_secret(mounted(source), None).await.unwrap();
+    let credential =
+        Credential { name: "by-name".into(), username: "u".into(), secret: "mounted".into(), ..Credential::default() };
+    user.put(credential, None).await.unwrap();
+    let mut link = connect(&agent, &server, "i1").await;
+    let spec = || TaskSpec { credential: "by-name".into(), ..command() };
+    user.submit(spec()).await;
+    let reference = link.assignment().await.task.unwrap();
+    let failure = Failure { stage: "authenticate".into(), code: "auth.rejected".into(), ..Failure::default() };
+    let result = TaskResult { outcome: TaskState::Failed.into(), failure: Some(failure), ..TaskResult::default() };
+    link.end(&reference, result).await;
+    assert_eq!(user.submit(spec()).await.state(), TaskState::Rejected);
+    // Another description says nothing of the value.
+    assert_eq!(user.put_secret(mounted(""), None).await.unwrap().version, 1);
+    assert_eq!(user.submit(spec()).await.state(), TaskState::Rejected);
+    assert_eq!(user.put_secret(mounted(source), None).await.unwrap().version, 2);
+    user.submit(spec()).await;
+    assert_eq!(link.assignment().await.identity.unwrap().version, 2);
+    // Once is enough.
+    assert_eq!(user.put_secret(mounted(source), None).await.unwrap().version, 2);
+}
+
+#[tokio::test]
 async fn secrets_of_the_shell_and_of_the_connection_are_delivered_each_once() {
     let (server, mut user, agent) = scene(&[]).await;
     put(&mut user, secret("token"), VALUE.as_bytes()).await;

@@ -111,6 +111,7 @@ async fn a_secret_on_agents_is_its_source() {
     let stored = user.put_secret(on_agent(path), None).await.unwrap();
     assert_eq!((stored.version, stored.source.as_str(), stored.key_id.as_str()), (1, path, ""));
     assert_eq!(user.put_secret(on_agent(""), None).await.unwrap().version, 1);
+    assert_eq!(user.put_secret(on_agent(path), None).await.unwrap().version, 1);
     let moved = user.put_secret(on_agent("env:LICTOR_SECRET_S"), None).await.unwrap();
     assert_eq!((moved.version, moved.source.as_str()), (2, "env:LICTOR_SECRET_S"));
     // Into the built-in store it needs the value.

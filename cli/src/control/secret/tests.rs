@@ -252,10 +252,10 @@ fn a_source_is_for_the_agents() {
     let elsewhere = PutSecretArgs { source: Some("env:WEB".into()), manager: Some("corp".into()), ..args() };
     assert!(described(elsewhere, None, false).is_err());
     assert!(described(PutSecretArgs { manager: Some("agent".into()), ..args() }, None, true).is_err());
-    // A value for what is on the agents has no place; other changes keep the source.
+    // A value for what is on the agents has no place; other changes say nothing of it, which keeps it.
     assert!(described(args(), Some(secret.clone()), true).is_err());
     let kept = described(PutSecretArgs { keep_value: true, ..args() }, Some(secret.clone()), false).unwrap();
-    assert_eq!(kept.source, "env:WEB");
+    assert_eq!((kept.manager.as_str(), kept.source.as_str()), ("agent", ""));
     let moved = described(PutSecretArgs { manager: Some("built-in".into()), ..args() }, Some(secret), true).unwrap();
     assert_eq!((moved.manager.as_str(), moved.source.as_str()), ("built-in", ""));
 }
