@@ -3,6 +3,8 @@
 //! A plain value lives only inside these functions, in memory that is zeroed. A new version, the versions of the credentials that it is for
 //! and the line in the audit log are one transaction.
 
+use std::collections::BTreeSet;
+
 use lictor_proto::v1::{Secret, SecretKind, SecretManager};
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
@@ -434,7 +436,9 @@ pub(crate) async fn used_by(
     identifier: &str,
 ) -> Result<Vec<String>, StoreError> {
     let users = credentials::with_secret(database, identifier).await?;
-    let mut names: Vec<String> = users.into_iter().map(|user| format!("credential {}", user.name)).collect();
+    let mut users: BTreeSet<String> = users.into_iter().map(|user| user.name).collect();
+    users.extend(credentials::with_authority(database, identifier).await?);
+    let mut names: Vec<String> = users.into_iter().map(|user| format!("credential {user}")).collect();
     for found in managers::all(database).await? {
         if references(&found.manager).any(|(_, secret)| secret == identifier) {
             names.push(format!("secret-manager {}", found.manager.identifier));

@@ -163,6 +163,21 @@ pub(crate) async fn with_secret(
     rows.iter().map(CredentialRecord::from_row).collect()
 }
 
+/// Names of those whose hosts' authority is in a secret, without deleted ones.
+pub(crate) async fn with_authority(writer: &mut SqliteConnection, identifier: &str) -> Result<Vec<String>, StoreError> {
+    // Whatever else has these bytes is left out once it is decoded.
+    let rows = sqlx::query("SELECT * FROM credentials WHERE instr(connection, $1) > 0 AND deleted_at IS NULL")
+        .bind(identifier.as_bytes())
+        .fetch_all(writer)
+        .await?;
+    let mut names = Vec::new();
+    for row in &rows {
+        let record = CredentialRecord::from_row(row)?;
+        names.extend((record.connection.ca_secret == identifier).then_some(record.name));
+    }
+    Ok(names)
+}
+
 /// Adds the credential or replaces its record.
 pub(crate) async fn save_credential(
     writer: &mut SqliteConnection,

@@ -121,6 +121,35 @@ async fn a_secret_on_agents_is_its_source() {
     assert_eq!((here.version, here.source.as_str(), here.manager.as_str()), (3, "", "built-in"));
 }
 
+#[tokio::test]
+async fn a_secret_that_holds_the_authority_of_a_credential_is_used_by_it() {
+    let server = Server::start(&[]).await;
+    let mut user = server.user().await;
+    for identifier in ["ca", "web-ca"] {
+        user.put_secret(secret(identifier), Some(b"-----BEGIN")).await.unwrap();
+    }
+    let with = |name: &str, path: &str, ca_secret: &str| {
+        let connection =
+            ConnectionSettings { path: path.into(), ca_secret: ca_secret.into(), ..ConnectionSettings::default() };
+        Credential { connection: Some(connection), ..with_secret(name, "") }
+    };
+    user.put(with("web", "", "web-ca"), Some("p")).await.unwrap();
+    // A path is no secret.
+    user.put(with("other", "/ca", ""), Some("p")).await.unwrap();
+    assert_eq!(user.secret("web-ca").await.unwrap().used_by, ["credential web"]);
+    assert!(user.secret("ca").await.unwrap().used_by.is_empty());
+    let delete = |identifier: &str| DeleteSecretRequest { identifier: identifier.into() };
+    let refusal = user.secrets.delete_secret(delete("web-ca")).await;
+    refused(refusal, Code::FailedPrecondition, "credential web");
+    user.secrets.delete_secret(delete("ca")).await.unwrap();
+    // As an authority and as a password it is used by one credential.
+    let both = Credential { secret: "web-ca".into(), ..with("web", "", "web-ca") };
+    user.put(both, None).await.unwrap();
+    assert_eq!(user.secret("web-ca").await.unwrap().used_by, ["credential web"]);
+    user.put(with("web", "", ""), Some("p")).await.unwrap();
+    user.secrets.delete_secret(delete("web-ca")).await.unwrap();
+}
+
 /// A user of this scope.
 async fn of_scope(server: &Server, user: &mut User, name: &str, role: Role, scope: &str) -> User {
     let request =
