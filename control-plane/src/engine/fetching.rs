@@ -75,6 +75,12 @@ impl Fetching {
         self.parked.clear();
     }
 
+    /// An answer came of which nothing can be stored. Whoever waits for it learns that by its being dropped, or is taken up anew; left
+    /// here, it would be waited for by all who want the same later, for ever.
+    pub(super) fn drop_answer(&mut self, ticket: u64) {
+        self.asked.remove(&ticket);
+    }
+
     fn keep(&mut self, place: Place, value: Zeroizing<Vec<u8>>, now: Now) {
         if self.values.len() >= MAX_VALUES
             && let Some(oldest) =
@@ -85,7 +91,7 @@ impl Fetching {
         self.values.insert(place, (value, now.instant + KEEP));
     }
 
-    fn is_asked_for(&self, place: &Place) -> bool {
+    pub(super) fn is_asked_for(&self, place: &Place) -> bool {
         self.asked.values().any(|asked| matches!(asked, Asked::Value(known) if known == place))
     }
 

@@ -123,7 +123,7 @@ impl Engine {
         Ok(())
     }
 
-    fn refuse(&mut self, command: Command) {
+    pub(super) fn refuse(&mut self, command: Command) {
         fn no<T>(reply: super::Reply<T>) {
             // A caller that has gone away needs no answer.
             let _ = reply.send(Err(Refusal::Exhausted(FULL.into())));
@@ -139,8 +139,8 @@ impl Engine {
             Command::PrepareSecret { reply, .. } => no(reply),
             Command::PutSealed { reply, .. } => no(reply),
             Command::TestManager { reply, .. } => no(reply),
-            // Who waited for it was told, or is taken up anew.
-            Command::Fetched(_) => {}
+            // Who waited for it is told by its end, or is taken up anew.
+            Command::Fetched(fetched) => self.fetching.drop_answer(fetched.ticket),
             Command::WhoAmI { reply, .. } => no(reply),
             Command::CreateUser { reply, .. } | Command::SetUser { reply, .. } => no(reply),
             Command::IssueToken { reply, .. } | Command::RevokeToken { reply, .. } => no(reply),
