@@ -256,10 +256,16 @@ impl Ledger {
         Err(all)
     }
 
-    /// Whether an assignment that was put aside can still be sent: the task is with that agent, and the session goes on.
+    /// Whether an assignment that was put aside can still be sent as it was decided: the task is with that agent and nobody cancelled
+    /// it, the session goes on, and no host has rejected the credential since, nor was it changed or deleted.
     pub(crate) fn awaits(&self, assign: &Assign, session: SessionId) -> bool {
         let task = self.tasks.get(&assign.task_id).filter(|task| task.phase != Phase::Queued);
-        task.is_some_and(|task| task.epoch == assign.epoch) && self.session_of(&assign.agent_id) == Some(session)
+        let Some(task) = task.filter(|task| task.epoch == assign.epoch && task.cancel.is_none()) else { return false };
+        let as_decided = match self.credentials.get(&task.credential) {
+            Some(state) => state.version == assign.credential_version && !state.rejected,
+            None => task.route.errand.is_some(),
+        };
+        as_decided && self.session_of(&assign.agent_id) == Some(session)
     }
 
     /// The control plane has done a waiting task itself.
@@ -280,11 +286,13 @@ impl Ledger {
             .collect()
     }
 
-    /// An assignment was put aside, and when it was ready its session had ended: the agent has never heard of it.
+    /// An assignment was put aside, and when it was ready it could not be sent any more: the agent has never heard of it.
     pub(crate) fn never_sent(&mut self, assign: &Assign, now: Now) {
         let task = self.tasks.get(&assign.task_id).filter(|task| task.phase != Phase::Queued);
         let Some(task) = task.filter(|task| task.epoch == assign.epoch) else { return };
-        if task.cancel.is_some() {
+        let cancelled = task.cancel.is_some();
+        self.give_credit_back(assign);
+        if cancelled {
             self.finish(&assign.task_id, failure::result(TaskState::Cancelled, None), Vec::new(), false, now);
         } else {
             self.enqueue(&assign.task_id, now);

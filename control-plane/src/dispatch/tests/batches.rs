@@ -8,7 +8,14 @@ use super::*;
 const PAUSE: Duration = Duration::from_secs(2);
 
 impl World {
-    fn submit_batch(&mut self, id: &str, tasks: u32, concurrency: u32, threshold: Option<Threshold>, retries: u32) {
+    pub(super) fn submit_batch(
+        &mut self,
+        id: &str,
+        tasks: u32,
+        concurrency: u32,
+        threshold: Option<Threshold>,
+        retries: u32,
+    ) {
         let progress = BatchProgress { total: tasks, waiting: tasks, ..BatchProgress::default() };
         let batch_id: Arc<str> = id.into();
         let entry = BatchEntry {

@@ -183,6 +183,43 @@ fn an_assignment_that_was_never_sent_goes_to_the_next_agent() {
 }
 
 #[test]
+fn an_assignment_that_was_put_aside_is_not_sent_once_what_was_decided_is_wrong() {
+    for change in ["cancelled", "its batch cancelled", "rejected", "deleted", "changed"] {
+        let mut world = world(&["a"], "");
+        let session = world.connect("a", "i", Vec::new(), 1);
+        if change == "its batch cancelled" {
+            world.submit_batch("t", 1, 0, None, 0);
+        } else {
+            world.submit("t", false);
+        }
+        let assign = world.assigned[0].clone();
+        assert!(world.ledger.awaits(&assign, session));
+        match change {
+            "cancelled" => assert!(world.ledger.cancel("t", "enough", world.now)),
+            "its batch cancelled" => assert!(world.ledger.cancel_batch("t", "enough", world.now)),
+            "rejected" => world.ledger.credential_rejected("web", 1, world.now),
+            "deleted" => world.ledger.credential_deleted("web", world.now),
+            _ => {
+                let state = CredentialState { version: 2, rejected: false, needs: Needs::default() };
+                world.ledger.credential_stored("web", state);
+            }
+        }
+        assert!(!world.ledger.awaits(&assign, session), "{change}");
+        world.ledger.never_sent(&assign, world.now);
+        world.turn();
+        match change {
+            "cancelled" | "its batch cancelled" => assert_eq!(world.outcome(&assign.task_id), TaskState::Cancelled),
+            // By the one credit there is, which the first assignment did not use.
+            "changed" => {
+                let again = world.assigned.last().unwrap();
+                assert_eq!((again.epoch, again.credential_version), (2, 2));
+            }
+            _ => assert_eq!(world.outcome(&assign.task_id), TaskState::Rejected, "{change}"),
+        }
+    }
+}
+
+#[test]
 fn a_task_cancelled_while_its_assignment_is_made_ready_is_cancelled() {
     let mut world = world(&["a"], "");
     world.connect("a", "i", Vec::new(), 2);
