@@ -3,8 +3,8 @@
 //! An assignment that needs such a value is put aside, asked for, and sent when the answer is there. One question at a time for one
 //! value, however many tasks wait for it. Values are kept for a minute, so that a crowd of tasks, and an agent that polls, find them.
 //!
-//! INVARIANT: what was put aside ends: it is sent, or its task fails, or it goes to the next agent because the one it was for is gone
-//! and has never heard of it.
+//! INVARIANT: what was put aside ends: it is sent, or its task fails; or, since its agent has never heard of it, it is decided anew
+//! where that agent is gone, the task was cancelled, or the credential is not what it was.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -104,10 +104,21 @@ impl Fetching {
 impl Engine {
     /// Makes an assignment ready and sends it, puts it aside, or ends its task.
     pub(super) async fn hand_out(&mut self, session: SessionId, assign: Assign, now: Now) -> Result<(), StoreError> {
+        self.hand_out_by(session, assign, now.instant + LONGEST_WAIT, now).await
+    }
+
+    /// The same for one that may have been put aside before: however often that is, it waits until then and no longer.
+    async fn hand_out_by(
+        &mut self,
+        session: SessionId,
+        assign: Assign,
+        until: Instant,
+        now: Now,
+    ) -> Result<(), StoreError> {
         match self.assignment(&assign, now).await? {
             super::assignments::Made::Ready(event) => self.outgoing.push((session, super::Ready::Event(event))),
             super::assignments::Made::Failed(failure) => self.parts.ledger.assignment_failed(&assign, failure, now),
-            super::assignments::Made::Waits(wishes) => self.put_aside(session, assign, wishes, now).await?,
+            super::assignments::Made::Waits(wishes) => self.put_aside(session, assign, wishes, until, now).await?,
         }
         Ok(())
     }
@@ -117,6 +128,7 @@ impl Engine {
         session: SessionId,
         assign: Assign,
         wishes: Vec<Wish>,
+        until: Instant,
         now: Now,
     ) -> Result<(), StoreError> {
         let missing = wishes.iter().map(|wish| wish.place.clone()).collect();
@@ -133,7 +145,7 @@ impl Engine {
             }
         }
         debug!(task_id = assign.task_id, epoch = assign.epoch, "Assignment waits for a secret");
-        self.fetching.parked.push(Parked { session, assign, missing, manager, until: now.instant + LONGEST_WAIT });
+        self.fetching.parked.push(Parked { session, assign, missing, manager, until });
         Ok(())
     }
 
@@ -173,7 +185,7 @@ impl Engine {
                     if !parked.missing.is_empty() {
                         self.fetching.parked.push(parked);
                     } else if self.parts.ledger.awaits(&parked.assign, parked.session) {
-                        self.hand_out(parked.session, parked.assign, now).await?;
+                        self.hand_out_by(parked.session, parked.assign, parked.until, now).await?;
                     } else {
                         self.parts.ledger.never_sent(&parked.assign, now);
                     }
