@@ -3,6 +3,7 @@
 //! What a secret manager authenticates with is decrypted here, and nowhere kept. Called for each assignment and each question anew, so
 //! that a changed secret manager, or a changed access key, is what the next one gets.
 
+use lictor_kms::arn::KeyId;
 use lictor_proto::v1::{
     AwsKms, KmsAccess, KmsAccessKey, KmsRecord, KmsWebIdentity, SecretManager, TextOrSecret, aws_kms, kms_access,
     secret_manager,
@@ -53,6 +54,12 @@ impl Engine {
             Ok(key) => key,
             Err(reason) => return Ok(Err(reason)),
         };
+        // Whoever is to use a key says which one failed; another secret, put there by mistake, would be read in that.
+        if let Some(TextOrSecret { secret, .. }) = kms.key.as_ref().filter(|key| !key.secret.is_empty())
+            && KeyId::parse(&key).is_err()
+        {
+            return Ok(Err(format!("the secret {secret} holds no ARN, id or alias of a KMS key")));
+        }
         let credentials = match &kms.credentials {
             Some(aws_kms::Credentials::AccessKey(access_key)) => {
                 let id = match self.text(manager, access_key.access_key_id.as_ref(), keys).await? {

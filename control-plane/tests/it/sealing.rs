@@ -353,6 +353,27 @@ async fn a_test_of_a_secret_manager_is_a_task_with_the_way_to_it() {
 }
 
 #[tokio::test]
+async fn a_secret_that_is_no_key_is_not_shown_as_one() {
+    let (server, mut user, agent) = scene(&[]).await;
+    put(&mut user, secret("no-key"), b"Mark3r-no-key").await;
+    put_manager(&mut user, |manager| {
+        let Some(secret_manager::Kind::AwsKms(kms)) = &mut manager.kind else { panic!("another kind") };
+        kms.key = Some(TextOrSecret { text: String::new(), secret: "no-key".into() });
+        kms.region = "eu-central-1".into();
+    })
+    .await;
+    let mut link = connect(&agent, &server, "i1").await;
+    link.send(agent_event::Event::Credit(Credit { total: 20 })).await;
+    let test = TestSecretManagerRequest { identifier: "corp".into(), selector: None };
+    let task = user.secrets.test_secret_manager(test).await.unwrap().into_inner().task.unwrap();
+    let task = user.until(&task.task_id, TaskState::Rejected).await;
+    let failure = task.result.as_ref().unwrap().failure.as_ref().unwrap();
+    assert_eq!(failure.code, "secret_manager.unusable");
+    assert!(failure.message.contains("the secret no-key holds no ARN"), "{failure:?}");
+    assert!(!format!("{task:?}").contains("Mark3r"), "{task:?}");
+}
+
+#[tokio::test]
 async fn tests_of_secret_managers_are_for_those_who_see_them() {
     let (server, mut user, _agent) = scene(&[]).await;
     put_manager(&mut user, |_| {}).await;
