@@ -8,6 +8,7 @@ mod material;
 mod sources;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use lictor_kms::{Access, Context, Kms};
@@ -125,7 +126,6 @@ pub(crate) struct Assigned<'a> {
 }
 
 /// A value, and what it is called in messages.
-#[derive(Debug)]
 pub(crate) struct Value {
     bytes: Zeroizing<Vec<u8>>,
     secret: String,
@@ -331,6 +331,12 @@ impl Way {
     /// The secret manager's name.
     pub(crate) fn manager(&self) -> &str {
         &self.manager
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Value").field("secret", &self.secret).finish_non_exhaustive()
     }
 }
 

@@ -272,3 +272,13 @@ fn deliveries_are_bounded_and_name_each_secret_once() {
 fn the_context_of_a_record_is_that_of_the_contract() {
     assert!(Context::new("", "web", 7).is(&record("web", "7").context));
 }
+
+#[test]
+fn a_value_is_named_and_not_shown() {
+    let bytes = Zeroizing::new(b"marker".to_vec());
+    let shown = format!("{:?}", Value { bytes: bytes.clone(), secret: "secret web".into(), from_file: false });
+    assert!(shown.contains("secret web"), "{shown}");
+    for value in ["marker".to_owned(), format!("{:?}", bytes.as_slice())] {
+        assert!(!shown.contains(&value), "{shown}");
+    }
+}
