@@ -4,6 +4,7 @@
 //! It holds no assertions about behaviour; those stand in `tests/e2e`. The binaries are taken from the build directory
 //! that the running test lies in: `cargo build --workspace --bins` must have made them.
 
+mod aws;
 mod certificates;
 mod disk;
 mod kdc;
@@ -13,6 +14,7 @@ mod random;
 mod samba;
 mod stack;
 
+pub use aws::Aws;
 pub use certificates::Certificates;
 pub use disk::Disk;
 pub use kdc::{Kdc, KdcOptions};

@@ -28,6 +28,7 @@ mod restarts;
 mod rolling;
 mod scripts;
 mod secrecy;
+mod secrets;
 mod settings;
 mod traces;
 mod volume;

@@ -49,7 +49,7 @@ fn secrets_of_tasks_and_credentials_are_in_no_log_state_file_or_process_table() 
 }
 
 /// Command lines and environments of everything that runs, but for the shells and runners above this test.
-fn processes_that_show(markers: &[&str]) -> Result<Vec<String>> {
+pub(crate) fn processes_that_show(markers: &[&str]) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let path = entry?.path();
