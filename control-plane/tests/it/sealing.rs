@@ -362,7 +362,7 @@ async fn a_secret_that_is_no_key_is_not_shown_as_one() {
         kms.region = "eu-central-1".into();
     })
     .await;
-    let mut link = connect(&agent, &server, "i1").await;
+    let link = connect(&agent, &server, "i1").await;
     link.send(agent_event::Event::Credit(Credit { total: 20 })).await;
     let test = TestSecretManagerRequest { identifier: "corp".into(), selector: None };
     let task = user.secrets.test_secret_manager(test).await.unwrap().into_inner().task.unwrap();
