@@ -59,7 +59,7 @@ fn a_thousand_tasks_with_one_credential_make_one_decrypt_per_agent() -> Result<(
     assert_eq!(succeeded(&scene, &batches)?, 1000);
     assert_eq!(scene.aws.calls("kms:Decrypt")?, 1);
     let (_, metrics) = first.get("/metrics")?;
-    ensure!(metrics.contains("kms"), "{metrics}");
+    ensure!(metrics.contains("\nagent_kms_decrypts_total 1\n"), "{metrics}");
 
     // What one agent knows no other does.
     let two = [("LICTOR_AGENT_TAGS", "two"), ("LICTOR_AGENT_SLOTS", "20")];
@@ -90,7 +90,7 @@ fn new_versions_of_a_secret_under_load_fail_no_task() -> Result<()> {
         versions += 1;
     }
     assert_eq!(succeeded(&scene, &batches)?, 200);
-    ensure!(versions >= 5, "only {versions} versions were made");
+    ensure!(versions >= 3, "only {versions} versions were made");
     let shown = scene.stack.lictor_json(&["secret", "show", "web-password"])?;
     assert_eq!(shown["version"], versions, "{shown:#}");
     // A data key for each version that was used, and no more.

@@ -142,3 +142,38 @@ fn keys_that_cannot_be_used_are_told_apart_and_old_secrets_keep_theirs() -> Resu
     assert_eq!(windows.failed_logons()?, 0);
     Ok(())
 }
+
+#[test]
+fn a_key_or_region_that_is_none_is_told_before_aws_is_asked() -> Result<()> {
+    let Some(scene) = Scene::start("moto")? else { return Ok(()) };
+    let _agent = scene.agent_of("agent-1", "full")?;
+    let url = scene.aws.url();
+    let alias = "arn:aws:kms:eu-central-1:111122223333:alias/lictor";
+    for (key, region, endpoint, code) in [
+        ("arn:aws:kms", "", "", "kms.key_malformed"),
+        ("arn:aws:s3:::bucket", "", "", "kms.key_malformed"),
+        (alias, "eu-west-1", url.as_str(), "kms.region_disagrees"),
+        ("alias/lictor", "", url.as_str(), "kms.region_missing"),
+        ("alias/lictor", "eu-centrl-1", "", "kms.region_unknown"),
+    ] {
+        let mut put = vec!["secret-manager", "put", "corp", "aws-kms", "--key", key, "--machine-role"];
+        for (flag, value) in [("--region", region), ("--endpoint", endpoint), ("--sts-endpoint", endpoint)] {
+            if !value.is_empty() {
+                put.extend([flag, value]);
+            }
+        }
+        // It is told when it is stored, or else when it is tested.
+        let output = scene.stack.lictor(&put)?;
+        if output.code == 0 {
+            let task = scene.tested("corp")?;
+            let failure = &task["result"]["error"];
+            assert_eq!(failure["code"], code, "{key} {region}: {task:#}");
+            ensure!(failure["remedy"].as_str().is_some_and(|text| !text.is_empty()), "{task:#}");
+        } else {
+            ensure!(output.stderr.contains("aws_kms."), "{key} {region}: {}", output.stderr);
+        }
+    }
+    let calls = scene.aws.order("calls", &json!({}))?;
+    assert_eq!(calls["calls"], json!({}), "AWS was asked");
+    Ok(())
+}
