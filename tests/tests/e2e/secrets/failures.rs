@@ -177,3 +177,27 @@ fn a_key_or_region_that_is_none_is_told_before_aws_is_asked() -> Result<()> {
     assert_eq!(calls["calls"], json!({}), "AWS was asked");
     Ok(())
 }
+
+#[test]
+fn whoever_may_only_decrypt_is_good_enough_where_something_is_stored() -> Result<()> {
+    let Some(scene) = Scene::start("ministack")? else { return Ok(()) };
+    let _agent = scene.agent("agent-1", &[])?;
+    let windows = scene.host("win-a")?;
+    scene.manager_of("corp", "reader")?;
+    let task = scene.tested("corp")?;
+    let expected = [("identity", "passed"), ("write", "failed"), ("read", "skipped")];
+    assert_eq!(outcomes(&task), expected, "{task:#}");
+    let failure = &task["result"]["error"];
+    assert_eq!((&failure["stage"], &failure["code"]), (&json!("write"), &json!("kms.denied")), "{task:#}");
+
+    scene.manager_of("corp", "full")?;
+    scene.web("corp", &windows)?;
+    scene.manager_of("corp", "reader")?;
+    let task = scene.tested("corp")?;
+    let expected = [("identity", "passed"), ("write", "warning"), ("read", "passed")];
+    assert_eq!((outcomes(&task), &task["state"]), (expected.to_vec(), &json!("succeeded")), "{task:#}");
+    scene.runs("web", &[])?;
+    let said = scene.lictor(&["secret-manager", "test", "corp"])?.text();
+    ensure!(said.contains("Secrets can be read, not written"), "{said}");
+    Ok(())
+}
