@@ -121,7 +121,9 @@ async fn password(host: &TcpListener) -> String {
                 accepted = host.accept() => {
                     clients.spawn(proof(accepted.unwrap().0));
                 }
-                Some(Ok(Some(password))) = clients.join_next() => return password,
+                Some(ended) = clients.join_next() => if let Some(password) = ended.unwrap() {
+                    return password;
+                },
             }
         }
     };
