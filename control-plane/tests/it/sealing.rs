@@ -355,13 +355,15 @@ async fn a_test_of_a_secret_manager_is_a_task_with_the_way_to_it() {
 #[tokio::test]
 async fn a_secret_that_is_no_key_is_not_shown_as_one() {
     let (server, mut user, agent) = scene(&[]).await;
-    put(&mut user, secret("no-key"), b"Mark3r-no-key").await;
+    put(&mut user, secret("no-key"), KEY_ARN.as_bytes()).await;
     put_manager(&mut user, |manager| {
         let Some(secret_manager::Kind::AwsKms(kms)) = &mut manager.kind else { panic!("another kind") };
         kms.key = Some(TextOrSecret { text: String::new(), secret: "no-key".into() });
         kms.region = "eu-central-1".into();
     })
     .await;
+    // It was one when the manager was stored.
+    put(&mut user, secret("no-key"), b"Mark3r-no-key").await;
     let link = connect(&agent, &server, "i1").await;
     link.send(agent_event::Event::Credit(Credit { total: 20 })).await;
     let test = TestSecretManagerRequest { identifier: "corp".into(), selector: None };

@@ -94,6 +94,52 @@ const ROWS: &[Row] = &[
         &[],
         AWS,
     ),
+    // Secrets that come beside an assignment, and those that agents encrypt.
+    by(&["policy.kms_endpoint"], &["agent/src/policy/tests.rs::other_endpoints_are_refused_unless_they_are_listed"]),
+    by(
+        &["policy.kms_key", "policy.kms_role"],
+        &["agent/src/policy/tests.rs::keys_and_roles_are_compared_part_by_part"],
+    ),
+    by(&["policy.secret_source"], &["agent/src/policy/tests.rs::sources_and_errands_can_be_forbidden"]),
+    by(
+        &[
+            "secret.empty",
+            "secret.malformed",
+            "secret.source_missing",
+            "secret.source_not_permitted",
+            "secret.source_unreadable",
+            "secret.too_long",
+        ],
+        &["agent/tests/agent/secrets.rs::what_does_not_come_or_is_not_there_is_handed_back_by_its_code"],
+    ),
+    by(
+        &["secret.bad_record"],
+        &["control-plane/tests/it/sealing.rs::what_a_lying_agent_makes_of_a_value_is_not_stored"],
+    ),
+    by(&["secret.superseded"], &["control-plane/tests/it/sealing.rs::of_two_who_write_at_once_the_later_is_told"]),
+    by(
+        &["secret.deleted", "secret.unusable"],
+        &["control-plane/tests/it/deliveries.rs::a_secret_that_went_elsewhere_or_away_meanwhile_ends_the_task"],
+    ),
+    by(
+        &["secret_manager.refused"],
+        &["control-plane/src/platform/tests.rs::the_control_plane_is_nobody_but_by_its_own_tokens"],
+    ),
+    from(
+        &["secret.not_fetched"],
+        &[],
+        "a bound for an answer that never comes; a failure of AWS has a code of its own. No test waits for it",
+    ),
+    from(
+        &["secret.too_large"],
+        &[],
+        "a bound behind those of each secret and of their number, which keep every task below it",
+    ),
+    from(
+        &["secret.refused"],
+        &[],
+        "what was allowed when the value was prepared and is not when the agent has encrypted it. No test is so quick",
+    ),
     // Control plane.
     by(&["no_agent"], &["control-plane/tests/it/users.rs::a_selector_that_fits_no_agent_names_each_agent_and_why"]),
     by(
