@@ -153,8 +153,11 @@ impl Platform {
         let deadline = Instant::now() + LONGEST;
         // `lictor-kms` keeps the deadline itself; an answer is owed in any case.
         let outcome = timeout_at(deadline + SPARE, self.attempt(access, place, work, deadline)).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(failure::secret_not_fetched(&manager, LONGEST.as_secs())));
-        Fetched { ticket, outcome: outcome.map_err(Box::new) }
+        let outcome = match outcome {
+            Ok(outcome) => outcome.map_err(Box::new),
+            Err(_) => Err(Box::new(failure::secret_not_fetched(&manager, LONGEST.as_secs()))),
+        };
+        Fetched { ticket, outcome }
     }
 
     async fn attempt(&self, access: KmsAccess, place: Place, work: Work, deadline: Instant) -> Result<Done, Failure> {

@@ -501,7 +501,7 @@ impl Ledger {
     /// An assignment could not be made ready and was not sent: its credit is unspent, its task rejected, or cancelled if that
     /// was asked for meanwhile.
     pub(crate) fn assignment_failed(&mut self, assign: &Assign, failure: Failure, now: Now) {
-        if !self.tasks.get(&assign.task_id).is_some_and(|task| task.epoch == assign.epoch) {
+        if self.tasks.get(&assign.task_id).is_none_or(|task| task.epoch != assign.epoch) {
             return;
         }
         self.give_credit_back(assign);

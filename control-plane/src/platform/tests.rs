@@ -1,7 +1,5 @@
 //! What the control plane does at KMS itself, against emulators of AWS that others wrote: see `tests/peers/aws/README.md`.
 
-#![expect(clippy::print_stdout, reason = "whoever runs the tests is told that an emulator is missing")]
-
 use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 
