@@ -503,6 +503,7 @@ class Names(unittest.TestCase):
             (ROOT / path).read_text() for path in tracked() if path.startswith(("helm/", "deploy/")) and (ROOT / path).is_file()
         )
         reference = "\n".join(page.path.read_text() for name, page in pages().items() if name not in STRICT)
+        harness = "\n".join(path.read_text() for path in (ROOT / "import/src/harness").rglob("*.rs"))
         found = []
         for name in STRICT:
             page = pages().get(name)
@@ -521,6 +522,8 @@ class Names(unittest.TestCase):
                     known = known or re.search(rf"\b{re.escape(word)}\b", chart_text + reference)
                 else:
                     continue
+                # Fields of Harness documents that the import reads.
+                known = known or all(re.search(rf'[".]{part}\b', harness) for part in word.split("."))
                 if word.startswith(("ansible.", "delegate.")):
                     # Ansible's modules; Harness's file.
                     continue
