@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use lictor_proto::v1::{Failure, KmsRecord};
+use serde_json::json;
 use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
@@ -158,10 +159,14 @@ impl Engine {
         asked: Asked,
         now: Now,
     ) -> Result<Result<(), (Box<Failure>, Asked)>, StoreError> {
-        let access = match self.access(manager, Holder::ControlPlane, now).await? {
-            Ok((access, _)) => access,
+        let (access, keys) = match self.access(manager, Holder::ControlPlane, now).await? {
+            Ok(found) => found,
             Err(failure) => return Ok(Err((failure, asked))),
         };
+        for (identifier, version) in keys {
+            let details = json!({ "manager": manager.manager.identifier, "version": version, "why": ["manager"] });
+            self.audit_use(&identifier, details, now).await?;
+        }
         let ticket = self.fetching.next_ticket;
         self.fetching.next_ticket += 1;
         let request = Request { ticket, access, place, work };
