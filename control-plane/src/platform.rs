@@ -6,9 +6,11 @@
 //! which is bounded in size and time, and in what is handed to the engine.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use lictor_kms::{Access, Context, Kms};
 use lictor_proto::v1::kms_access::Credentials;
 use lictor_proto::v1::{Failure, KmsAccess, KmsRecord, Rung, RungOutcome, Suspect, TaskResult, TaskState};
@@ -137,7 +139,14 @@ impl Platform {
             let Some((place, request)) = next else { return };
             let (platform, engine) = (self.clone(), engine.clone());
             work.spawn(async move {
-                let fetched = platform.carry_out(request).await;
+                let ticket = request.ticket;
+                let manager = request.access.manager.clone();
+                // An answer is owed in any case: what is asked for is asked for once, and everybody waits for that.
+                let fetched = AssertUnwindSafe(platform.carry_out(request)).catch_unwind().await;
+                let fetched = fetched.unwrap_or_else(|_| Fetched {
+                    ticket,
+                    outcome: Err(Box::new(failure::secret_not_fetched(&manager, LONGEST.as_secs()))),
+                });
                 drop(place);
                 // An engine that has stopped waits for nothing.
                 let _ = engine.tell(Command::Fetched(fetched)).await;
