@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 
 /// Writes a file that only its owner may read.
@@ -18,8 +18,8 @@ pub(crate) fn write_public(path: &Path, content: &[u8]) -> io::Result<()> {
     write(path, content, 0o644, None)
 }
 
-/// Writes a file that only the owner of the one before may read, which is open here: whoever runs this may be somebody else. Fails
-/// when another file has taken the place of that one.
+/// Writes a file that only the owner of the one before may read, and its group if that alone could, too: whoever runs this may be somebody else. The
+/// one before is open here. Fails when another file has taken the place of that one.
 pub(crate) fn replace_private(path: &Path, content: &[u8], before: &fs::File) -> io::Result<()> {
     let path = fs::canonicalize(path)?;
     let (there, opened) = (fs::metadata(&path)?, before.metadata()?);
@@ -55,6 +55,11 @@ fn write(path: &Path, content: &[u8], mode: u32, owner: Option<&fs::Metadata>) -
         if (mine.uid(), mine.gid()) != (owner.uid(), owner.gid()) {
             fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
         }
+        // A key of root's that a service reads by its group must not be taken away from it. One that everybody could read was made
+        // so by nobody's intention.
+        if owner.mode() & 0o047 == 0o040 {
+            file.set_permissions(fs::Permissions::from_mode(mode | 0o040))?;
+        }
     }
     file.write_all(content)?;
     file.sync_all()?;
@@ -62,4 +67,22 @@ fn write(path: &Path, content: &[u8], mode: u32, owner: Option<&fs::Metadata>) -
     // Until the directory is on disk, a power cut can take the new name away again, and a key with it.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_is_read_by_those_who_could() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        for (before, after) in [(0o600, 0o600), (0o640, 0o640), (0o644, 0o600), (0o660, 0o640)] {
+            fs::write(&path, "old").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
+            replace_private(&path, b"new", &fs::File::open(&path).unwrap()).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, after, "{before:o}");
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+        }
+    }
 }
