@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy sees the helpers of these tests as ordinary code")]
 
-use std::net::TcpListener;
 use std::process::{Command, Output};
 
 fn lictor(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
@@ -22,10 +21,8 @@ fn text(data: &[u8]) -> String {
     String::from_utf8(data.to_vec()).unwrap()
 }
 
-/// A port of the loopback that nobody listens on.
-fn closed_port() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
-}
+/// Where nothing listens: no other test uses this address. A port of 127.0.0.1 that is free now is another's a moment later.
+const NOBODY: &str = "127.83.0.1";
 
 #[test]
 fn mistakes_have_their_own_exit_code() {
@@ -106,28 +103,15 @@ fn errors_are_json_when_asked_for() {
 
 #[test]
 fn a_host_that_is_not_there_is_told_by_exit_code_and_remedy() {
-    let port = closed_port();
-    let arguments = ["winrm", "test", "--host", "127.0.0.1", "--port", &port, "--scheme", "http", "--user", "u"];
+    let arguments = ["winrm", "test", "--host", NOBODY, "--port", "5985", "--scheme", "http", "--user", "u"];
     let output = lictor(&arguments, &[("LICTOR_PASSWORD", "p")]);
     assert_eq!(code(&output), 122, "{}", text(&output.stderr));
     let stdout = text(&output.stdout);
     assert!(stdout.contains("connect.refused") && stdout.contains("remedy:"), "{stdout}");
 
     let arguments = [
-        "winrm",
-        "run",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        &port,
-        "--scheme",
-        "http",
-        "--user",
-        "u",
-        "--output",
-        "json",
-        "--",
-        "ver",
+        "winrm", "run", "--host", NOBODY, "--port", "5985", "--scheme", "http", "--user", "u", "--output", "json",
+        "--", "ver",
     ];
     let output = lictor(&arguments, &[("LICTOR_PASSWORD", "p")]);
     assert_eq!(code(&output), 122, "{}", text(&output.stderr));
@@ -150,25 +134,10 @@ fn secrets_are_not_printed_at_any_level() {
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");
     std::fs::write(&ca, "").unwrap();
-    let port = closed_port();
-    let server = format!("https://127.0.0.1:{port}");
+    let server = format!("https://{NOBODY}:7443");
     for arguments in [
-        &["-vv", "winrm", "test", "--host", "127.0.0.1", "--port", &port, "--scheme", "http", "--user", "u"][..],
-        &[
-            "-vv",
-            "winrm",
-            "run",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            &port,
-            "--scheme",
-            "http",
-            "--user",
-            "u",
-            "--",
-            "ver",
-        ],
+        &["-vv", "winrm", "test", "--host", NOBODY, "--port", "5985", "--scheme", "http", "--user", "u"][..],
+        &["-vv", "winrm", "run", "--host", NOBODY, "--port", "5985", "--scheme", "http", "--user", "u", "--", "ver"],
         &["-vv", "task", "list", "--server", &server, "--ca", ca.to_str().unwrap()],
         &["-vv", "secret", "put", "a", "--server", &server, "--ca", ca.to_str().unwrap()],
         &["task", "submit", "--help"],

@@ -96,9 +96,9 @@ pub(crate) fn assignment(control_plane: &ControlPlane, id: &str, address: Socket
     }
 }
 
-/// An address where nothing listens.
+/// An address where nothing listens. No other test uses it: a port of 127.0.0.1 that is free now is another's a moment later.
 pub(crate) async fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    TcpListener::bind("127.83.0.2:0").await.unwrap().local_addr().unwrap()
 }
 
 /// A host that accepts connections and says nothing.

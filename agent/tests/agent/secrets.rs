@@ -260,7 +260,7 @@ async fn what_does_not_come_or_is_not_there_is_handed_back_by_its_code() {
 async fn errands_are_held_to_the_policy_and_need_no_host() {
     let directory = tempfile::tempdir().unwrap();
     let mut control_plane = ControlPlane::start().await;
-    let rules = format!("secrets.kms_keys = [\"{KEY}\"]\nsecrets.kms_endpoints = [\"http://127.0.0.1:*\"]\n");
+    let rules = format!("secrets.kms_keys = [\"{KEY}\"]\nsecrets.kms_endpoints = [\"http://127.83.0.2:*\"]\n");
     let agent = start(&control_plane, directory.path(), &format!("{rules}tasks.kinds = [\"secret_manager_test\"]\n"));
     let (mut session, _) = control_plane.welcomed(0).await;
     let nowhere = closed_port().await;
@@ -398,7 +398,7 @@ async fn who_may_only_read_passes_with_a_stored_secret() {
 async fn a_value_that_a_user_sealed_is_checked_before_aws_is_asked() {
     let directory = tempfile::tempdir().unwrap();
     let mut control_plane = ControlPlane::start().await;
-    let agent = start(&control_plane, directory.path(), "secrets.kms_endpoints = [\"http://127.0.0.1:*\"]\n");
+    let agent = start(&control_plane, directory.path(), "secrets.kms_endpoints = [\"http://127.83.0.2:*\"]\n");
     let (mut session, _) = control_plane.welcomed(0).await;
     let endpoint = format!("http://{}", closed_port().await);
     use HandBackReason::{Invalid, Unable};

@@ -56,15 +56,15 @@ fn silent_connections_by_the_thousand_are_bounded_counted_and_ended() -> Result<
     let address: SocketAddr = stack.control_plane.address.parse()?;
     // Some are through their TLS handshake when they fall silent, so that only silence itself can end them.
     let spoken: Vec<_> = (0..300).map(|_| tls(&stack.control_plane.address)).collect::<Result<_>>()?;
-    // More than one address may have.
+    // More than one address may have. On a busy machine the first are ended before the last have come; so that they go on coming.
     let mut silent = Vec::new();
-    for _ in 0..2000 {
-        silent.push(TcpStream::connect_timeout(&address, PATIENCE)?);
-    }
-    eventually("those above the bound are refused", PATIENCE, || {
+    eventually("those above the bound are refused", 2 * PATIENCE, || {
+        for _ in 0..500 {
+            silent.push(TcpStream::connect_timeout(&address, PATIENCE)?);
+        }
         // The command line of this very test may have been refused, too; it is not asked here.
         let count = refused(&stack, "source")?;
-        anyhow::ensure!(count >= 1000, "{count} were refused");
+        anyhow::ensure!(count >= 1000, "{count} of {} were refused", silent.len());
         Ok(())
     })?;
     let open = figure(&stack, "control_plane_connections_open")?;
@@ -85,7 +85,7 @@ fn silent_connections_by_the_thousand_are_bounded_counted_and_ended() -> Result<
     })?;
     work(&stack)?;
     assert_eq!(figure(&stack, "control_plane_agents_connected")?, 1);
-    report_memory(&stack, "2300 silent connections", before)?;
+    report_memory(&stack, "thousands of silent connections", before)?;
     drop((spoken, silent, agent));
     Ok(())
 }
