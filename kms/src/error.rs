@@ -88,6 +88,11 @@ impl Error {
         Self(Arc::new(detail))
     }
 
+    /// With what it may be, the most likely first.
+    pub(crate) fn with_suspects(self, suspects: Vec<Suspect>) -> Self {
+        Self::new(Detail { suspects, ..Arc::unwrap_or_clone(self.0) })
+    }
+
     /// The first of several mistakes, which tells of the others, too.
     pub(crate) fn with_others(&self, others: &[Self]) -> Self {
         let mut detail = (*self.0).clone();

@@ -112,10 +112,22 @@ fn at(
     cause: impl Into<String>,
     remedy: impl Into<String>,
 ) -> Error {
-    of(action.stage(), kind, code, message, cause, remedy, action.legacy(), Vec::new())
+    of(action.stage(), kind, code, message, cause, remedy, action.legacy())
 }
 
-#[expect(clippy::too_many_arguments, reason = "a sentence has these parts; named once, here")]
+/// A failure of one action that AWS answered; what it said stands behind the cause.
+fn told(
+    action: Action,
+    kind: Kind,
+    code: &'static str,
+    message: impl Into<String>,
+    cause: impl Into<String>,
+    remedy: impl Into<String>,
+    text: Option<&str>,
+) -> Error {
+    at(action, kind, code, message, cause.into() + &said(action.service(), text), remedy)
+}
+
 fn of(
     stage: Stage,
     kind: Kind,
@@ -124,8 +136,7 @@ fn of(
     cause: impl Into<String>,
     remedy: impl Into<String>,
     legacy: Option<&'static str>,
-    suspects: Vec<Suspect>,
 ) -> Error {
     let (message, cause, remedy) = (message.into(), cause.into(), remedy.into());
-    Error::new(Detail { stage, kind, code, message, cause, remedy, legacy, suspects })
+    Error::new(Detail { stage, kind, code, message, cause, remedy, legacy, suspects: Vec::new() })
 }

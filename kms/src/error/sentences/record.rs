@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::envelope::MAX_VALUE;
 
 fn stored(code: &'static str, message: &str, cause: String, remedy: &str) -> Error {
-    of(Stage::Read, Kind::Record, code, message, cause, remedy, None, Vec::new())
+    of(Stage::Read, Kind::Record, code, message, cause, remedy, None)
 }
 
 pub(crate) fn value_empty() -> Error {
@@ -17,7 +17,6 @@ pub(crate) fn value_empty() -> Error {
         "An empty value is nearly always a slip, such as an empty variable.",
         "Give the value.",
         None,
-        Vec::new(),
     )
 }
 
@@ -30,7 +29,6 @@ pub(crate) fn value_large(length: usize) -> Error {
         format!("It has {length} bytes; the most is {MAX_VALUE}."),
         "Keep large files elsewhere, and a password or key for them here.",
         None,
-        Vec::new(),
     )
 }
 

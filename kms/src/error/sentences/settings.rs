@@ -3,7 +3,7 @@
 use super::{Error, Kind, Stage, of};
 
 fn slip(code: &'static str, message: &str, cause: impl Into<String>, remedy: &str) -> Error {
-    of(Stage::Settings, Kind::Settings, code, message, sentence(cause.into()), remedy, None, Vec::new())
+    of(Stage::Settings, Kind::Settings, code, message, sentence(cause.into()), remedy, None)
 }
 
 fn sentence(text: String) -> String {
@@ -80,7 +80,6 @@ pub(crate) fn role_missing() -> Error {
         "The ARN of the role is empty.",
         "Give the ARN of the role: `arn:aws:iam::ACCOUNT:role/NAME`.",
         Some("You must provide RoleARN if AssumeStsRole is selected"),
-        Vec::new(),
     )
 }
 

@@ -1,58 +1,56 @@
 //! The way to AWS: out of reach, out of time, too much.
 
-use super::{Action, Error, Kind, Stage, Way, at, clean, of, said, suspect};
+use super::{Action, Error, Kind, Stage, Way, at, clean, of, suspect, told};
 
 fn whom(way: &Way, action: Action) -> String {
     way.endpoint.clone().unwrap_or_else(|| format!("{} in {}", action.service(), way.region))
 }
 
 pub(crate) fn throttled(action: Action, text: Option<&str>) -> Error {
-    at(
+    told(
         action,
         Kind::Passing,
         "kms.throttled",
         format!("{} throttles {}", action.service(), action.name()),
-        format!(
-            "The account makes more requests than its quota in this region; attempts with growing pauses were throttled, too.{}",
-            said(action.service(), text)
-        ),
+        "The account makes more requests than its quota in this region; attempts with growing pauses were throttled, too.",
         "Try again later, and raise the quota for requests to KMS if it happens often. This program asks once for each data key and keeps it for minutes.",
+        text,
     )
 }
 
 pub(crate) fn outage(way: &Way, action: Action, text: Option<&str>) -> Error {
-    at(
+    told(
         action,
         Kind::Passing,
         "kms.outage",
         format!("{} has an internal failure", whom(way, action)),
-        format!("Attempts with growing pauses failed, too.{}", said(action.service(), text)),
+        "Attempts with growing pauses failed, too.",
         "Try again later; see the AWS Health Dashboard.",
+        text,
     )
 }
 
 pub(crate) fn unreachable(way: &Way, action: Action, why: &str) -> Error {
-    of(
-        action.stage(),
+    at(
+        action,
         Kind::Passing,
         "kms.unreachable",
         format!("{} cannot be reached", whom(way, action)),
         format!("{}.", clean(why).trim_end_matches('.')),
         "Look at name resolution, routes and proxies (`HTTPS_PROXY`, `NO_PROXY`) from where this program runs.",
-        action.legacy(),
-        vec![
-            suspect(
-                "kms.suspect_no_route",
-                "The network has no way to AWS: neither NAT nor a VPC endpoint.",
-                "Make VPC endpoints for `kms` and `sts`, or give a proxy.",
-            ),
-            suspect(
-                "kms.suspect_endpoint",
-                "The endpoint of the secret manager is wrong.",
-                "Leave it empty unless it is a VPC endpoint with a name of its own.",
-            ),
-        ],
     )
+    .with_suspects(vec![
+        suspect(
+            "kms.suspect_no_route",
+            "The network has no way to AWS: neither NAT nor a VPC endpoint.",
+            "Make VPC endpoints for `kms` and `sts`, or give a proxy.",
+        ),
+        suspect(
+            "kms.suspect_endpoint",
+            "The endpoint of the secret manager is wrong.",
+            "Leave it empty unless it is a VPC endpoint with a name of its own.",
+        ),
+    ])
 }
 
 pub(crate) fn tls(way: &Way, action: Action, why: &str) -> Error {
@@ -87,7 +85,6 @@ pub(crate) fn deadline(stage: Stage) -> Error {
         "The task's own time ended while AWS was asked.",
         "Give the task more time, and see why AWS is slow from where this program runs.",
         None,
-        Vec::new(),
     )
 }
 
@@ -103,13 +100,14 @@ pub(crate) fn answer(action: Action, why: &str) -> Error {
 }
 
 pub(crate) fn refused(way: &Way, action: Action, code: &str, text: Option<&str>) -> Error {
-    at(
+    told(
         action,
         Kind::Other,
         "kms.refused",
         format!("{} refuses {}: {}", whom(way, action), action.name(), clean(code)),
-        format!("This answer is not known here.{}", said(action.service(), text)),
+        "This answer is not known here.",
         "Look the code up in the API reference of the service.",
+        text,
     )
 }
 
@@ -122,6 +120,5 @@ pub(crate) fn stopped(stage: Stage) -> Error {
         "The request to AWS was given up because this program ends.",
         "Nothing: the task is taken up elsewhere, or reported as handed back.",
         None,
-        Vec::new(),
     )
 }
