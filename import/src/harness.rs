@@ -6,14 +6,15 @@
 
 pub mod connector;
 mod fields;
+mod reader;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use fields::Fields;
+use reader::{Reader, scope_of};
 
 use crate::Mistake;
-use crate::yaml::{self, Kind, Node};
+use crate::yaml::{Kind, Node};
 
 /// What a text holds.
 #[derive(Debug, Default)]
@@ -114,45 +115,16 @@ pub struct Own {
 
 /// Reads a text. All mistakes at once.
 pub fn read(file: &Arc<str>, text: &str) -> Result<Read, Vec<Mistake>> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let documents = yaml::documents(text, file).map_err(|mistake| vec![mistake])?;
-    let mut reader = Reader { file, mistakes: Vec::new(), read: Read::default() };
-    for document in &documents {
+    let mut reader = Reader::<Credential>::new(file);
+    for document in &reader.documents(text)? {
         reader.document(document, 0);
     }
-    let mut lines: HashMap<&str, usize> = HashMap::new();
-    let mut twice = Vec::new();
-    for credential in &reader.read.credentials {
-        if let Some(first) = lines.insert(&credential.name, credential.line) {
-            let message = format!(
-                "the name {} is that of the credential in line {first} too: give one of them another by lictor.name",
-                credential.name
-            );
-            twice.push((credential.line, message));
-        }
-    }
-    for (line, message) in twice {
-        reader.mistake(line, message);
-    }
-    if reader.mistakes.is_empty() && reader.read.credentials.is_empty() && reader.read.others.is_empty() {
-        reader.mistakes.push(Mistake::new(file, 0, "it holds no credential"));
-    }
-    if reader.mistakes.is_empty() { Ok(reader.read) } else { Err(reader.mistakes) }
+    let (credentials, others) =
+        reader.finish("credential", "name", |credential| (credential.name.as_str(), credential.line))?;
+    Ok(Read { credentials, others })
 }
 
-struct Reader<'a> {
-    file: &'a Arc<str>,
-    mistakes: Vec<Mistake>,
-    read: Read,
-}
-
-impl Reader<'_> {
-    fn mistake(&mut self, line: usize, message: impl Into<String>) {
-        if self.mistakes.len() < MAX_MISTAKES {
-            self.mistakes.push(Mistake::new(self.file, line, message));
-        }
-    }
-
+impl Reader<'_, Credential> {
     /// A document, or an item of a list: unwraps what stands around credentials.
     fn document(&mut self, node: &Node, depth: usize) {
         if node.is_null() {
@@ -189,14 +161,14 @@ impl Reader<'_> {
     }
 
     fn credential(&mut self, node: &Node, beside: Option<&Node>) {
-        if self.read.credentials.len() >= MAX_CREDENTIALS {
+        if self.found.len() >= MAX_CREDENTIALS {
             return self.mistake(node.line, format!("more than {MAX_CREDENTIALS} credentials"));
         }
         let before = self.mistakes.len();
         let mut secret = Fields::new(node, "");
         let kind = secret.text("type");
         if let Some(kind) = kind.as_deref().filter(|kind| *kind != "WinRmCredentials") {
-            self.read.others.push((kind.chars().take(64).collect(), node.line));
+            self.others.push((kind.chars().take(64).collect(), node.line));
             return;
         }
         let (name, identifier) = (secret.text("name"), secret.text("identifier"));
@@ -259,11 +231,8 @@ impl Reader<'_> {
         };
         let realm = own_section.text("realm").unwrap_or_default();
         let name = own_section.text("name").or(identifier).or(name);
-        let scope = own_section.text("scope").unwrap_or_else(|| match (&organisation, &project) {
-            (Some(organisation), Some(project)) => format!("{organisation}/{project}"),
-            (Some(organisation), None) => organisation.clone(),
-            (None, _) => String::new(),
-        });
+        let scope = own_section.text("scope");
+        let scope = scope.unwrap_or_else(|| scope_of(organisation.as_deref(), project.as_deref()));
         let own = Own {
             path: own_section.text("path"),
             message_encryption: own_section.word("messageEncryption", &["auto", "always", "never"]),
@@ -282,17 +251,11 @@ impl Reader<'_> {
         if name.len() > 64 {
             self.mistake(node.line, "its name is longer than 64 characters: give another by lictor.name");
         }
-        if !scope.is_empty() && (scope.len() > 256 || !scope.split('/').all(is_name)) {
-            self.mistake(node.line, "orgIdentifier, projectIdentifier or lictor.scope is no scope: a path of names such as platform/production");
-        }
+        self.check_scope(node.line, &scope);
         if description.chars().count() > 500 || description.contains(|c: char| c.is_control()) {
             self.mistake(node.line, "description must be one line of at most 500 characters");
         }
-        for section in [secret, spec, auth, fields, own_section] {
-            for (line, message) in section.finish() {
-                self.mistake(line, message);
-            }
-        }
+        self.check_fields([secret, spec, auth, fields, own_section]);
         let (Some(kind), Some(who)) = (kind, who) else { return };
         if kind == Auth::Basic && !ssl && own.allow_basic_over_http != Some(true) {
             remarks.push("Basic over http is refused by agents unless lictor.allowBasicOverHttp says true".to_owned());
@@ -300,7 +263,7 @@ impl Reader<'_> {
         if self.mistakes.len() > before {
             return;
         }
-        self.read.credentials.push(Credential {
+        self.found.push(Credential {
             line: node.line,
             name,
             description,
@@ -351,9 +314,7 @@ impl Reader<'_> {
             let mut fields = Fields::new(item, "parameters");
             let name = fields.text("parameter");
             fields.take("value");
-            for (line, message) in fields.finish() {
-                self.mistake(line, message);
-            }
+            self.check_fields([fields]);
             match name {
                 // A value may be a secret, and a name is bounded before it is shown.
                 Some(name) => {
@@ -436,9 +397,7 @@ impl Reader<'_> {
                 None
             }
         };
-        for (line, message) in inner.finish() {
-            self.mistake(line, message);
-        }
+        self.check_fields([inner]);
         let Some(principal) = principal else {
             if given {
                 return None;
@@ -494,12 +453,6 @@ impl Reader<'_> {
             }
         }
     }
-
-    fn check_text(&mut self, line: usize, field: &str, text: &str, most: usize) {
-        if text.chars().count() > most || text.contains(|c: char| c.is_control()) {
-            self.mistake(line, format!("{field} must be one line of at most {most} characters"));
-        }
-    }
 }
 
 struct Who {
@@ -533,13 +486,8 @@ fn known_name(name: &str) -> String {
     name.trim().chars().map(known).collect()
 }
 
-fn is_name(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-}
-
-/// Bounds for what one text may hold, and for what is told of it.
+/// Bound for what one text may hold.
 const MAX_CREDENTIALS: usize = 10_000;
-const MAX_MISTAKES: usize = 100;
 
 #[cfg(test)]
 mod tests;

@@ -4,13 +4,14 @@
 //! What they authenticate with stays what it is in Harness, a reference to a secret. What looks like a secret access key itself is
 //! refused, and never repeated. Unknown fields are mistakes with their line, and all mistakes of a text are told at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::fields::Fields;
-use super::{MAX_MISTAKES, is_name, known_name, reference_name};
+use super::reader::{Reader, scope_of};
+use super::{known_name, reference_name};
 use crate::Mistake;
-use crate::yaml::{self, Kind, Node};
+use crate::yaml::{Kind, Node};
 
 /// What a text holds.
 #[derive(Debug, Default)]
@@ -121,45 +122,16 @@ impl Manager {
 
 /// Reads a text. All mistakes at once.
 pub fn read(file: &Arc<str>, text: &str) -> Result<Connectors, Vec<Mistake>> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let documents = yaml::documents(text, file).map_err(|mistake| vec![mistake])?;
-    let mut reader = Reader { file, mistakes: Vec::new(), read: Connectors::default() };
-    for document in &documents {
+    let mut reader = Reader::<Manager>::new(file);
+    for document in &reader.documents(text)? {
         reader.document(document, 0);
     }
-    let mut lines: HashMap<&str, usize> = HashMap::new();
-    let mut twice = Vec::new();
-    for manager in &reader.read.managers {
-        if let Some(first) = lines.insert(&manager.identifier, manager.line) {
-            let message = format!(
-                "the identifier {} is that of the connector in line {first} too: give one of them another by lictor.identifier",
-                manager.identifier
-            );
-            twice.push((manager.line, message));
-        }
-    }
-    for (line, message) in twice {
-        reader.mistake(line, message);
-    }
-    if reader.mistakes.is_empty() && reader.read.managers.is_empty() && reader.read.others.is_empty() {
-        reader.mistakes.push(Mistake::new(file, 0, "it holds no connector"));
-    }
-    if reader.mistakes.is_empty() { Ok(reader.read) } else { Err(reader.mistakes) }
+    let (managers, others) =
+        reader.finish("connector", "identifier", |manager| (manager.identifier.as_str(), manager.line))?;
+    Ok(Connectors { managers, others })
 }
 
-struct Reader<'a> {
-    file: &'a Arc<str>,
-    mistakes: Vec<Mistake>,
-    read: Connectors,
-}
-
-impl Reader<'_> {
-    fn mistake(&mut self, line: usize, message: impl Into<String>) {
-        if self.mistakes.len() < MAX_MISTAKES {
-            self.mistakes.push(Mistake::new(self.file, line, message));
-        }
-    }
-
+impl Reader<'_, Manager> {
     /// A document, or an item of a list: unwraps what stands around connectors.
     fn document(&mut self, node: &Node, depth: usize) {
         if node.is_null() {
@@ -197,7 +169,7 @@ impl Reader<'_> {
     }
 
     fn connector(&mut self, node: &Node, beside: Option<&Node>) {
-        if self.read.managers.len() >= MAX_CONNECTORS {
+        if self.found.len() >= MAX_CONNECTORS {
             return self.mistake(node.line, format!("more than {MAX_CONNECTORS} connectors"));
         }
         let before = self.mistakes.len();
@@ -205,7 +177,7 @@ impl Reader<'_> {
         match connector.text("type").as_deref() {
             Some("AwsKms") => {}
             Some(kind) => {
-                self.read.others.push((kind.chars().filter(|c| !c.is_control()).take(64).collect(), node.line));
+                self.others.push((kind.chars().filter(|c| !c.is_control()).take(64).collect(), node.line));
                 return;
             }
             None => return self.mistake(node.line, "type is not given: AwsKms"),
@@ -223,11 +195,7 @@ impl Reader<'_> {
             Some(section) => Fields::new(section, "lictor"),
             None => Fields::nothing("lictor"),
         };
-        let harness_scope = match (&organisation, &project) {
-            (Some(organisation), Some(project)) => format!("{organisation}/{project}"),
-            (Some(organisation), None) => organisation.clone(),
-            (None, _) => String::new(),
-        };
+        let harness_scope = scope_of(organisation.as_deref(), project.as_deref());
         let place = Place { organisation: organisation.unwrap_or_default(), own: harness_scope.clone() };
         let spec_node = connector.take("spec");
         if spec_node.is_none() {
@@ -258,11 +226,7 @@ impl Reader<'_> {
         let scope = own.text("scope").unwrap_or(harness_scope);
         let (endpoint, sts_endpoint) =
             (own.text("endpoint").unwrap_or_default(), own.text("stsEndpoint").unwrap_or_default());
-        for section in [connector, spec, own] {
-            for (line, message) in section.finish() {
-                self.mistake(line, message);
-            }
-        }
+        self.check_fields([connector, spec, own]);
         let Some(identifier) = identifier.map(|text| known_name(&text)).filter(|text| !text.is_empty()) else {
             return self.mistake(node.line, "it has neither identifier nor name");
         };
@@ -275,9 +239,7 @@ impl Reader<'_> {
                 format!("{identifier} is a secret manager that is always there: give another by lictor.identifier"),
             );
         }
-        if !scope.is_empty() && (scope.len() > 256 || !scope.split('/').all(is_name)) {
-            self.mistake(node.line, "orgIdentifier, projectIdentifier or lictor.scope is no scope: a path of names such as platform/production");
-        }
+        self.check_scope(node.line, &scope);
         agent_tags.sort();
         agent_tags.dedup();
         for (field, text, most) in [
@@ -287,7 +249,7 @@ impl Reader<'_> {
             ("lictor.endpoint", endpoint.as_str(), 2048),
             ("lictor.stsEndpoint", sts_endpoint.as_str(), 2048),
         ] {
-            self.line_of(node.line, field, text, most);
+            self.check_text(node.line, field, text, most);
         }
         let (Some(key), Some(who)) = (key, who) else { return };
         if self.mistakes.len() > before {
@@ -308,7 +270,7 @@ impl Reader<'_> {
             who,
             remarks,
         };
-        self.read.managers.push(manager);
+        self.found.push(manager);
     }
 
     fn tags(&mut self, connector: &mut Fields<'_>) -> BTreeMap<String, String> {
@@ -426,11 +388,7 @@ impl Reader<'_> {
                     .to_owned(),
             );
         }
-        for section in [credential, fields] {
-            for (line, message) in section.finish() {
-                self.mistake(line, message);
-            }
-        }
+        self.check_fields([credential, fields]);
         who
     }
 
@@ -468,7 +426,7 @@ impl Reader<'_> {
     fn assumed_role(&mut self, fields: &mut Fields<'_>, line: usize) -> Option<Who> {
         let role_arn = self.role(fields, &["roleArn"], line, "You must provide RoleARN if AssumeStsRole is selected");
         let external_id = fields.text("externalName").unwrap_or_default();
-        self.line_of(line, "externalName", &external_id, 1224);
+        self.check_text(line, "externalName", &external_id, 1224);
         let duration_sec = fields.number("assumeStsRoleDuration", 900..=43_200);
         Some(Who::AssumeRole { role_arn: role_arn?, external_id, duration_sec })
     }
@@ -502,12 +460,6 @@ impl Reader<'_> {
         }
         self.mistake(line, "the role must be an ARN such as arn:aws:iam::111122223333:role/lictor");
         None
-    }
-
-    fn line_of(&mut self, line: usize, field: &str, text: &str, most: usize) {
-        if text.chars().count() > most || text.contains(|c: char| c.is_control()) {
-            self.mistake(line, format!("{field} must be one line of at most {most} characters"));
-        }
     }
 }
 
