@@ -34,17 +34,17 @@ pub(crate) enum SecretCommand {
     /// List secrets by identifier, without their values.
     List,
     /// Show a secret, its versions and what uses it, without its value.
-    Show {
-        /// Which.
-        #[arg(value_name = "ID")]
-        identifier: String,
-    },
+    Show(WhichArgs),
     /// Delete a secret and every version of it. Refused while credentials or secret managers use it.
-    Delete {
-        /// Which.
-        #[arg(value_name = "ID")]
-        identifier: String,
-    },
+    Delete(WhichArgs),
+}
+
+/// A secret or a secret manager that is there.
+#[derive(Debug, Args)]
+pub(crate) struct WhichArgs {
+    /// Which.
+    #[arg(value_name = "ID")]
+    pub(crate) identifier: String,
 }
 
 /// `lictor secret put`.
@@ -119,17 +119,9 @@ pub(crate) enum SecretManagerCommand {
     /// List secret managers by identifier.
     List,
     /// Show a secret manager.
-    Show {
-        /// Which.
-        #[arg(value_name = "ID")]
-        identifier: String,
-    },
+    Show(WhichArgs),
     /// Delete a secret manager. Refused while it keeps secrets.
-    Delete {
-        /// Which.
-        #[arg(value_name = "ID")]
-        identifier: String,
-    },
+    Delete(WhichArgs),
     /// Test a secret manager through an agent: who it is there, whether it may write, whether it may read.
     ///
     /// The three are told apart, because an agent that only runs tasks needs to read and nothing else. Where something is

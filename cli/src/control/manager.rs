@@ -12,7 +12,9 @@ use super::connect::{ControlPlane, unary};
 use super::view::{ManagerView, manager_page, manager_table};
 use super::{MAX_LISTED, present, print_deleted, print_list, print_one, settings, watch};
 use crate::args::Output;
-use crate::args::secret::{Connectivity, PutManagerArgs, SecretManagerArgs, SecretManagerCommand, TestManagerArgs};
+use crate::args::secret::{
+    Connectivity, PutManagerArgs, SecretManagerArgs, SecretManagerCommand, TestManagerArgs, WhichArgs,
+};
 use crate::console;
 use crate::exit::Exit;
 use crate::failure::{Failure, clean};
@@ -41,13 +43,13 @@ pub(crate) async fn secret_manager(args: SecretManagerArgs, output: Output) -> R
                 }
             }
         }
-        SecretManagerCommand::Show { identifier } => {
+        SecretManagerCommand::Show(WhichArgs { identifier }) => {
             let control_plane = ControlPlane::connect(&args.server).await?;
             let request = v1::GetSecretManagerRequest { identifier };
             let answer = unary(control_plane.secrets().get_secret_manager(request)).await?;
             print_one(&ManagerView::from(present(answer.manager, "secret manager")?), manager_page, output)
         }
-        SecretManagerCommand::Delete { identifier } => {
+        SecretManagerCommand::Delete(WhichArgs { identifier }) => {
             let control_plane = ControlPlane::connect(&args.server).await?;
             let request = v1::DeleteSecretManagerRequest { identifier: identifier.clone() };
             unary(control_plane.secrets().delete_secret_manager(request)).await?;

@@ -18,7 +18,7 @@ use super::connect::{CALL_TIMEOUT, ControlPlane, answer, unary};
 use super::view::{SecretPage, SecretView, secret_page, secret_table};
 use super::{MAX_LISTED, broken_answer, present, print_deleted, print_list, print_one};
 use crate::args::Output;
-use crate::args::secret::{PutSecretArgs, SecretArgs, SecretCommand, SecretKind};
+use crate::args::secret::{PutSecretArgs, SecretArgs, SecretCommand, SecretKind, WhichArgs};
 use crate::console;
 use crate::exit::Exit;
 use crate::failure::{Failure, clean};
@@ -48,13 +48,13 @@ pub(crate) async fn secret(args: SecretArgs, output: Output) -> Result<Exit, Fai
                 }
             }
         }
-        SecretCommand::Show { identifier } => {
+        SecretCommand::Show(WhichArgs { identifier }) => {
             let control_plane = ControlPlane::connect(&args.server).await?;
             let answer = unary(control_plane.secrets().get_secret(v1::GetSecretRequest { identifier })).await?;
             let page = SecretPage::new(present(answer.secret, "secret")?, answer.versions, answer.used_by);
             print_one(&page, secret_page, output)
         }
-        SecretCommand::Delete { identifier } => {
+        SecretCommand::Delete(WhichArgs { identifier }) => {
             let control_plane = ControlPlane::connect(&args.server).await?;
             let request = v1::DeleteSecretRequest { identifier: identifier.clone() };
             unary(control_plane.secrets().delete_secret(request)).await?;
