@@ -4,7 +4,7 @@ use lictor_proto::v1::{User, UserToken};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
-use super::{StoreError, millis};
+use super::{StoreError, millis, page};
 use crate::access::Role;
 use crate::clock::UnixMillis;
 
@@ -199,16 +199,9 @@ pub(crate) async fn users(
     after: &str,
     limit: u32,
 ) -> Result<Vec<UserRecord>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT * FROM users WHERE name > $2 \
-         AND ($1 = '' OR scope = $1 OR substr(scope, 1, length($1) + 1) = $1 || '/') ORDER BY name LIMIT $3",
-    )
-    .bind(scope)
-    .bind(after)
-    .bind(i64::from(limit))
-    .fetch_all(readers)
-    .await?;
-    rows.iter().map(UserRecord::from_row).collect()
+    let statement = "SELECT * FROM users WHERE name > $1 \
+         AND ($3 = '' OR scope = $3 OR substr(scope, 1, length($3) + 1) = $3 || '/') ORDER BY name LIMIT $2";
+    page(readers, statement, scope, after, limit, UserRecord::from_row).await
 }
 
 /// Tokens of users within the scope, by user and identifier, behind the one named; of one user when one is named.

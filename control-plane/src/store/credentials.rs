@@ -5,7 +5,7 @@ use prost::Message as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
-use super::{StoreError, millis, signed, unsigned};
+use super::{StoreError, millis, page, signed, unsigned};
 use crate::clock::UnixMillis;
 use crate::dispatch::{CredentialState, Needs};
 use crate::vault::Encrypted;
@@ -126,16 +126,9 @@ pub(crate) async fn credentials(
     after: &str,
     limit: u32,
 ) -> Result<Vec<CredentialRecord>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT * FROM credentials WHERE deleted_at IS NULL AND name > $1 \
-         AND ($3 = '' OR scope = $3 OR substr(scope, 1, length($3) + 1) = $3 || '/') ORDER BY name LIMIT $2",
-    )
-    .bind(after)
-    .bind(i64::from(limit))
-    .bind(scope)
-    .fetch_all(readers)
-    .await?;
-    rows.iter().map(CredentialRecord::from_row).collect()
+    let statement = "SELECT * FROM credentials WHERE deleted_at IS NULL AND name > $1 \
+         AND ($3 = '' OR scope = $3 OR substr(scope, 1, length($3) + 1) = $3 || '/') ORDER BY name LIMIT $2";
+    page(readers, statement, scope, after, limit, CredentialRecord::from_row).await
 }
 
 /// What the ledger has to know of every credential that is not deleted, and which master key each was encrypted with.

@@ -5,7 +5,7 @@ use prost::Message as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
-use super::{StoreError, millis, signed, unsigned};
+use super::{StoreError, millis, page, signed, unsigned};
 use crate::clock::UnixMillis;
 
 /// A secret manager as it is stored. The built-in ones have no record.
@@ -68,16 +68,9 @@ pub(crate) async fn managers(
     after: &str,
     limit: u32,
 ) -> Result<Vec<ManagerRecord>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT * FROM secret_managers WHERE deleted_at IS NULL AND identifier > $1 \
-         AND ($3 = '' OR scope = $3 OR substr(scope, 1, length($3) + 1) = $3 || '/') ORDER BY identifier LIMIT $2",
-    )
-    .bind(after)
-    .bind(i64::from(limit))
-    .bind(scope)
-    .fetch_all(readers)
-    .await?;
-    rows.iter().map(ManagerRecord::from_row).collect()
+    let statement = "SELECT * FROM secret_managers WHERE deleted_at IS NULL AND identifier > $1 \
+         AND ($3 = '' OR scope = $3 OR substr(scope, 1, length($3) + 1) = $3 || '/') ORDER BY identifier LIMIT $2";
+    page(readers, statement, scope, after, limit, ManagerRecord::from_row).await
 }
 
 /// Adds the secret manager or replaces its record.

@@ -21,7 +21,9 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
 
 use crate::clock::UnixMillis;
@@ -156,6 +158,19 @@ pub(crate) async fn open_to_look(state_dir: &Path) -> Result<SqliteConnection, S
 fn create_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
+/// Records of a list. In the statement $1 is the one to begin behind, $2 how many, and $3 the scope.
+async fn page<T>(
+    readers: &SqlitePool,
+    statement: &'static str,
+    scope: &str,
+    after: &str,
+    limit: u32,
+    from_row: fn(&SqliteRow) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let rows = sqlx::query(statement).bind(after).bind(i64::from(limit)).bind(scope).fetch_all(readers).await?;
+    rows.iter().map(from_row).collect()
 }
 
 /// SQL has no unsigned integers.

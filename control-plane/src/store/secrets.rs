@@ -7,7 +7,7 @@ use prost::Message as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
-use super::{StoreError, millis, signed, unsigned};
+use super::{StoreError, millis, page, signed, unsigned};
 use crate::clock::UnixMillis;
 use crate::vault::Envelope;
 
@@ -187,29 +187,22 @@ pub(crate) async fn secrets(
     after: &str,
     limit: u32,
 ) -> Result<Vec<Secret>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT s.*, v.key_id, v.source, v.record FROM secrets s \
+    let statement = "SELECT s.*, v.key_id, v.source, v.record FROM secrets s \
          LEFT JOIN secret_versions v ON v.identifier = s.identifier AND v.version = s.version \
          WHERE s.deleted_at IS NULL AND s.identifier > $1 \
-         AND ($3 = '' OR s.scope = $3 OR substr(s.scope, 1, length($3) + 1) = $3 || '/') ORDER BY s.identifier LIMIT $2",
-    )
-    .bind(after)
-    .bind(i64::from(limit))
-    .bind(scope)
-    .fetch_all(readers)
-    .await?;
-    let view = |row: &SqliteRow| {
-        let mut view = SecretRecord::from_row(row)?.view(None);
-        view.source = row.try_get::<Option<String>, _>("source")?.unwrap_or_default();
-        view.key_id = match row.try_get::<Option<&[u8]>, _>("record")? {
-            Some(record) => {
-                KmsRecord::decode(record).map_err(|_| StoreError::Malformed("a version of a secret"))?.key_arn
-            }
-            None => row.try_get::<Option<String>, _>("key_id")?.unwrap_or_default(),
-        };
-        Ok(view)
+         AND ($3 = '' OR s.scope = $3 OR substr(s.scope, 1, length($3) + 1) = $3 || '/') ORDER BY s.identifier LIMIT $2";
+    page(readers, statement, scope, after, limit, listed).await
+}
+
+/// A secret from a row that has what is needed of its newest version, too.
+fn listed(row: &SqliteRow) -> Result<Secret, StoreError> {
+    let mut view = SecretRecord::from_row(row)?.view(None);
+    view.source = row.try_get::<Option<String>, _>("source")?.unwrap_or_default();
+    view.key_id = match row.try_get::<Option<&[u8]>, _>("record")? {
+        Some(record) => KmsRecord::decode(record).map_err(|_| StoreError::Malformed("a version of a secret"))?.key_arn,
+        None => row.try_get::<Option<String>, _>("key_id")?.unwrap_or_default(),
     };
-    rows.iter().map(view).collect()
+    Ok(view)
 }
 
 /// The versions that are kept, newest first.
