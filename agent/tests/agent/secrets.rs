@@ -61,6 +61,12 @@ fn access(endpoint: &str) -> KmsAccess {
     }
 }
 
+/// The same by the access key of a user.
+fn access_of_user(endpoint: &str, id: &str) -> KmsAccess {
+    let key = KmsAccessKey { access_key_id: id.into(), secret_access_key: "Mark3r".repeat(6) };
+    KmsAccess { credentials: Some(kms_access::Credentials::AccessKey(key)), ..access(endpoint) }
+}
+
 fn way(access: KmsAccess) -> Material {
     Material::Kms(KmsMaterial { record: None, access: Some(access) })
 }
@@ -77,6 +83,19 @@ fn errand(id: &str, kind: task_spec::Kind, deliveries: Vec<SecretDelivery>) -> A
 
 fn manager_test() -> task_spec::Kind {
     task_spec::Kind::SecretManagerTest(SecretManagerTest { manager: "aws".into() })
+}
+
+/// A writing of version 2 of the secret `web`, whose value was sealed for what the binding says.
+fn writing(control_plane: &ControlPlane, binding: (&str, u64, &str, u64), value: &[u8]) -> task_spec::Kind {
+    task_spec::Kind::SealSecret(SealSecret {
+        manager: "aws".into(),
+        identifier: "web".into(),
+        version: 2,
+        scope: String::new(),
+        kind: SecretKind::Text.into(),
+        value: Some(seal_to(control_plane, binding, value)),
+        seal_id: "writing-1".into(),
+    })
 }
 
 async fn handed_back(session: &mut Session, task: Assignment) -> (HandBackReason, Failure) {
@@ -265,17 +284,9 @@ async fn errands_are_held_to_the_policy_and_need_no_host() {
     let (mut session, _) = control_plane.welcomed(0).await;
     let nowhere = closed_port().await;
     let endpoint = format!("http://{nowhere}");
-    let seal = SealSecret {
-        manager: "aws".into(),
-        identifier: "web".into(),
-        version: 2,
-        scope: String::new(),
-        kind: SecretKind::Text.into(),
-        value: Some(seal_to(&control_plane, ("writing-1", 0, "web", 2), b"Pa55-Marker")),
-        seal_id: "writing-1".into(),
-    };
+    let seal = writing(&control_plane, ("writing-1", 0, "web", 2), b"Pa55-Marker");
     let key = |id: &str| delivery(&control_plane, id, "manager:aws", way(access(&endpoint)));
-    let task = errand("t1", task_spec::Kind::SealSecret(seal), vec![key("t1")]);
+    let task = errand("t1", seal, vec![key("t1")]);
     let (reason, failure) = handed_back(&mut session, task).await;
     assert_eq!((failure.code.as_str(), reason), ("policy.task_kind", HandBackReason::Policy), "{failure:?}");
 
@@ -284,9 +295,8 @@ async fn errands_are_held_to_the_policy_and_need_no_host() {
     assert_eq!(failure.message, "the assignment does not bring secret manager:aws");
 
     // Where nobody answers, the test itself says so, rung by rung.
-    let user = KmsAccessKey { access_key_id: "A".repeat(20), secret_access_key: "Mark3r".repeat(6) };
-    let access = KmsAccess { credentials: Some(kms_access::Credentials::AccessKey(user)), ..access(&endpoint) };
-    let task = errand("t3", manager_test(), vec![delivery(&control_plane, "t3", "manager:aws", way(access))]);
+    let user = access_of_user(&endpoint, &"A".repeat(20));
+    let task = errand("t3", manager_test(), vec![delivery(&control_plane, "t3", "manager:aws", way(user))]);
     let result = ended(&mut session, task).await;
     assert_eq!(result.outcome(), TaskState::Failed);
     assert_eq!(result.rungs.first().map(|rung| rung.stage.as_str()), Some("identity"), "{result:?}");
@@ -359,10 +369,7 @@ async fn who_may_only_read_passes_with_a_stored_secret() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let aws = tokio::spawn(aws(listener));
-    let user = |id: &str| {
-        let user = KmsAccessKey { access_key_id: id.into(), secret_access_key: "Mark3r".repeat(6) };
-        KmsAccess { credentials: Some(kms_access::Credentials::AccessKey(user)), ..access(&endpoint) }
-    };
+    let user = |id: &str| access_of_user(&endpoint, id);
     let kms = lictor_kms::Kms::new(lictor_kms::Settings::default());
     let writer = lictor_kms::Access::parse(user(WRITER)).unwrap();
     let deadline = tokio::time::Instant::now() + LIMIT;
@@ -419,17 +426,8 @@ async fn a_value_that_a_user_sealed_is_checked_before_aws_is_asked() {
     .enumerate()
     {
         let id = format!("t{number}");
-        let seal = SealSecret {
-            manager: "aws".into(),
-            identifier: "web".into(),
-            version: 2,
-            scope: String::new(),
-            kind: SecretKind::Text.into(),
-            value: Some(seal_to(&control_plane, binding, value)),
-            seal_id: "writing-1".into(),
-        };
         let key = delivery(&control_plane, &id, "manager:aws", way(access(&endpoint)));
-        let task = errand(&id, task_spec::Kind::SealSecret(seal), vec![key]);
+        let task = errand(&id, writing(&control_plane, binding, value), vec![key]);
         let (given, failure) = handed_back(&mut session, task).await;
         assert_eq!((failure.code.as_str(), given), (code, reason), "{failure:?}");
     }
