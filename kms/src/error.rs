@@ -103,6 +103,14 @@ impl Error {
         Self::new(detail)
     }
 
+    /// The same, but that it may be another answer in a moment.
+    pub(crate) fn passing_if(self, passing: bool) -> Self {
+        if !passing {
+            return self;
+        }
+        Self::new(Detail { kind: Kind::Passing, ..Arc::unwrap_or_clone(self.0) })
+    }
+
     /// How far it came.
     #[must_use]
     pub fn stage(&self) -> Stage {

@@ -125,7 +125,9 @@ impl Identities {
                     return Ok(Arc::clone(session));
                 }
                 state.session = None;
-                state.refused = error.is_denial().then(|| (error.clone(), Instant::now() + PAUSE));
+                // Asking the machine is slow where it does not answer, and a crowd asks it one by one.
+                let settled = error.is_denial() || matches!(error.code(), "kms.imds" | "kms.machine_credentials");
+                state.refused = settled.then(|| (error.clone(), Instant::now() + PAUSE));
                 Err(error)
             }
         }

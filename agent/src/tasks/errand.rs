@@ -168,7 +168,11 @@ impl Errand {
         found.run = Some(begun.elapsed());
         match done {
             Err(cause) => Err(failure::stopped_before_start(&cause)),
-            Ok(Err(error)) => Err(failure::secret(&error)),
+            // It has begun: whoever waits for it is told now, and decides about another try.
+            Ok(Err(error)) => Err(match failure::secret(&error) {
+                Verdict::HandBack(_, failure) => Verdict::End(TaskState::Failed, failure),
+                ended @ Verdict::End(..) => ended,
+            }),
             Ok(Ok(())) => match found.rungs.iter().find(|rung| rung.outcome() == RungOutcome::Failed) {
                 Some(rung) => Err(failure::examined(rung.clone(), Instant::now() >= deadline)),
                 None => Ok(()),

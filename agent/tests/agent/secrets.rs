@@ -431,5 +431,11 @@ async fn a_value_that_a_user_sealed_is_checked_before_aws_is_asked() {
         let (given, failure) = handed_back(&mut session, task).await;
         assert_eq!((failure.code.as_str(), given), (code, reason), "{failure:?}");
     }
+    // What is good is begun. That AWS does not answer is told whoever waits, instead of going from agent to agent.
+    let key = delivery(&control_plane, "good", "manager:aws", way(access_of_user(&endpoint, &"A".repeat(20))));
+    let task = errand("good", writing(&control_plane, ("writing-1", 0, "web", 2), b"x"), vec![key]);
+    let result = ended(&mut session, task).await;
+    let failure = result.failure.unwrap();
+    assert_eq!((result.outcome, failure.code.as_str()), (TaskState::Failed.into(), "kms.unreachable"), "{failure:?}");
     agent.running.abort();
 }

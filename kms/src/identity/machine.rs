@@ -15,6 +15,7 @@ use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials as Keys;
 use aws_credential_types::provider::ProvideCredentials as _;
+use aws_credential_types::provider::error::CredentialsError;
 use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroizing;
 
@@ -87,8 +88,10 @@ pub(super) async fn find(
     let config = ProviderConfig::without_region().with_http_client(clients.direct());
     if environment.get(CONTAINER_RELATIVE).is_some() || environment.get(CONTAINER_FULL).is_some() {
         let provider = EcsCredentialsProvider::builder().configure(&config).build();
-        let keys =
-            provider.provide_credentials().await.map_err(|error| sentences::machine(CONTAINER, &chain(&error)))?;
+        let keys = provider.provide_credentials().await.map_err(|error| {
+            let lasting = matches!(error, CredentialsError::InvalidConfiguration(_));
+            sentences::machine(CONTAINER, &chain(&error)).passing_if(!lasting)
+        })?;
         return Ok((keys, "container credentials".to_owned()));
     }
     tried.push("container credentials: `AWS_CONTAINER_CREDENTIALS_FULL_URI` is not set".to_owned());
@@ -128,17 +131,26 @@ async fn of_instance(config: &ProviderConfig, environment: &Environment, tried: 
         .map_err(|_| sentences::machine("instance metadata", "`AWS_EC2_METADATA_SERVICE_ENDPOINT` is no URL"))?
         .build();
     // Asked for here, where it is still told why there is none.
-    let role = client.get(IMDS_ROLE).await.map_err(|error| sentences::imds(&imds_words(&error, &endpoint), tried))?;
+    let failed =
+        |error: &ImdsError| sentences::imds(&imds_words(error, &endpoint), tried).passing_if(imds_may_pass(error));
+    let role = client.get(IMDS_ROLE).await.map_err(|error| failed(&error))?;
     let role = role.as_ref().trim().to_owned();
     let provider = ImdsCredentialsProvider::builder().configure(config).imds_client(client).profile(role).build();
     provider.provide_credentials().await.map_err(|error| {
         let why = error.source().and_then(|source| source.downcast_ref::<ImdsError>());
-        let why = why.map_or_else(
-            || format!("The service at {endpoint} gives no credentials for the role of the instance"),
-            |error| imds_words(error, &endpoint),
-        );
-        sentences::imds(&why, tried)
+        let nothing = format!("The service at {endpoint} gives no credentials for the role of the instance");
+        why.map_or_else(|| sentences::imds(&nothing, tried), failed)
     })
+}
+
+/// Whether the metadata service may answer another thing in a moment. Where there is none it is silent as well.
+fn imds_may_pass(error: &ImdsError) -> bool {
+    match error {
+        ImdsError::FailedToLoadToken(why) => why.is_dispatch_failure(),
+        ImdsError::ErrorResponse(answer) => answer.response().status().is_server_error(),
+        ImdsError::IoError(_) => true,
+        _ => false,
+    }
 }
 
 /// In our words: its own hold the whole answer.

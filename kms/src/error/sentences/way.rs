@@ -82,8 +82,8 @@ pub(crate) fn deadline(stage: Stage) -> Error {
         Kind::Passing,
         "kms.deadline",
         "no time is left for AWS",
-        "The task's own time ended while AWS was asked.",
-        "Give the task more time, and see why AWS is slow from where this program runs.",
+        "The time for asking AWS ended before there was an answer: that of the task, or what one request may take at most.",
+        "Look for firewalls and proxies that drop packets without a word. Where tasks have little time, give them more.",
         None,
     )
 }
