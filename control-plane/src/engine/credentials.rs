@@ -60,6 +60,12 @@ impl Engine {
             Ok(referred) => referred,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        let authority = credential.connection.as_ref().map(|connection| connection.ca_secret.as_str());
+        if let Some(identifier) = authority.filter(|identifier| !identifier.is_empty())
+            && let Err(refusal) = self.usable("credential.connection.ca_secret", identifier, &scope, by).await?
+        {
+            return Ok(Err(refusal));
+        }
         let (version, proof) = match self.next_secret(&credential, secret, referred.as_ref(), old.as_ref()) {
             Ok(next) => next,
             Err(refusal) => return Ok(Err(refusal)),
@@ -124,20 +130,10 @@ impl Engine {
         if identifier.is_empty() {
             return Ok(Ok(None));
         }
-        let database = self.database().await?;
-        let found = secrets::secret(database, identifier).await?.filter(|secret| secret.deleted_at.is_none());
-        let Some(secret) = found else { return Ok(Err(no_secret(identifier))) };
-        if !within(&secret.scope, scope) {
-            // Somebody else's secret and none look the same.
-            return Ok(Err(if by.sees(&secret.scope) {
-                Refusal::Invalid(format!(
-                    "credential.secret: {identifier:?} is for the scope {:?}; give the credential that scope or one below it",
-                    secret.scope
-                ))
-            } else {
-                no_secret(identifier)
-            }));
-        }
+        let secret = match self.usable("credential.secret", identifier, scope, by).await? {
+            Ok(secret) => secret,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         // What another manager keeps cannot be looked at here, and what does not decrypt says so when it is handed out.
         if let Ok(value) = self.value(identifier, secret.version).await?
             && let Err(refusal) = proves(secret.kind, &value)
@@ -145,6 +141,27 @@ impl Engine {
             return Ok(Err(refusal));
         }
         Ok(Ok(Some(secret)))
+    }
+
+    /// A secret that a credential of this scope may use.
+    async fn usable(
+        &mut self,
+        field: &str,
+        identifier: &str,
+        scope: &str,
+        by: &Caller,
+    ) -> Result<Result<SecretRecord, Refusal>, StoreError> {
+        let database = self.database().await?;
+        let found = secrets::secret(database, identifier).await?.filter(|secret| secret.deleted_at.is_none());
+        Ok(match found {
+            Some(secret) if within(&secret.scope, scope) => Ok(secret),
+            Some(secret) if by.sees(&secret.scope) => Err(Refusal::Invalid(format!(
+                "{field}: {identifier:?} is for the scope {:?}; give the credential that scope or one below it",
+                secret.scope
+            ))),
+            // Somebody else's secret and none look the same.
+            _ => Err(no_secret(identifier)),
+        })
     }
 
     /// Version and encrypted secret of what is to be stored.

@@ -42,7 +42,7 @@ impl Engine {
         let unchanged = kept.is_some_and(|kept| {
             SecretManager { version: 0, created_at: None, updated_at: None, ..kept.manager.clone() } == same
         });
-        // Agents key what they remember by it, so that one that was deleted does not come back as it was.
+        // It goes on from that of one that was deleted, so that no two settings have had one version.
         let version = old.as_ref().map_or(0, |old| old.manager.version) + u64::from(!unchanged);
         let record = ManagerRecord {
             manager: SecretManager { version, ..same },

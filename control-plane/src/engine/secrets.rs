@@ -17,7 +17,7 @@ use crate::access::{Caller, within};
 use crate::audit::Action;
 use crate::clock::Now;
 use crate::dispatch::SecretState;
-use crate::managers::{Broken, Relations, is_platform, references};
+use crate::managers::{Broken, Relations, is_platform, is_reserved, references};
 use crate::store::credentials;
 use crate::store::secrets::{self, BUILT_IN, Body, ON_AGENT, SecretRecord, VersionRecord};
 use crate::store::{StoreError, managers};
@@ -145,13 +145,15 @@ impl Engine {
         record: &SecretRecord,
     ) -> Result<Result<(), Refusal>, StoreError> {
         if kept.scope != record.scope {
-            let users = credentials::with_secret(self.database().await?, &record.identifier).await?;
-            let outside: Vec<String> = users
+            let mut users = credentials::with_secret(self.database().await?, &record.identifier).await?;
+            users.extend(credentials::with_authority(self.database().await?, &record.identifier).await?);
+            let outside: BTreeSet<String> = users
                 .iter()
                 .filter(|user| !within(&record.scope, &user.scope))
                 .map(|user| format!("credential {}", user.name))
                 .collect();
             if !outside.is_empty() {
+                let outside = Vec::from_iter(outside);
                 return Ok(Err(Refusal::Impossible(format!(
                     "secret.scope: {:?} is not the scope of {}, which use it, nor one above",
                     record.scope,
@@ -369,6 +371,9 @@ impl Engine {
         }
         record.updated_at = now.wall;
         record.deleted_at = Some(now.wall);
+        // Its version stays, so that one that is made later by this identifier goes on from there. What it was for does not.
+        (record.name, record.description) = (String::new(), String::new());
+        record.tags.clear();
         secrets::save_secret(self.database().await?, &record).await?;
         secrets::remove_versions(self.database().await?, identifier).await?;
         self.parts.ledger.secret_deleted(identifier);
@@ -435,9 +440,9 @@ pub(crate) async fn used_by(
     database: &mut sqlx::SqliteConnection,
     identifier: &str,
 ) -> Result<Vec<String>, StoreError> {
-    let users = credentials::with_secret(database, identifier).await?;
-    let mut users: BTreeSet<String> = users.into_iter().map(|user| user.name).collect();
+    let mut users = credentials::with_secret(database, identifier).await?;
     users.extend(credentials::with_authority(database, identifier).await?);
+    let users: BTreeSet<String> = users.into_iter().map(|user| user.name).collect();
     let mut names: Vec<String> = users.into_iter().map(|user| format!("credential {user}")).collect();
     for found in managers::all(database).await? {
         if references(&found.manager).any(|(_, secret)| secret == identifier) {
@@ -506,6 +511,9 @@ fn no_secret(identifier: &str) -> Refusal {
 }
 
 pub(super) fn no_manager(identifier: &str) -> Refusal {
+    if is_reserved(identifier) {
+        return Refusal::Impossible(format!("{identifier} is always there: it has no settings, and cannot be deleted"));
+    }
     Refusal::NotFound(format!("there is no secret manager named {}", quoted(identifier)))
 }
 

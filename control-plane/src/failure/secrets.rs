@@ -37,8 +37,8 @@ pub(crate) fn manager_unusable(identifier: &str, reason: &str) -> Failure {
         stage: STAGE.into(),
         code: "secret_manager.unusable".into(),
         message: format!("the secret manager {identifier} cannot be used: {reason}"),
-        cause: "A secret that it authenticates with is gone, or not in the built-in store, or does not decrypt; or the secret \
-                manager itself was deleted."
+        cause: "A secret that it authenticates with is gone, or not in the built-in store, or does not decrypt; or the control \
+                plane's settings issue no token for it, or not for its endpoint; or the secret manager itself was deleted."
             .into(),
         remedy: format!(
             "Look at the secret manager with `lictor secret-manager show {identifier}`, put right what it refers to, and try it \

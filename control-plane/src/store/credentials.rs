@@ -156,19 +156,19 @@ pub(crate) async fn with_secret(
     rows.iter().map(CredentialRecord::from_row).collect()
 }
 
-/// Names of those whose hosts' authority is in a secret, without deleted ones.
-pub(crate) async fn with_authority(writer: &mut SqliteConnection, identifier: &str) -> Result<Vec<String>, StoreError> {
+/// Those whose hosts' authority is in a secret, without deleted ones.
+pub(crate) async fn with_authority(
+    writer: &mut SqliteConnection,
+    identifier: &str,
+) -> Result<Vec<CredentialRecord>, StoreError> {
     // Whatever else has these bytes is left out once it is decoded.
     let rows = sqlx::query("SELECT * FROM credentials WHERE instr(connection, $1) > 0 AND deleted_at IS NULL")
         .bind(identifier.as_bytes())
         .fetch_all(writer)
         .await?;
-    let mut names = Vec::new();
-    for row in &rows {
-        let record = CredentialRecord::from_row(row)?;
-        names.extend((record.connection.ca_secret == identifier).then_some(record.name));
-    }
-    Ok(names)
+    let mut records: Vec<_> = rows.iter().map(CredentialRecord::from_row).collect::<Result<_, _>>()?;
+    records.retain(|record| record.connection.ca_secret == identifier);
+    Ok(records)
 }
 
 /// Adds the credential or replaces its record.

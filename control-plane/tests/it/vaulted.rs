@@ -185,6 +185,24 @@ async fn scopes_bound_who_sees_what_and_what_uses_what() {
     b.put(with_secret("web-b", "common"), None).await.unwrap();
     let narrowed = Secret { scope: "team/a".into(), ..secret("common") };
     refused(admin.put_secret(narrowed, None).await, Code::FailedPrecondition, "credential web-b");
+    // The authority of hosts as well.
+    let trusting = |name: &str, ca_secret: &str| {
+        let connection = ConnectionSettings { ca_secret: ca_secret.into(), ..ConnectionSettings::default() };
+        Credential { connection: Some(connection), ..with_secret(name, "common") }
+    };
+    for unseen in ["s", "none"] {
+        let text = format!("there is no secret named \"{unseen}\"");
+        refused(b.put(trusting("ca-b", unseen), None).await, Code::NotFound, &text);
+    }
+    refused(
+        admin.put(trusting("ca-b", "s"), None).await,
+        Code::InvalidArgument,
+        "connection.ca_secret: \"s\" is for the scope",
+    );
+    admin.put_secret(secret("host-ca"), Some(b"x")).await.unwrap();
+    b.put(trusting("ca-b", "host-ca"), None).await.unwrap();
+    let narrowed = Secret { scope: "team/a".into(), ..secret("host-ca") };
+    refused(admin.put_secret(narrowed, None).await, Code::FailedPrecondition, "credential ca-b");
     let on_agent = Secret { manager: "agent".into(), source: "env:LICTOR_SECRET_X".into(), ..secret("u") };
     refused(a.put_secret(on_agent, None).await, Code::PermissionDenied, "whole installation");
 }
