@@ -125,7 +125,8 @@ struct Secrets {
     #[cfg_attr(test, schemars(with = "Vec<String>"))]
     kms_roles: Option<Vec<ArnPattern>>,
     /// URLs that may take the place of AWS's own endpoints: `https://*.kms.eu-central-1.vpce.amazonaws.com`, `*`. Whoever answers
-    /// there gets to see what is encrypted, so none is allowed unless it is listed, not even without a policy.
+    /// there gets to see what is encrypted, and in place of STS the token of the machine (web identity), so none is allowed unless
+    /// it is listed, not even without a policy.
     #[cfg_attr(test, schemars(with = "Vec<String>"))]
     kms_endpoints: Vec<EndpointPattern>,
     /// Whether a secret may be a file or a variable of the agent (the setting `secrets.directories`, `LICTOR_SECRET_<name>`).

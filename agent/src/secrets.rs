@@ -242,9 +242,8 @@ impl Secrets {
             Material::Wrapped(wrapped) => {
                 *kind = "kms";
                 let Wrapped { record, access, context } = *wrapped;
-                self.permit(&record.key_arn, &access)?;
                 let failed = |source| SecretError::Kms { action: "decrypt secret", secret: secret(), source };
-                let access = Access::parse(access).map_err(failed)?;
+                let access = self.permitted(&record.key_arn, access)?.map_err(failed)?;
                 let opened = self.0.kms.open(&access, &record, &context, within(deadline)).await;
                 (opened.map_err(failed)?, false)
             }
@@ -265,10 +264,9 @@ impl Secrets {
         let Material::Way(access) = self.material(delivery, assigned)? else {
             return Err(SecretError::Malformed { secret: secret(), problem: "it is no way to a secret manager" });
         };
-        self.permit(&access.key, &access)?;
-        let manager = access.manager.clone();
+        let (key, manager) = (access.key.clone(), access.manager.clone());
         let failed = |source| SecretError::Kms { action: "use secret manager", secret: manager.clone(), source };
-        let access = Access::parse(*access).map_err(failed)?;
+        let access = self.permitted(&key, *access)?.map_err(failed)?;
         Ok(Way { access, manager })
     }
 
@@ -279,10 +277,9 @@ impl Secrets {
             return Err(SecretError::Malformed { secret: secret(), problem: "it is no value under a key of AWS KMS" });
         };
         let Wrapped { record, access, context } = *wrapped;
-        // It may be under another key than the one that new ones are encrypted with.
-        self.permit(&record.key_arn, &access)?;
-        // The way that came by itself is the one that is used. Of this one nothing stays: what is parsed is zeroed.
-        Access::parse(access).map_err(|source| SecretError::Kms { action: "read secret", secret: secret(), source })?;
+        // It may be under another key than the one that new ones are encrypted with. The way that came by itself is the one that is used.
+        let failed = |source| SecretError::Kms { action: "read secret", secret: secret(), source };
+        self.permitted(&record.key_arn, access)?.map_err(failed)?;
         Ok(Stored { record, context })
     }
 
@@ -319,11 +316,13 @@ impl Secrets {
         Material::parse(&opened, delivery)
     }
 
-    /// Asks the policy in force whether `key` may be used as `access` says.
-    fn permit(&self, key: &str, access: &KmsAccess) -> Result<(), Refusal> {
-        let role = material::role(access);
+    /// The way to `key`, if the policy in force permits to use it so. Whether or not: of what is parsed nothing else stays in memory.
+    fn permitted(&self, key: &str, access: KmsAccess) -> Result<Result<Access, lictor_kms::Error>, Refusal> {
+        let role = material::role(&access);
         let endpoints = [access.endpoint.as_str(), access.sts_endpoint.as_str()];
-        self.0.policies.current().kms(&KmsUse { key, role, endpoints })
+        let permitted = self.0.policies.current().kms(&KmsUse { key, role, endpoints });
+        let parsed = Access::parse(access);
+        permitted.map(|()| parsed)
     }
 }
 
