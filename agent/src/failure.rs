@@ -356,9 +356,12 @@ pub(crate) fn secret(error: &SecretError) -> Verdict {
 /// A secret is under AWS KMS.
 fn wrapped(error: &SecretError, source: &lictor_kms::Error) -> Verdict {
     let failure = Failure { stage: "secret".into(), message: chain(error), ..kms(source) };
-    // Throttled, out of service or out of reach, after retries: another agent may have another way, or other quotas. And where
-    // this machine has no identity at all, another may have one.
-    if source.is_passing() || is_of_machine(source.code()) {
+    // Throttled, out of service or out of reach, after retries: another agent may have another way, or other quotas, and it passes.
+    if source.is_passing() {
+        return (HandBackReason::Passing, Box::new(failure)).into();
+    }
+    // Where this machine has no identity at all, another may have one.
+    if is_of_machine(source.code()) {
         return (HandBackReason::Unable, Box::new(failure)).into();
     }
     // AWS has judged: the identity is the same wherever the manager may be used, but for the machine's own. A refusal that went from

@@ -239,6 +239,7 @@ impl Metrics {
             HandBackReason::Policy => "policy",
             HandBackReason::Invalid => "invalid",
             HandBackReason::Restarted => "restarted",
+            HandBackReason::Passing => "passing",
             HandBackReason::Unable | HandBackReason::Unspecified => "unable",
         };
         self.tasks_handed_back.get_or_create(&Reason { reason }).inc();

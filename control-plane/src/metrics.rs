@@ -35,6 +35,7 @@ pub(crate) struct Metrics {
     connected: Gauge,
     output_bytes: Counter,
     enrolments: Family<OutcomeLabel, Counter>,
+    secrets_fetched: Family<OutcomeLabel, Counter>,
     refused: Family<ReasonLabel, Counter>,
     audited: Counter,
     database_bytes: Gauge,
@@ -152,6 +153,7 @@ impl Metrics {
             connected: Gauge::default(),
             output_bytes: Counter::default(),
             enrolments: Family::default(),
+            secrets_fetched: Family::default(),
             database_bytes: Gauge::default(),
             kept_bytes: Gauge::default(),
             removed_bytes: Counter::default(),
@@ -183,6 +185,12 @@ impl Metrics {
         registry.register("agents_connected", "Agents with an open session", metrics.connected.clone());
         registry.register("output_bytes", "Bytes of output received", metrics.output_bytes.clone());
         registry.register("enrolments", "Enrolments, by outcome", metrics.enrolments.clone());
+        let fetched = metrics.secrets_fetched.clone();
+        registry.register(
+            "secrets_fetched",
+            "Secrets that the control plane itself asked AWS KMS for, by outcome",
+            fetched,
+        );
         registry.register("storage_database_bytes", "Size of the database file", metrics.database_bytes.clone());
         registry.register("output_kept_bytes", "Bytes of output in the database", metrics.kept_bytes.clone());
         registry.register("output_removed_bytes", "Bytes of output removed", metrics.removed_bytes.clone());
@@ -219,6 +227,11 @@ impl Metrics {
 
     pub(crate) fn received(&self, bytes: usize) {
         self.output_bytes.inc_by(bytes as u64);
+    }
+
+    /// The control plane itself asked AWS KMS for a secret: `opened`, `unavailable` (it may pass) or `failed`.
+    pub(crate) fn secret_fetched(&self, outcome: &'static str) {
+        self.secrets_fetched.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     pub(crate) fn enrolments(&self, accepted: bool) {
@@ -317,6 +330,9 @@ mod tests {
         }
         for accepted in [true, false] {
             metrics.enrolments(accepted);
+        }
+        for outcome in ["opened", "unavailable", "failed"] {
+            metrics.secret_fetched(outcome);
         }
         for why in [Turned::Total, Turned::Source, Turned::Handshake, Turned::Silent, Turned::Stuck] {
             metrics.turned_away(why);

@@ -68,8 +68,17 @@ pub(crate) enum Work {
 pub(crate) struct Fetched {
     /// That of the request.
     pub(crate) ticket: u64,
-    /// Why not, in the words that end a task.
-    pub(crate) outcome: Result<Done, Box<Failure>>,
+    /// What it was, or why not.
+    pub(crate) outcome: Result<Done, Box<Unfetched>>,
+}
+
+/// Why nothing came of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Unfetched {
+    /// In the words that end a task.
+    pub(crate) failure: Failure,
+    /// It may pass: AWS was out of reach, overloaded or late.
+    pub(crate) passing: bool,
 }
 
 /// What was done.
@@ -95,6 +104,22 @@ impl fmt::Debug for Done {
             Self::Record(_) => "Record",
             Self::Tested(_) => "Tested",
         })
+    }
+}
+
+impl Unfetched {
+    /// What lasts: asking again would get the same answer.
+    pub(crate) fn lasting(failure: Failure) -> Self {
+        Self { failure, passing: false }
+    }
+
+    /// What passes.
+    pub(crate) fn passing(failure: Failure) -> Self {
+        Self { failure, passing: true }
+    }
+
+    fn late(manager: &str) -> Self {
+        Self::passing(failure::secret_not_fetched(manager, LONGEST.as_secs()))
     }
 }
 
@@ -143,10 +168,8 @@ impl Platform {
                 let manager = request.access.manager.clone();
                 // An answer is owed in any case: what is asked for is asked for once, and everybody waits for that.
                 let fetched = AssertUnwindSafe(platform.carry_out(request)).catch_unwind().await;
-                let fetched = fetched.unwrap_or_else(|_| Fetched {
-                    ticket,
-                    outcome: Err(Box::new(failure::secret_not_fetched(&manager, LONGEST.as_secs()))),
-                });
+                let fetched =
+                    fetched.unwrap_or_else(|_| Fetched { ticket, outcome: Err(Box::new(Unfetched::late(&manager))) });
                 drop(place);
                 // An engine that has stopped waits for nothing.
                 let _ = engine.tell(Command::Fetched(fetched)).await;
@@ -164,34 +187,40 @@ impl Platform {
         let outcome = timeout_at(deadline + SPARE, self.attempt(access, place, work, deadline)).await;
         let outcome = match outcome {
             Ok(outcome) => outcome.map_err(Box::new),
-            Err(_) => Err(Box::new(failure::secret_not_fetched(&manager, LONGEST.as_secs()))),
+            Err(_) => Err(Box::new(Unfetched::late(&manager))),
         };
         Fetched { ticket, outcome }
     }
 
-    async fn attempt(&self, access: KmsAccess, place: Place, work: Work, deadline: Instant) -> Result<Done, Failure> {
-        self.permit(&access).map_err(|reason| failure::manager_refused(&access.manager, &reason))?;
-        let manager = access.manager.clone();
+    async fn attempt(&self, access: KmsAccess, place: Place, work: Work, deadline: Instant) -> Result<Done, Unfetched> {
+        let refused = |reason: String| Unfetched::lasting(failure::manager_refused(&access.manager, &reason));
+        let (manager, permitted) = (access.manager.clone(), self.permit(&access).map_err(refused));
+        // Before a refusal as well: of what is parsed nothing stays in memory.
+        let parsed = Access::parse(access);
+        permitted?;
         let Place { scope, identifier, version } = &place;
         let failed = |verb: &str, error: &lictor_kms::Error| {
-            kms_failure("secret", &format!("failed to {verb} the secret {identifier}"), error)
+            let failure = kms_failure("secret", &format!("failed to {verb} the secret {identifier}"), error);
+            Unfetched { failure, passing: error.is_passing() }
         };
         let context = Context::new(scope, identifier, *version);
         match work {
             Work::Open(record) => {
-                let access = Access::parse(access).map_err(|error| failed("decrypt", &error))?;
+                let access = parsed.map_err(|error| failed("decrypt", &error))?;
                 let opened = self.kms.open(&access, &record, &context, deadline).await;
                 opened.map(Done::Value).map_err(|error| failed("decrypt", &error))
             }
             Work::Seal(value) => {
-                let access = Access::parse(access).map_err(|error| failed("encrypt", &error))?;
+                let access = parsed.map_err(|error| failed("encrypt", &error))?;
                 let sealed = self.kms.seal(&access, &context, &value, deadline).await;
                 sealed.map(Done::Record).map_err(|error| failed("encrypt", &error))
             }
             Work::Test(record) => {
                 let attempted = format!("failed to use the secret manager {manager}");
-                let access =
-                    Access::parse(access).map_err(|error| kms_failure(error.stage().as_str(), &attempted, &error))?;
+                let malformed = |error: lictor_kms::Error| {
+                    Unfetched::lasting(kms_failure(error.stage().as_str(), &attempted, &error))
+                };
+                let access = parsed.map_err(malformed)?;
                 let known = record.as_ref().map(|record| (record, &context));
                 let mut rungs = Vec::new();
                 self.kms.test_with(&access, known, deadline, |step| rungs.push(rung(&attempted, step))).await;

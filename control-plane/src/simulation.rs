@@ -147,6 +147,8 @@ impl ControlPlane {
             output_base: 0,
             received: 0,
             handed_back: BTreeMap::new(),
+            hitch: None,
+            unsent: false,
             deadline: None,
             claim: Claim {
                 submitter: "someone".into(),

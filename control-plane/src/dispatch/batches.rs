@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lictor_proto::v1::{BatchProgress, TaskResult, TaskState};
 
@@ -226,32 +225,11 @@ impl Ledger {
     /// Puts a task aside until it is tried again.
     pub(super) fn try_again_later(&mut self, task_id: &str, result: TaskResult, now: Now) {
         let Some(task) = self.tasks.get_mut(task_id) else { return };
-        let pause = pause(task);
-        let (holder, batch_id) = (task.agent_id.clone(), task.claim.batch.clone());
         self.outcome.tried.push(task.reference());
-        self.busy.give_back(task, &self.settings.limits, &mut self.queue);
-        task.phase = Phase::Queued;
-        (task.accepted, task.started) = (false, false);
-        task.queued_at = now.wall;
         task.claim.retries_left -= 1;
-        task.claim.retry_at = Some(now.wall.plus(pause));
+        task.hitch = None;
         task.claim.last_result = Some(Box::new(result));
-        self.outcome.changed_tasks.insert(task_id.to_owned());
-        self.let_go(holder.as_deref(), task_id);
-        self.set_deadline(task_id, Some(now.instant + pause));
-        self.batch_waits_one(batch_id.as_ref());
-        if let Some(batch) = batch_id.and_then(|id| self.batches.get_mut(&id)) {
-            batch.paused.insert(task_id.to_owned());
-        }
-    }
-
-    /// The pause of a task is over.
-    pub(super) fn leave_pause(&mut self, task_id: &str) {
-        let Some(task) = self.tasks.get_mut(task_id) else { return };
-        task.claim.retry_at = None;
-        if let Some(batch) = task.claim.batch.as_ref().and_then(|id| self.batches.get_mut(id)) {
-            batch.paused.remove(task_id);
-        }
+        self.put_aside(task_id, now);
     }
 
     /// What is to be stored of batches; those that are finished are forgotten.
@@ -271,23 +249,8 @@ impl Ledger {
     }
 }
 
-/// Grows with each try, and differs between tasks so that they do not come back together. Taken from the task's id: the
-/// ledger reads no source of chance.
-fn pause(task: &LiveTask) -> Duration {
-    let doublings = u32::try_from(task.epoch.saturating_sub(1).min(8)).unwrap_or(8);
-    let longest = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
-    let seed = task
-        .task_id
-        .bytes()
-        .fold(task.epoch, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(17));
-    let share = u32::try_from(seed % 1000).unwrap_or(0);
-    longest / 2 + longest * share / 2000
-}
-
 /// Codes of [`Stop`].
 const THRESHOLD: &str = "batch.threshold";
 const CANCELLED: &str = "batch.cancelled";
 /// Some ten milliseconds of the database's time.
 const ENDS_PER_TURN: usize = 500;
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);

@@ -343,6 +343,7 @@ impl Ledger {
             if started && !task.started {
                 task.started = true;
                 task.started_at = Some(now.wall);
+                task.hitch = None;
             }
             self.outcome.changed_tasks.insert(reference.task_id.clone());
         }
@@ -368,6 +369,10 @@ impl Ledger {
             let result = failure::result(TaskState::Cancelled, None);
             self.finish(&reference.task_id, result, Vec::new(), false, now);
             return Ok(());
+        }
+        if reason != HandBackReason::Passing {
+            // It was something else this time.
+            task.hitch = None;
         }
         match reason {
             HandBackReason::Invalid => {
@@ -399,6 +404,10 @@ impl Ledger {
                 self.enqueue(&reference.task_id, now);
             }
             HandBackReason::Restarted => self.enqueue(&reference.task_id, now),
+            HandBackReason::Passing => {
+                let failure = bounded(failure::result(TaskState::Rejected, hand_back.failure)).failure;
+                self.hitched(&reference.task_id, Some(agent_id), failure.unwrap_or_default(), now);
+            }
         }
         Ok(())
     }

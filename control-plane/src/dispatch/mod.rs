@@ -8,6 +8,7 @@ mod agent;
 mod batches;
 mod kerberos;
 mod link;
+mod pauses;
 mod polling;
 mod queue;
 mod routing;
@@ -184,7 +185,7 @@ impl Ledger {
                 Phase::Queued if let Some(at) = task.claim.retry_at => {
                     // The calendar may have stood still, or jumped.
                     let left = Duration::from_millis(u64::try_from(at.0.saturating_sub(now.wall.0)).unwrap_or(0));
-                    left.min(batches::LONGEST_PAUSE)
+                    left.min(pauses::LONGEST_PAUSE)
                 }
                 Phase::Queued => {
                     let waited = u64::try_from(now.wall.0.saturating_sub(task.queued_at.0)).unwrap_or(0);
@@ -425,6 +426,15 @@ impl Ledger {
         self.reject(task_id, failure, now);
     }
 
+    /// Ends a task that has waited for an agent for as long as it may.
+    fn nobody_took(&mut self, task_id: &str, now: Now) {
+        let Some(waited) = self.tasks.get(task_id).map(|task| task.queue_timeout) else { return };
+        let candidates = self.candidates(task_id);
+        let failure = failure::no_agent(waited, &candidates);
+        let result = failure::result(TaskState::Rejected, Some(failure));
+        self.finish(task_id, result, candidates, false, now);
+    }
+
     /// Ends a task that was never started.
     fn reject(&mut self, task_id: &str, failure: Failure, now: Now) {
         self.finish(task_id, failure::result(TaskState::Rejected, Some(failure)), Vec::new(), false, now);
@@ -441,13 +451,8 @@ impl Ledger {
             let Some(task) = self.tasks.get_mut(&task_id) else { continue };
             match task.phase {
                 Phase::Queued if task.claim.retry_at.is_some() => self.enqueue(&task_id, now),
-                Phase::Queued => {
-                    let waited = task.queue_timeout;
-                    let candidates = self.candidates(&task_id);
-                    let failure = failure::no_agent(waited, &candidates);
-                    let result = failure::result(TaskState::Rejected, Some(failure));
-                    self.finish(&task_id, result, candidates, false, now);
-                }
+                Phase::Queued if task.hitch.is_some() => self.hitch_is_due(&task_id, now),
+                Phase::Queued => self.nobody_took(&task_id, now),
                 Phase::Held => {
                     task.phase = Phase::Lost;
                     self.outcome.changed_tasks.insert(task_id.clone());
@@ -475,7 +480,7 @@ impl Ledger {
         task.phase = Phase::Held;
         task.epoch += 1;
         task.agent_id = Some(agent_id.to_owned());
-        (task.accepted, task.started) = (false, false);
+        (task.accepted, task.started, task.unsent) = (false, false, false);
         task.credential_version = credential_version;
         task.assigned_at = Some(now.wall);
         task.started_at = None;
@@ -501,16 +506,21 @@ impl Ledger {
     /// An assignment could not be made ready and was not sent: its credit is unspent, its task rejected, or cancelled if that
     /// was asked for meanwhile.
     pub(crate) fn assignment_failed(&mut self, assign: &Assign, failure: Failure, now: Now) {
-        if self.tasks.get(&assign.task_id).is_none_or(|task| task.epoch != assign.epoch) {
-            return;
+        if self.takes_back(assign, now) {
+            self.reject(&assign.task_id, failure, now);
         }
+    }
+
+    /// Takes back an assignment of which the agent has never heard. False when there is nothing more to do about the task.
+    fn takes_back(&mut self, assign: &Assign, now: Now) -> bool {
+        let task = self.tasks.get(&assign.task_id).filter(|task| task.phase != Phase::Queued);
+        let Some(task) = task.filter(|task| task.epoch == assign.epoch) else { return false };
+        let cancelled = task.cancel.is_some();
         self.give_credit_back(assign);
-        if self.tasks.get(&assign.task_id).is_some_and(|task| task.cancel.is_some()) {
-            let result = failure::result(TaskState::Cancelled, None);
-            self.finish(&assign.task_id, result, Vec::new(), false, now);
-            return;
+        if cancelled {
+            self.finish(&assign.task_id, failure::result(TaskState::Cancelled, None), Vec::new(), false, now);
         }
-        self.reject(&assign.task_id, failure, now);
+        !cancelled
     }
 
     fn give_credit_back(&mut self, assign: &Assign) {
@@ -534,12 +544,14 @@ impl Ledger {
         (task.accepted, task.started) = (false, false);
         task.queued_at = now.wall;
         self.queue.insert(task);
-        let deadline = now.instant + task.queue_timeout;
+        let deadline = task.hitch.as_ref().map(|hitch| hitch.deadline(now));
+        let deadline = deadline.unwrap_or(now.instant + task.queue_timeout);
         self.outcome.changed_tasks.insert(task_id.to_owned());
         self.let_go(holder.as_deref(), task_id);
         self.set_deadline(task_id, Some(deadline));
         self.batch_waits_one(given_back.as_ref());
-        if self.tasks.get(task_id).is_some_and(|task| task.epoch >= MAX_DELIVERIES) {
+        // What passes is waited for by the clock.
+        if self.tasks.get(task_id).is_some_and(|task| task.epoch >= MAX_DELIVERIES && task.hitch.is_none()) {
             self.reject(task_id, failure::too_many_assignments(MAX_DELIVERIES), now);
         }
         self.reject_unless_credential_usable(task_id, now);
@@ -547,15 +559,16 @@ impl Ledger {
 
     /// What becomes of an assignment whose agent cannot tell any more.
     fn vanish(&mut self, task_id: &str, why: Vanished, now: Now) {
-        let Some(task) = self.tasks.get(task_id) else { return };
-        let untouched = !task.accepted && !task.started && matches!(why, Vanished::Forgotten);
+        let Some(task) = self.tasks.get_mut(task_id) else { return };
+        // It was something else this time.
+        task.hitch = None;
+        let unheard = task.unsent || matches!(why, Vanished::Forgotten);
+        let untouched = !task.accepted && !task.started && unheard;
         let harmless = task.route.only_looks();
         if (untouched || harmless) && task.cancel.is_some() {
             self.finish(task_id, failure::result(TaskState::Cancelled, None), Vec::new(), false, now);
         } else if untouched || (task.idempotent && task.cancel.is_none() && task.epoch < MAX_ASSIGNMENTS) {
-            if let Some(task) = self.tasks.get_mut(task_id) {
-                task.may_have_run |= !untouched && !harmless;
-            }
+            task.may_have_run |= !untouched && !harmless;
             self.enqueue(task_id, now);
         } else if harmless {
             self.reject(task_id, failure::too_many_assignments(MAX_ASSIGNMENTS), now);

@@ -276,7 +276,11 @@ fn lane_of(task: &LiveTask) -> Lane {
 
 /// Where a task waits. It must not change while it does.
 fn place(task: &LiveTask) -> (Lane, Shape) {
-    let refused = task.handed_back.keys().cloned().collect();
+    let mut refused: Vec<String> = task.handed_back.keys().cloned().collect();
+    // Most never meet one.
+    if let Some(hitch) = &task.hitch {
+        refused.extend(hitch.agents.iter().cloned());
+    }
     let shape = Shape { route: task.route.clone(), credential: task.credential.clone(), refused };
     (lane_of(task), shape)
 }

@@ -66,15 +66,20 @@ pub(crate) fn obstacle(
     credential: Option<&CredentialState>,
     secrets: &Secrets,
 ) -> Option<(&'static str, String)> {
-    let refused = task.handed_back.get(&agent.agent_id).map(String::as_str);
+    let handed_back = task.handed_back.get(&agent.agent_id);
+    let refused = match &task.hitch {
+        _ if let Some(reason) = handed_back => Some(("handed_back", format!("it handed the task back: {reason}"))),
+        Some(hitch) if hitch.agents.contains(&agent.agent_id) => Some((RETRY_PAUSE, hitch.words())),
+        _ => None,
+    };
     obstacle_on(agent, &task.route, refused, credential, secrets)
 }
 
-/// The same for what is no task yet; `refused` is why the agent handed it back.
+/// The same for what is no task yet; `refused` is that the agent handed it back, and why.
 pub(super) fn obstacle_on(
     agent: &AgentEntry,
     route: &Route,
-    refused: Option<&str>,
+    refused: Option<(&'static str, String)>,
     credential: Option<&CredentialState>,
     secrets: &Secrets,
 ) -> Option<(&'static str, String)> {
@@ -91,8 +96,8 @@ pub(super) fn obstacle_on(
     if let Some(obstacle) = secrets.not_for(agent, route, credential) {
         return Some(obstacle);
     }
-    if let Some(reason) = refused {
-        return Some(("handed_back", format!("it handed the task back: {reason}")));
+    if refused.is_some() {
+        return refused;
     }
     let Some(link) = &agent.link else {
         return Some((OFFLINE, "it is not connected".into()));
@@ -182,6 +187,8 @@ fn serves(agent: &str, task: &str) -> bool {
 /// Capabilities of agents that examine hosts.
 pub(crate) const DIAGNOSIS: &str = "diagnosis";
 const POSTURE: &str = "posture";
+/// Code of what waits until something has passed.
+pub(super) const RETRY_PAUSE: &str = "retry_pause";
 pub(super) const OFFLINE: &str = "offline";
 pub(super) const NO_FREE_SLOT: &str = "no_free_slot";
 /// Capability of agents that reach AWS KMS.

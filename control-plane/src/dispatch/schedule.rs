@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::pauses::Hitch;
 use super::queue::{Lane, Pick, Queue, Shape};
 use super::task::{LiveTask, Phase};
 use super::{Ledger, routing};
@@ -145,7 +146,9 @@ impl Ledger {
     /// What beside the agents holds a waiting task back: stable code and words.
     pub(super) fn held_back(&self, task: &LiveTask) -> Option<(&'static str, String)> {
         if task.claim.retry_at.is_some() {
-            return Some(("retry_pause", "it failed and waits to be tried again".to_owned()));
+            let words = task.hitch.as_ref().map(Hitch::words);
+            let words = words.unwrap_or_else(|| "it failed and waits to be tried again".to_owned());
+            return Some((routing::RETRY_PAUSE, words));
         }
         if let Some(held_back) = task.claim.batch.as_ref().and_then(|batch_id| self.batch_holds_back(batch_id)) {
             return Some(held_back);

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use lictor_proto::v1::{Candidate, SealSecret, TaskResult, TaskSpec, TaskState, task_spec};
+use lictor_proto::v1::{Candidate, SealSecret, TaskResult, TaskSpec, task_spec};
 
 use super::agent::{AgentEntry, SessionId};
 use super::link::bounded;
@@ -13,7 +13,6 @@ use super::routing::{self, AWS_KMS, Route};
 use super::task::Phase;
 use super::{Assign, CredentialState, Ledger, MAX_CANDIDATES};
 use crate::clock::Now;
-use crate::failure;
 
 /// What the ledger knows of a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,6 +232,13 @@ impl Ledger {
         self.secrets.manager_deleted(identifier);
     }
 
+    /// Whether an agent that is not connected polls again in a moment, and could do this.
+    pub(super) fn comes_back(&self, agent: &AgentEntry, route: &Route, credential: Option<&CredentialState>) -> bool {
+        self.is_between_polls(&agent.agent_id)
+            && agent.capabilities.iter().any(|c| c == route.capability)
+            && self.secrets.lacking(agent, route, credential).is_none()
+    }
+
     /// The agent with the most room that fits, or every agent and why it does not. One whose slots are all in use fits when
     /// there is no other: what is asked here is done a little later.
     pub(crate) fn choose(&self, route: &Route) -> Result<&AgentEntry, Vec<Candidate>> {
@@ -240,10 +246,7 @@ impl Ledger {
         let room = |agent: &AgentEntry| agent.link.as_ref().map_or(0, |link| link.free());
         let fitting = self.agents.values().filter(|agent| match obstacle(agent) {
             None | Some((routing::NO_FREE_SLOT, _)) => true,
-            // It comes back in a moment.
-            Some((routing::OFFLINE, _)) => {
-                self.is_between_polls(&agent.agent_id) && agent.capabilities.iter().any(|c| c == route.capability)
-            }
+            Some((routing::OFFLINE, _)) => self.comes_back(agent, route, None),
             Some(_) => false,
         });
         if let Some(agent) = fitting.max_by_key(|agent| room(agent)) {
@@ -286,15 +289,16 @@ impl Ledger {
             .collect()
     }
 
+    /// An assignment is put aside until what it carries is there, or is sent after that.
+    pub(crate) fn is_unsent(&mut self, assign: &Assign, unsent: bool) {
+        if let Some(task) = self.tasks.get_mut(&assign.task_id).filter(|task| task.epoch == assign.epoch) {
+            task.unsent = unsent;
+        }
+    }
+
     /// An assignment was put aside, and when it was ready it could not be sent any more: the agent has never heard of it.
     pub(crate) fn never_sent(&mut self, assign: &Assign, now: Now) {
-        let task = self.tasks.get(&assign.task_id).filter(|task| task.phase != Phase::Queued);
-        let Some(task) = task.filter(|task| task.epoch == assign.epoch) else { return };
-        let cancelled = task.cancel.is_some();
-        self.give_credit_back(assign);
-        if cancelled {
-            self.finish(&assign.task_id, failure::result(TaskState::Cancelled, None), Vec::new(), false, now);
-        } else {
+        if self.takes_back(assign, now) {
             self.enqueue(&assign.task_id, now);
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lictor_proto::v1::{Candidate, OutputStream, Target, TaskRef, TaskResult, TaskState};
 
+use super::pauses::Hitch;
 use super::routing::Route;
 use crate::clock::UnixMillis;
 
@@ -27,6 +28,8 @@ pub(crate) struct LiveTask {
     pub(crate) agent_id: Option<String>,
     /// The agent has journalled it.
     pub(crate) accepted: bool,
+    /// The newest assignment is being made ready: its agent has never heard of it.
+    pub(crate) unsent: bool,
     /// The agent has journalled the start.
     pub(crate) started: bool,
     /// An earlier assignment may have been carried out, though nobody could tell any more.
@@ -46,6 +49,8 @@ pub(crate) struct LiveTask {
     pub(crate) received: u64,
     /// Agents that could not do it, and why.
     pub(crate) handed_back: BTreeMap<String, String>,
+    /// What kept it from starting and passes.
+    pub(crate) hitch: Option<Hitch>,
     /// When the present phase ends by itself.
     pub(crate) deadline: Option<Instant>,
     /// What it shares with other tasks.

@@ -14,6 +14,7 @@ use super::*;
 mod batches;
 mod codes;
 mod fairness;
+mod pauses;
 mod secrets;
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -118,6 +119,8 @@ impl World {
             output_base: 0,
             received: 0,
             handed_back: BTreeMap::new(),
+            hitch: None,
+            unsent: false,
             deadline: None,
             claim: Claim {
                 submitter: "someone".into(),
@@ -623,7 +626,7 @@ fn step() -> impl Strategy<Value = Step> {
             back,
             length
         }),
-        (small.clone(), pick.clone(), 1i32..6).prop_map(|(agent, pick, reason)| Step::HandBack { agent, pick, reason }),
+        (small.clone(), pick.clone(), 1i32..7).prop_map(|(agent, pick, reason)| Step::HandBack { agent, pick, reason }),
         (small.clone(), pick.clone()).prop_map(|(agent, pick)| Step::End { agent, pick }),
         small.clone().prop_map(Step::Heartbeat),
         pick.prop_map(Step::Cancel),

@@ -4,11 +4,12 @@
 //! value, however many tasks wait for it. Values are kept for a minute, so that a crowd of tasks, and an agent that polls, find them.
 //!
 //! INVARIANT: what was put aside ends: it is sent, or its task fails; or, since its agent has never heard of it, it is decided anew
-//! where that agent is gone, the task was cancelled, or the credential is not what it was.
+//! where that agent is gone, the task was cancelled, the credential is not what it was, or what failed may have passed.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use lictor_kms::Access;
 use lictor_proto::v1::{Failure, KmsRecord};
 use serde_json::json;
 use tracing::{debug, warn};
@@ -20,7 +21,7 @@ use crate::clock::Now;
 use crate::dispatch::{Assign, SessionId};
 use crate::failure;
 use crate::oidc::Holder;
-use crate::platform::{Done, Fetched, Place, Request, Work};
+use crate::platform::{Done, Fetched, Place, Request, Unfetched, Work};
 use crate::store::StoreError;
 use crate::store::managers::ManagerRecord;
 
@@ -105,7 +106,8 @@ impl Fetching {
 impl Engine {
     /// Makes an assignment ready and sends it, puts it aside, or ends its task.
     pub(super) async fn hand_out(&mut self, session: SessionId, assign: Assign, now: Now) -> Result<(), StoreError> {
-        self.hand_out_by(session, assign, now.instant + LONGEST_WAIT, now).await
+        let until = now.instant + longest_wait(&assign);
+        self.hand_out_by(session, assign, until, now).await
     }
 
     /// The same for one that may have been put aside before: however often that is, it waits until then and no longer.
@@ -117,7 +119,10 @@ impl Engine {
         now: Now,
     ) -> Result<(), StoreError> {
         match self.assignment(&assign, now).await? {
-            super::assignments::Made::Ready(event) => self.outgoing.push((session, super::Ready::Event(event))),
+            super::assignments::Made::Ready(event) => {
+                self.parts.ledger.is_unsent(&assign, false);
+                self.outgoing.push((session, super::Ready::Event(event)));
+            }
             super::assignments::Made::Failed(failure) => self.parts.ledger.assignment_failed(&assign, failure, now),
             super::assignments::Made::Waits(wishes) => self.put_aside(session, assign, wishes, until, now).await?,
         }
@@ -140,12 +145,13 @@ impl Engine {
             }
             let Wish { place, manager, record } = wish;
             let asked = Asked::Value(place.clone());
-            if let Err((failure, _)) = self.ask_platform(&manager, place, Work::Open(*record), asked, now).await? {
-                self.parts.ledger.assignment_failed(&assign, *failure, now);
+            if let Err((unfetched, _)) = self.ask_platform(&manager, place, Work::Open(*record), asked, now).await? {
+                self.give_up(&assign, *unfetched, now);
                 return Ok(());
             }
         }
         debug!(task_id = assign.task_id, epoch = assign.epoch, "Assignment waits for a secret");
+        self.parts.ledger.is_unsent(&assign, true);
         self.fetching.parked.push(Parked { session, assign, missing, manager, until });
         Ok(())
     }
@@ -158,24 +164,26 @@ impl Engine {
         work: Work,
         asked: Asked,
         now: Now,
-    ) -> Result<Result<(), (Box<Failure>, Asked)>, StoreError> {
+    ) -> Result<Result<(), (Box<Unfetched>, Asked)>, StoreError> {
         let (access, keys) = match self.access(manager, Holder::ControlPlane, now).await? {
             Ok(found) => found,
-            Err(failure) => return Ok(Err((failure, asked))),
+            Err(failure) => return Ok(Err((Box::new(Unfetched::lasting(*failure)), asked))),
         };
+        let ticket = self.fetching.next_ticket;
+        self.fetching.next_ticket += 1;
+        let request = Request { ticket, access, place, work };
+        if let Err(unsent) = self.parts.platform.try_send(request) {
+            // Of what is parsed nothing stays in memory.
+            let _ = Access::parse(unsent.into_inner().access);
+            let identifier = &manager.manager.identifier;
+            let failure = failure::manager_unusable(identifier, "too much is asked of it at once");
+            return Ok(Err((Box::new(Unfetched::passing(failure)), asked)));
+        }
+        self.fetching.asked.insert(ticket, asked);
         for (identifier, version) in keys {
             let details = json!({ "manager": manager.manager.identifier, "version": version, "why": ["manager"] });
             self.audit_use(&identifier, details, now).await?;
         }
-        let ticket = self.fetching.next_ticket;
-        self.fetching.next_ticket += 1;
-        let request = Request { ticket, access, place, work };
-        if self.parts.platform.try_send(request).is_err() {
-            let identifier = &manager.manager.identifier;
-            let failure = failure::manager_unusable(identifier, "too much is asked of it at once");
-            return Ok(Err((Box::new(failure), asked)));
-        }
-        self.fetching.asked.insert(ticket, asked);
         Ok(Ok(()))
     }
 
@@ -184,6 +192,7 @@ impl Engine {
         let Fetched { ticket, outcome } = fetched;
         match (self.fetching.asked.remove(&ticket), outcome) {
             (Some(Asked::Value(place)), Ok(Done::Value(value))) => {
+                self.parts.metrics.secret_fetched("opened");
                 self.fetching.keep(place.clone(), value, now);
                 for mut parked in self.fetching.take_parked(&place) {
                     parked.missing.remove(&place);
@@ -197,22 +206,23 @@ impl Engine {
                 }
             }
             (Some(Asked::Value(place)), outcome) => {
-                let failure = failed(outcome, &place.identifier);
-                warn!(secret = place.identifier, code = failure.code, "Secret could not be fetched");
+                let unfetched = failed(outcome, &place.identifier);
+                self.parts.metrics.secret_fetched(if unfetched.passing { "unavailable" } else { "failed" });
+                warn!(secret = place.identifier, code = unfetched.failure.code, "Secret could not be fetched");
                 for parked in self.fetching.take_parked(&place) {
-                    self.give_up(parked, failure.clone(), now);
+                    self.take_out(parked, unfetched.clone(), now);
                 }
             }
             (Some(Asked::Write(written)), Ok(Done::Record(record))) => self.write_record(*written, record, now).await?,
             (Some(Asked::Write(written)), outcome) => {
-                let failure = failed(outcome, &written.secret.identifier);
+                let failure = failed(outcome, &written.secret.identifier).failure;
                 self.reply(written.reply, Err(refused(&failure)));
             }
             (Some(Asked::Test(task_id)), Ok(Done::Tested(result))) => {
                 self.parts.ledger.done_here(&task_id, *result, now);
             }
             (Some(Asked::Test(task_id)), outcome) => {
-                let failure = failed(outcome, &task_id);
+                let failure = failed(outcome, &task_id).failure;
                 let result = failure::result(lictor_proto::v1::TaskState::Failed, Some(failure));
                 self.parts.ledger.done_here(&task_id, result, now);
             }
@@ -227,7 +237,7 @@ impl Engine {
             self.fetching.parked.extract_if(.., |parked| parked.assign.task_id == task_id).collect();
         for parked in parked {
             let failure = failure::secret_not_fetched(&parked.manager, 0);
-            self.give_up(parked, failure, now);
+            self.take_out(parked, Unfetched::lasting(failure), now);
         }
     }
 
@@ -236,25 +246,39 @@ impl Engine {
         self.fetching.values.retain(|_, (_, until)| *until > now.instant);
         let late: Vec<Parked> = self.fetching.parked.extract_if(.., |parked| parked.until <= now.instant).collect();
         for parked in late {
-            let failure = failure::secret_not_fetched(&parked.manager, LONGEST_WAIT.as_secs());
-            self.give_up(parked, failure, now);
+            let failure = failure::secret_not_fetched(&parked.manager, longest_wait(&parked.assign).as_secs());
+            self.take_out(parked, Unfetched::passing(failure), now);
         }
     }
 
-    fn give_up(&mut self, parked: Parked, failure: Failure, now: Now) {
+    /// What was put aside is waited for no more.
+    fn take_out(&mut self, parked: Parked, unfetched: Unfetched, now: Now) {
         if self.parts.ledger.awaits(&parked.assign, parked.session) {
-            self.parts.ledger.assignment_failed(&parked.assign, failure, now);
+            self.give_up(&parked.assign, unfetched, now);
         } else {
             self.parts.ledger.never_sent(&parked.assign, now);
+        }
+    }
+
+    /// An assignment cannot be made ready. Its task ends, or is taken up again when what failed may have passed.
+    fn give_up(&mut self, assign: &Assign, unfetched: Unfetched, now: Now) {
+        let Unfetched { failure, passing } = unfetched;
+        if passing {
+            self.parts.ledger.assignment_hitched(assign, failure, now);
+        } else {
+            self.parts.ledger.assignment_failed(assign, failure, now);
         }
     }
 }
 
 /// The failure in an answer; an answer to another question is one, too.
-fn failed(outcome: Result<Done, Box<Failure>>, identifier: &str) -> Failure {
+fn failed(outcome: Result<Done, Box<Unfetched>>, identifier: &str) -> Unfetched {
     match outcome {
-        Err(failure) => *failure,
-        Ok(_) => failure::secret_unusable(identifier, "the answer was to another question"),
+        Err(unfetched) => *unfetched,
+        Ok(_) => {
+            let failure = failure::secret_unusable(identifier, "the answer was to another question");
+            Unfetched::lasting(failure)
+        }
     }
 }
 
@@ -269,7 +293,13 @@ pub(super) fn in_words(failure: &Failure) -> String {
     if remedy.is_empty() { format!("{code}: {message}") } else { format!("{code}: {message}. {remedy}") }
 }
 
-/// An assignment waits no longer than that.
+/// How long an assignment waits: not as long as its lease, which begins before it is sent. Else it would count as lost without ever having
+/// been anywhere.
+fn longest_wait(assign: &Assign) -> Duration {
+    LONGEST_WAIT.min(assign.lease * 3 / 4)
+}
+
+/// Nor longer than that.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How long a value is kept.
 const KEEP: Duration = Duration::from_secs(60);

@@ -311,8 +311,8 @@ impl Engine {
             Place { scope: secret.scope.clone(), identifier: secret.identifier.clone(), version: secret.version };
         let written = Asked::Write(Box::new(Written { secret, by, reply }));
         let asked = self.ask_platform(&manager, place, Work::Seal(value), written, now).await?;
-        if let Err((failure, Asked::Write(written))) = asked {
-            self.reply(written.reply, Err(refused(&failure)));
+        if let Err((unfetched, Asked::Write(written))) = asked {
+            self.reply(written.reply, Err(refused(&unfetched.failure)));
         }
         Ok(())
     }
@@ -373,8 +373,8 @@ impl Engine {
             None => (Place { scope: String::new(), identifier: String::new(), version: 0 }, None),
         };
         let asked = Asked::Test(task_id.to_owned());
-        if let Err((failure, _)) = self.ask_platform(&record, place, Work::Test(stored), asked, now).await? {
-            let result = failure::result(TaskState::Failed, Some(*failure));
+        if let Err((unfetched, _)) = self.ask_platform(&record, place, Work::Test(stored), asked, now).await? {
+            let result = failure::result(TaskState::Failed, Some(unfetched.failure));
             self.parts.ledger.done_here(task_id, result, now);
         }
         Ok(())

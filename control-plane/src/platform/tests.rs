@@ -118,7 +118,7 @@ impl Platform {
         let request = Request { ticket: 7, access: access.clone(), place: place(version), work };
         let fetched = self.carry_out(request).await;
         assert_eq!(fetched.ticket, 7);
-        fetched.outcome.map_err(|failure| *failure)
+        fetched.outcome.map_err(|unfetched| unfetched.failure)
     }
 }
 
@@ -279,7 +279,7 @@ async fn everything_that_is_asked_is_answered_and_a_full_queue_says_so() {
     let mut tickets: Vec<u64> = Vec::new();
     while tickets.len() < 1000 {
         let Some(Command::Fetched(fetched)) = timeout(PATIENCE, commands.recv()).await.unwrap() else { panic!() };
-        assert_eq!(fetched.outcome.err().unwrap().code, "secret_manager.refused");
+        assert_eq!(fetched.outcome.err().unwrap().failure.code, "secret_manager.refused");
         tickets.push(fetched.ticket);
     }
     tickets.sort_unstable();

@@ -113,6 +113,8 @@ fn new_live(task: &NewTask, seq: i64, now: UnixMillis) -> LiveTask {
         output_base: 0,
         received: 0,
         handed_back: Default::default(),
+        hitch: None,
+        unsent: false,
         deadline: None,
         claim: Claim {
             submitter: task.submitted_by.as_str().into(),
@@ -206,6 +208,9 @@ fn live_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<LiveTask, StoreErro
         output_base: unsigned(row.try_get("output_base")?),
         received: 0,
         handed_back: decode_candidates(handed_back)?.into_iter().map(|c| (c.agent_id, c.reason)).collect(),
+        // Whatever it was, it may have passed.
+        hitch: None,
+        unsent: false,
         deadline: None,
         claim,
     })

@@ -59,7 +59,7 @@ impl<'a, T> Reader<'a, T> {
         what: &str,
         field: &str,
         name: impl Fn(&T) -> (&str, usize),
-    ) -> Result<(Vec<T>, Vec<(String, usize)>), Vec<Mistake>> {
+    ) -> Result<(Vec<T>, Others), Vec<Mistake>> {
         let mut lines: HashMap<&str, usize> = HashMap::new();
         let mut twice = Vec::new();
         for (name, line) in self.found.iter().map(name) {
@@ -92,6 +92,9 @@ pub(super) fn scope_of(organisation: Option<&str>, project: Option<&str>) -> Str
 fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
+
+/// Documents that were passed over: what each is, and its line.
+type Others = Vec<(String, usize)>;
 
 /// Bound for what is told of one text.
 const MAX_MISTAKES: usize = 100;

@@ -10,7 +10,7 @@ mod routing;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_tests::{Agent, Aws, Output, PASSWORD, Stack, USER, Windows, WindowsOptions};
+use lictor_tests::{Agent, Aws, Output, PASSWORD, Stack, USER, Windows, WindowsOptions, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -154,6 +154,22 @@ impl Scene {
         let task = self.task(credential, &[arguments, &["--", "hostname"]].concat())?;
         ensure!(task["state"] == "succeeded", "{task:#}");
         Ok(task["agent_name"].as_str().context("agent_name")?.to_owned())
+    }
+
+    /// A task that cannot begin while KMS fails as `words` say, which is mended meanwhile. It must succeed.
+    fn waits_for_kms(&self, credential: &str, words: &str) -> Result<()> {
+        let waiting = self.stack.submit(&["--host", "127.0.0.1", "--credential", credential, "--", "hostname"])?;
+        eventually("the task waits for KMS", PATIENCE, || {
+            let task = self.stack.task(&waiting)?;
+            let candidate = &task["candidates"][0];
+            ensure!(candidate["code"] == "retry_pause", "{task:#}");
+            ensure!(candidate["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{task:#}");
+            Ok(())
+        })?;
+        self.aws.rules(&[])?;
+        let task = self.stack.task_in(&waiting, FINAL, PATIENCE)?;
+        ensure!(task["state"] == "succeeded", "{task:#}");
+        Ok(())
     }
 }
 

@@ -164,6 +164,12 @@ fn tokens_of_the_control_plane_are_a_role_to_agents_and_to_itself() -> Result<()
     // An agent that is nobody at AWS, and needs not to be anybody.
     let agent = scene.stack.agent("agent-1", &[("AWS_EC2_METADATA_DISABLED", "true")])?;
     scene.runs("web", &[])?;
+    // What passes is waited for there, too.
+    scene.put("web-password", lictor_tests::PASSWORD.as_bytes(), &["--manager", "corp"])?;
+    scene
+        .aws
+        .rules(&[json!({"action": "kms:Decrypt", "do": "error", "code": "KMSInternalException", "status": 500})])?;
+    scene.waits_for_kms("web", "has an internal failure")?;
     drop(agent);
 
     let _agent = scene.agent("agent-2", &[])?;
