@@ -94,7 +94,7 @@ pub(crate) fn too_many_assignments(times: u64) -> Failure {
         stage: "control_plane".into(),
         code: "too_many_assignments".into(),
         message: format!("the task was given to agents {times} times, and none of them carried it out"),
-        cause: "Agents restart or drain before they start it, or it makes them restart.".into(),
+        cause: "Agents restart, drain or lose the connection before they start it, or it makes them restart.".into(),
         remedy: "Look at the agents' logs around the task's id, then submit the task again.".into(),
         ..Failure::default()
     }

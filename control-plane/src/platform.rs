@@ -138,7 +138,7 @@ impl Platform {
 
     /// The way to ask, and what [`Platform::run`] takes the questions from.
     pub(crate) fn queue() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
-        // Full: the engine ends what would have to wait behind that many.
+        // Full: the engine tries again later.
         mpsc::channel(MAX_WAITING)
     }
 
@@ -165,11 +165,11 @@ impl Platform {
             let (platform, engine) = (self.clone(), engine.clone());
             work.spawn(async move {
                 let ticket = request.ticket;
-                let manager = request.access.manager.clone();
+                let identifier = request.place.identifier.clone();
                 // An answer is owed in any case: what is asked for is asked for once, and everybody waits for that.
                 let fetched = AssertUnwindSafe(platform.carry_out(request)).catch_unwind().await;
-                let fetched =
-                    fetched.unwrap_or_else(|_| Fetched { ticket, outcome: Err(Box::new(Unfetched::late(&manager))) });
+                let broke = || Unfetched::lasting(failure::secret_unusable(&identifier, BROKE));
+                let fetched = fetched.unwrap_or_else(|_| Fetched { ticket, outcome: Err(Box::new(broke())) });
                 drop(place);
                 // An engine that has stopped waits for nothing.
                 let _ = engine.tell(Command::Fetched(fetched)).await;
@@ -289,9 +289,10 @@ fn kms_failure(stage: &str, attempted: &str, error: &lictor_kms::Error) -> Failu
 const MAX_WAITING: usize = 256;
 /// Requests that AWS is asked about at once. Those about one data key are one.
 const AT_ONCE: usize = 32;
-/// How long one may take: less than an assignment waits for it.
+/// How long one may take: less than an assignment waits for it, unless leases are short.
 const LONGEST: Duration = Duration::from_secs(20);
 const SPARE: Duration = Duration::from_secs(2);
+const BROKE: &str = "the control plane broke off while it asked AWS for it; its log has more";
 
 #[cfg(test)]
 mod tests;

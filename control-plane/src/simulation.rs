@@ -148,6 +148,7 @@ impl ControlPlane {
             received: 0,
             handed_back: BTreeMap::new(),
             hitch: None,
+            passed: 0,
             unsent: false,
             deadline: None,
             claim: Claim {

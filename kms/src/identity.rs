@@ -102,7 +102,8 @@ impl Identities {
         if let Some((error, until)) = &state.refused
             && Instant::now() < *until
         {
-            return Err(error.clone());
+            let living = state.session.as_ref().filter(|session| error.is_passing() && session.lives());
+            return living.map(Arc::clone).ok_or_else(|| error.clone());
         }
         let made = timeout_at(deadline, self.make(access, &slot, deadline)).await.map_err(late).flatten();
         match made {
@@ -118,16 +119,16 @@ impl Identities {
                 Ok(session)
             }
             Err(error) => {
-                // A session with some life left is better than none while STS is out of reach.
+                // Asking the machine is slow where it does not answer, and a crowd asks it one by one.
+                let settled = error.is_denial() || matches!(error.code(), "kms.imds" | "kms.machine_credentials");
+                state.refused = settled.then(|| (error.clone(), Instant::now() + PAUSE));
+                // A session with some life left is better than none while STS, or what knows the machine, is out of reach.
                 if error.is_passing()
                     && let Some(session) = state.session.as_ref().filter(|session| session.lives())
                 {
                     return Ok(Arc::clone(session));
                 }
                 state.session = None;
-                // Asking the machine is slow where it does not answer, and a crowd asks it one by one.
-                let settled = error.is_denial() || matches!(error.code(), "kms.imds" | "kms.machine_credentials");
-                state.refused = settled.then(|| (error.clone(), Instant::now() + PAUSE));
                 Err(error)
             }
         }

@@ -61,6 +61,8 @@ pub(crate) struct Protocol {
     impaired: Option<Arc<str>>,
     /// The control plane that spoke last is too far from this agent's version: it gets what is held, and is asked for nothing.
     mismatch: Option<Mismatch>,
+    /// The contract that the control plane last said it speaks, and that of those who do not say before that.
+    theirs: Contract,
     /// A control plane has said which version it is. Nothing is asked for before: a poll says all it has to say ahead of the
     /// Welcome.
     judged: bool,
@@ -191,6 +193,7 @@ impl Protocol {
             draining: None,
             impaired: None,
             mismatch: None,
+            theirs: Contract::UNTOLD,
             judged: false,
             afresh: false,
             idle: false,
@@ -518,7 +521,9 @@ impl Protocol {
     }
 
     fn welcome(&mut self, welcome: Welcome, now: Instant) {
-        self.mismatch = Contract::check(&welcome.contract).err();
+        let contract = Contract::check(&welcome.contract);
+        self.theirs = contract.unwrap_or(Contract::UNTOLD);
+        self.mismatch = contract.err();
         self.judged = true;
         let interval = welcome.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok());
         if let Some(session) = self.session.as_mut() {

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::door::{caller, outside};
 use super::{Api, page, page_size};
 use crate::engine::{Command, NewSecret, used_by};
+use crate::managers::is_reserved;
 use crate::store::managers::{self, ManagerRecord};
 use crate::store::{StoreError, secrets};
 use crate::validate::{self, quoted};
@@ -118,6 +119,9 @@ impl SecretService for Api {
         let found = found.filter(|found| found.deleted_at.is_none() && caller.sees(&found.manager.scope));
         match found {
             Some(found) => Ok(Response::new(GetSecretManagerResponse { manager: Some(found.view()) })),
+            None if is_reserved(&identifier) => {
+                Err(Status::failed_precondition(format!("{identifier} is always there: it has no settings to show")))
+            }
             None => Err(Status::not_found(format!("there is no secret manager named {}", quoted(&identifier)))),
         }
     }

@@ -550,8 +550,7 @@ impl Ledger {
         self.let_go(holder.as_deref(), task_id);
         self.set_deadline(task_id, Some(deadline));
         self.batch_waits_one(given_back.as_ref());
-        // What passes is waited for by the clock.
-        if self.tasks.get(task_id).is_some_and(|task| task.epoch >= MAX_DELIVERIES && task.hitch.is_none()) {
+        if self.tasks.get(task_id).is_some_and(|task| task.tries() >= MAX_DELIVERIES) {
             self.reject(task_id, failure::too_many_assignments(MAX_DELIVERIES), now);
         }
         self.reject_unless_credential_usable(task_id, now);
@@ -567,7 +566,7 @@ impl Ledger {
         let harmless = task.route.only_looks();
         if (untouched || harmless) && task.cancel.is_some() {
             self.finish(task_id, failure::result(TaskState::Cancelled, None), Vec::new(), false, now);
-        } else if untouched || (task.idempotent && task.cancel.is_none() && task.epoch < MAX_ASSIGNMENTS) {
+        } else if untouched || (task.idempotent && task.cancel.is_none() && task.tries() < MAX_ASSIGNMENTS) {
             task.may_have_run |= !untouched && !harmless;
             self.enqueue(task_id, now);
         } else if harmless {

@@ -1,7 +1,7 @@
 //! Tasks that are put aside for a while: a try that failed is tried again, and what kept a task from starting may have passed.
 //!
-//! INVARIANT: what passes is waited for as long as the task may wait in the queue, counted from the first time (or from the start of
-//! this control plane), and no longer.
+//! INVARIANT: what passes is waited for as long as the task may wait in the queue and no longer, counted from the first time, from the
+//! last time that an agent gave it back for something else, or from the start of this control plane.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::clock::Now;
 pub(crate) struct Hitch {
     /// What was met last.
     pub(super) failure: Box<Failure>,
-    /// Agents that met it since the last pause. After the next one they are asked again.
+    /// Agents that met it. They are asked again once all others have met it, too, or are gone.
     pub(super) agents: BTreeSet<String>,
     /// How long it is waited for.
     pub(super) until: Instant,
@@ -45,13 +45,15 @@ impl Ledger {
         let hitch = task.hitch.get_or_insert_with(|| Hitch { failure: Box::default(), agents: BTreeSet::new(), until });
         *hitch.failure = failure;
         hitch.agents.extend(agent_id.map(str::to_owned));
-        // Some of a large fleet are enough to tell whether it is the way or the service.
-        let others_are_asked = agent_id.is_some() && hitch.agents.len() < MOST_AT_ONCE;
-        if others_are_asked && self.another_can(task_id) {
+        task.passed += 1;
+        // That many of a large fleet make it likely that it is not the way of one agent: the others are asked after a pause.
+        let turn_is_over = hitch.agents.len() % MOST_AT_ONCE == 0;
+        let others = agent_id.is_some() && self.another_can(task_id);
+        if others && !turn_is_over {
             self.enqueue(task_id, now);
             return;
         }
-        if let Some(hitch) = self.tasks.get_mut(task_id).and_then(|task| task.hitch.as_mut()) {
+        if let Some(hitch) = self.tasks.get_mut(task_id).and_then(|task| task.hitch.as_mut()).filter(|_| !others) {
             hitch.agents.clear();
         }
         self.put_aside(task_id, now);
@@ -133,7 +135,8 @@ impl Ledger {
 /// Grows with each try, and differs between tasks so that they do not come back together. Taken from the task's id: the
 /// ledger reads no source of chance.
 fn pause(task: &LiveTask) -> Duration {
-    let doublings = u32::try_from(task.epoch.saturating_sub(1).min(8)).unwrap_or(8);
+    let before = if task.hitch.is_some() { task.passed } else { task.tries() };
+    let doublings = u32::try_from(before.saturating_sub(1).min(8)).unwrap_or(8);
     let longest = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
     let seed = task
         .task_id

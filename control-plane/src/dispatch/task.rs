@@ -51,6 +51,8 @@ pub(crate) struct LiveTask {
     pub(crate) handed_back: BTreeMap<String, String>,
     /// What kept it from starting and passes.
     pub(crate) hitch: Option<Hitch>,
+    /// How many assignments came to nothing by that.
+    pub(crate) passed: u64,
     /// When the present phase ends by itself.
     pub(crate) deadline: Option<Instant>,
     /// What it shares with other tasks.
@@ -106,6 +108,11 @@ impl LiveTask {
             (Phase::Held, true) => TaskState::Running,
             (Phase::Lost, _) => TaskState::Lost,
         }
+    }
+
+    /// How often it was given out, without those times that came to nothing by what passes.
+    pub(crate) fn tries(&self) -> u64 {
+        self.epoch.saturating_sub(self.passed)
     }
 
     pub(crate) fn reference(&self) -> TaskRef {

@@ -120,6 +120,7 @@ impl World {
             received: 0,
             handed_back: BTreeMap::new(),
             hitch: None,
+            passed: 0,
             unsent: false,
             deadline: None,
             claim: Claim {

@@ -88,7 +88,7 @@ pub(crate) struct Parts {
     pub(crate) chain: Chain,
     /// Told the number of its newest entry.
     pub(crate) audited: watch::Sender<u64>,
-    /// Where AWS KMS is asked on behalf of the control plane itself. Full: what is asked for fails.
+    /// Where AWS KMS is asked on behalf of the control plane itself. Full: assignments wait, and what else is asked for fails.
     pub(crate) platform: mpsc::Sender<platform::Request>,
 }
 

@@ -81,7 +81,9 @@ pub(crate) fn secret_not_fetched(manager: &str, seconds: u64) -> Failure {
         code: "secret.not_fetched".into(),
         message: format!("the secret manager {manager} did not answer within {seconds} s"),
         cause: "The network between the control plane and AWS is slow or down, or AWS throttles.".into(),
-        remedy: format!("Look with `lictor secret-manager test {manager}` what keeps it, then submit the task again."),
+        remedy: format!(
+            "Look with `lictor secret-manager test {manager}` what keeps it. Tasks wait for it while they may; submit those again that were rejected."
+        ),
         ..Failure::default()
     }
 }

@@ -114,6 +114,7 @@ fn new_live(task: &NewTask, seq: i64, now: UnixMillis) -> LiveTask {
         received: 0,
         handed_back: Default::default(),
         hitch: None,
+        passed: 0,
         unsent: false,
         deadline: None,
         claim: Claim {
@@ -208,8 +209,9 @@ fn live_from_row(keys: &TaskKeys, row: &SqliteRow) -> Result<LiveTask, StoreErro
         output_base: unsigned(row.try_get("output_base")?),
         received: 0,
         handed_back: decode_candidates(handed_back)?.into_iter().map(|c| (c.agent_id, c.reason)).collect(),
-        // Whatever it was, it may have passed.
+        // Whatever it was, it may be over.
         hitch: None,
+        passed: unsigned(row.try_get("passed")?),
         unsent: false,
         deadline: None,
         claim,
@@ -264,7 +266,8 @@ async fn update(
         "UPDATE tasks SET state = $2, epoch = $3, agent_id = $4, accepted = $5, started = $6, credential_version = $7, \
          queued_at = $8, assigned_at = $9, started_at = $10, finished_at = $11, cancel_reason = $12, \
          output_bytes = $13, output_base = $14, handed_back = $15, candidates = $16, result = $17, \
-         may_have_run = $18, batch_ended = $19, retries_left = $20, retry_at = $21, last_result = $22 WHERE seq = $1",
+         may_have_run = $18, batch_ended = $19, retries_left = $20, retry_at = $21, last_result = $22, \
+         passed = $23 WHERE seq = $1",
     )
     .bind(task.seq)
     .bind(i32::from(state))
@@ -288,6 +291,7 @@ async fn update(
     .bind(i64::from(task.claim.retries_left))
     .bind(task.claim.retry_at.map(|at| at.0))
     .bind(last_result)
+    .bind(signed(task.passed))
     .execute(&mut **writer)
     .await?;
     Ok(())

@@ -89,8 +89,9 @@ pub(super) async fn find(
     if environment.get(CONTAINER_RELATIVE).is_some() || environment.get(CONTAINER_FULL).is_some() {
         let provider = EcsCredentialsProvider::builder().configure(&config).build();
         let keys = provider.provide_credentials().await.map_err(|error| {
-            let lasting = matches!(error, CredentialsError::InvalidConfiguration(_));
-            sentences::machine(CONTAINER, &chain(&error)).passing_if(!lasting)
+            // What the endpoint answers is a ProviderError, whatever it is; what did not come to an answer is another.
+            let passing = matches!(error, CredentialsError::Unhandled(_) | CredentialsError::ProviderTimedOut(_));
+            sentences::machine(CONTAINER, &chain(&error)).passing_if(passing)
         })?;
         return Ok((keys, "container credentials".to_owned()));
     }

@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use lictor_proto::v1::{
-    Accepted, AgentEvent, Credit, HandBack, Heartbeat, OutputChunk, Started, TaskEnd, TaskOutput, agent_event,
+    Accepted, AgentEvent, Credit, HandBack, HandBackReason, Heartbeat, OutputChunk, Started, TaskEnd, TaskOutput,
+    agent_event,
 };
+use lictor_proto::version::Contract;
 
 use super::{Entry, MOST_UNDER_WAY, OutputWanted, PIECE, Phase, Protocol, Session, Stage};
 use crate::tasks::output::Piece;
@@ -18,6 +20,15 @@ impl Session {
             Phase::Open { .. } => true,
             Phase::Over => false,
         }
+    }
+}
+
+/// A reason in words that the control plane knows.
+fn known(reason: HandBackReason, theirs: Contract) -> HandBackReason {
+    match reason {
+        // To one that does not know the word it would be no reason at all, which ends the session.
+        HandBackReason::Passing if theirs < Contract { major: 0, minor: 2 } => HandBackReason::Unable,
+        reason => reason,
     }
 }
 
@@ -37,6 +48,7 @@ impl Protocol {
     }
 
     fn task_event(&mut self, now: Instant) -> Option<agent_event::Event> {
+        let theirs = self.theirs;
         let session = self.session.as_mut()?;
         for (key, entry) in &mut self.tasks {
             let Some(told) = entry.told.as_mut() else { continue };
@@ -47,7 +59,7 @@ impl Protocol {
                         told.handed_back = Some(session.heartbeat.sequence);
                         // Its answer is the receipt.
                         session.heartbeat.next = session.heartbeat.next.min(now);
-                        let (reason, failure) = ((*reason).into(), Some((**failure).clone()));
+                        let (reason, failure) = (known(*reason, theirs).into(), Some((**failure).clone()));
                         return Some(agent_event::Event::HandBack(HandBack { task, reason, failure }));
                     }
                 }

@@ -764,6 +764,23 @@ fn a_control_plane_too_far_away_is_asked_for_nothing_and_gets_what_is_held() {
 }
 
 #[test]
+fn a_reason_that_the_control_plane_does_not_know_is_one_that_it_does() {
+    for (contract, expected) in
+        [("", HandBackReason::Unable), ("0.1", HandBackReason::Unable), ("0.2", HandBackReason::Passing)]
+    {
+        let passing = Event::HandedBack { key: key("a"), reason: HandBackReason::Passing, failure: Box::default() };
+        let mut bench = Bench::new(&[passing]);
+        bench.hello();
+        bench.server(welcome_of(contract)).unwrap();
+        let said = bench.events().into_iter().find_map(|event| match event {
+            agent_event::Event::HandBack(event) => Some(event.reason()),
+            _ => None,
+        });
+        assert_eq!(said, Some(expected), "{contract:?}");
+    }
+}
+
+#[test]
 fn what_a_newer_control_plane_says_in_new_words_is_passed_over() {
     let mut bench = Bench::new(&[]);
     bench.open(Vec::new());

@@ -67,6 +67,34 @@ fn the_one_agent_there_is_is_asked_until_the_wait_is_over() {
 }
 
 #[test]
+fn the_one_of_many_agents_that_can_is_asked_in_the_end() {
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    let mut world = World::new(&names);
+    let sessions: Vec<SessionId> = names.iter().map(|name| world.connect(name, "i", Vec::new(), 99)).collect();
+    world.submit("t", false);
+    let begin = world.now.instant;
+    while let Some(TaskState::Assigned | TaskState::Queued) = world.state("t") {
+        if world.state("t") == Some(TaskState::Assigned) {
+            let assign = world.assigned.last().unwrap().clone();
+            let session = sessions[names.iter().position(|name| *name == assign.agent_id).unwrap()];
+            // The last one that anybody would come to.
+            let event = if world.assigned.len() < 7 { passing("t", assign.epoch) } else { started("t", assign.epoch) };
+            world.say(&assign.agent_id, session, event).unwrap();
+        } else {
+            world.pass(Duration::from_secs(1));
+        }
+        world.ledger.queue.check();
+    }
+    assert_eq!(world.state("t"), Some(TaskState::Running));
+    let mut asked: Vec<&str> = assigned(&world).into_iter().map(|(agent, _)| agent).collect();
+    asked.sort_unstable();
+    assert_eq!(asked, names);
+    assert!(world.now.instant - begin < LONGEST_PAUSE);
+    // None of these counts against the task once it is lost for another reason.
+    assert_eq!(world.ledger.task("t").unwrap().tries(), 1);
+}
+
+#[test]
 fn another_agent_that_goes_away_is_not_waited_for() {
     let mut world = World::new(&["a", "b"]);
     let a = world.connect("a", "i", Vec::new(), 9);
