@@ -38,7 +38,7 @@ impl Hitch {
 
 impl Ledger {
     /// Something that passes kept a task from starting: on this agent, or before it was sent to any. Agents that have not met it
-    /// are asked at once; where there are none, all are asked again after a pause.
+    /// are asked, some at once and the others after a pause; where there are none left, all are asked again after one.
     pub(super) fn hitched(&mut self, task_id: &str, agent_id: Option<&str>, failure: Failure, now: Now) {
         let Some(task) = self.tasks.get_mut(task_id) else { return };
         let until = now.instant + task.queue_timeout;
@@ -70,10 +70,9 @@ impl Ledger {
     fn another_can(&self, task_id: &str) -> bool {
         let Some(task) = self.tasks.get(task_id) else { return false };
         let credential = self.credentials.get(&task.credential);
-        self.agents.values().any(|agent| match routing::obstacle(agent, task, credential, &self.secrets) {
-            None | Some((routing::NO_FREE_SLOT, _)) => true,
-            Some((routing::OFFLINE, _)) => self.comes_back(agent, &task.route, credential),
-            Some(_) => false,
+        self.agents.values().any(|agent| {
+            let obstacle = routing::obstacle(agent, task, credential, &self.secrets);
+            self.is_fit(agent, &task.route, credential, obstacle)
         })
     }
 

@@ -232,11 +232,23 @@ impl Ledger {
         self.secrets.manager_deleted(identifier);
     }
 
-    /// Whether an agent that is not connected polls again in a moment, and could do this.
-    pub(super) fn comes_back(&self, agent: &AgentEntry, route: &Route, credential: Option<&CredentialState>) -> bool {
-        self.is_between_polls(&agent.agent_id)
-            && agent.capabilities.iter().any(|c| c == route.capability)
-            && self.secrets.lacking(agent, route, credential).is_none()
+    /// Whether nothing but a slot, or the moment until it polls again, keeps an agent from this; `obstacle` is what does.
+    pub(super) fn is_fit(
+        &self,
+        agent: &AgentEntry,
+        route: &Route,
+        credential: Option<&CredentialState>,
+        obstacle: Option<(&'static str, String)>,
+    ) -> bool {
+        match obstacle {
+            None | Some((routing::NO_FREE_SLOT, _)) => true,
+            Some((routing::OFFLINE, _)) => {
+                self.is_between_polls(&agent.agent_id)
+                    && agent.capabilities.iter().any(|c| c == route.capability)
+                    && self.secrets.lacking(agent, route, credential).is_none()
+            }
+            Some(_) => false,
+        }
     }
 
     /// The agent with the most room that fits, or every agent and why it does not. One whose slots are all in use fits when
@@ -244,11 +256,7 @@ impl Ledger {
     pub(crate) fn choose(&self, route: &Route) -> Result<&AgentEntry, Vec<Candidate>> {
         let obstacle = |agent: &AgentEntry| routing::obstacle_on(agent, route, None, None, &self.secrets);
         let room = |agent: &AgentEntry| agent.link.as_ref().map_or(0, |link| link.free());
-        let fitting = self.agents.values().filter(|agent| match obstacle(agent) {
-            None | Some((routing::NO_FREE_SLOT, _)) => true,
-            Some((routing::OFFLINE, _)) => self.comes_back(agent, route, None),
-            Some(_) => false,
-        });
+        let fitting = self.agents.values().filter(|agent| self.is_fit(agent, route, None, obstacle(agent)));
         if let Some(agent) = fitting.max_by_key(|agent| room(agent)) {
             return Ok(agent);
         }
@@ -290,7 +298,7 @@ impl Ledger {
     }
 
     /// An assignment is put aside until what it carries is there, or is sent after that.
-    pub(crate) fn is_unsent(&mut self, assign: &Assign, unsent: bool) {
+    pub(crate) fn mark_unsent(&mut self, assign: &Assign, unsent: bool) {
         if let Some(task) = self.tasks.get_mut(&assign.task_id).filter(|task| task.epoch == assign.epoch) {
             task.unsent = unsent;
         }

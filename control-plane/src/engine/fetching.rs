@@ -9,7 +9,6 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use lictor_kms::Access;
 use lictor_proto::v1::{Failure, KmsRecord};
 use serde_json::json;
 use tracing::{debug, warn};
@@ -120,7 +119,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         match self.assignment(&assign, now).await? {
             super::assignments::Made::Ready(event) => {
-                self.parts.ledger.is_unsent(&assign, false);
+                self.parts.ledger.mark_unsent(&assign, false);
                 self.outgoing.push((session, super::Ready::Event(event)));
             }
             super::assignments::Made::Failed(failure) => self.parts.ledger.assignment_failed(&assign, failure, now),
@@ -151,7 +150,7 @@ impl Engine {
             }
         }
         debug!(task_id = assign.task_id, epoch = assign.epoch, "Assignment waits for a secret");
-        self.parts.ledger.is_unsent(&assign, true);
+        self.parts.ledger.mark_unsent(&assign, true);
         self.fetching.parked.push(Parked { session, assign, missing, manager, until });
         Ok(())
     }
@@ -165,25 +164,23 @@ impl Engine {
         asked: Asked,
         now: Now,
     ) -> Result<Result<(), (Box<Unfetched>, Asked)>, StoreError> {
+        // A place first: nothing is made or noted down for what is not asked then.
+        let Ok(way) = self.parts.platform.clone().try_reserve_owned() else {
+            let failure = failure::manager_unusable(&manager.manager.identifier, "too much is asked of it at once");
+            return Ok(Err((Box::new(Unfetched::passing(failure)), asked)));
+        };
         let (access, keys) = match self.access(manager, Holder::ControlPlane, now).await? {
             Ok(found) => found,
             Err(failure) => return Ok(Err((Box::new(Unfetched::lasting(*failure)), asked))),
         };
-        let ticket = self.fetching.next_ticket;
-        self.fetching.next_ticket += 1;
-        let request = Request { ticket, access, place, work };
-        if let Err(unsent) = self.parts.platform.try_send(request) {
-            // Of what is parsed nothing stays in memory.
-            let _ = Access::parse(unsent.into_inner().access);
-            let identifier = &manager.manager.identifier;
-            let failure = failure::manager_unusable(identifier, "too much is asked of it at once");
-            return Ok(Err((Box::new(Unfetched::passing(failure)), asked)));
-        }
-        self.fetching.asked.insert(ticket, asked);
         for (identifier, version) in keys {
             let details = json!({ "manager": manager.manager.identifier, "version": version, "why": ["manager"] });
             self.audit_use(&identifier, details, now).await?;
         }
+        let ticket = self.fetching.next_ticket;
+        self.fetching.next_ticket += 1;
+        way.send(Request { ticket, access, place, work });
+        self.fetching.asked.insert(ticket, asked);
         Ok(Ok(()))
     }
 

@@ -141,9 +141,9 @@ fn what_was_never_sent_is_given_to_another_when_its_agent_is_gone() {
         world.submit("t", false);
         world.connect("b", "i", Vec::new(), 1);
         let assign = world.assigned[0].clone();
-        world.ledger.is_unsent(&assign, true);
+        world.ledger.mark_unsent(&assign, true);
         if sent {
-            world.ledger.is_unsent(&assign, false);
+            world.ledger.mark_unsent(&assign, false);
         }
         world.ledger.revoke("a", "stolen", world.now);
         world.turn();
