@@ -12,6 +12,7 @@ pub(crate) mod fleet;
 pub(crate) mod keys;
 pub(crate) mod late;
 pub(crate) mod managers;
+mod migrations;
 pub(crate) mod retention;
 pub(crate) mod secrets;
 pub(crate) mod tasks;
@@ -132,7 +133,7 @@ pub(crate) async fn open(state_dir: &Path, keys: &TaskKeys) -> Result<(Writer, R
     // Space that was freed can be given back in steps. Takes effect when the file is made; readers must not ask for it.
     let writing = options.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
     let mut writer = writing.connect().await.map_err(failed)?;
-    sqlx::migrate!("./migrations/sqlite").run(&mut writer).await.map_err(|error| match error {
+    migrations::all().run(&mut writer).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::VersionMissing(step) => StoreError::Newer(step),
         error => StoreError::Migrate(error),
     })?;
@@ -208,7 +209,7 @@ mod tests {
         let vault = crate::vault::Vault::open(&crate::config::MasterKeySource::StateDir, dir.path()).unwrap();
         let options = SqliteConnectOptions::new().filename(dir.path().join("control-plane.db")).create_if_missing(true);
         let mut before = options.journal_mode(SqliteJournalMode::Wal).connect().await.unwrap();
-        let mut migrations = sqlx::migrate!("./migrations/sqlite");
+        let mut migrations = migrations::all();
         migrations.migrations.to_mut().retain(|migration| migration.version != 4);
         migrations.run(&mut before).await.unwrap();
         sqlx::query(
@@ -248,7 +249,7 @@ mod tests {
     #[tokio::test]
     async fn a_user_of_before_there_were_roles_may_do_everything_with_the_same_token() {
         let mut database = SqliteConnectOptions::new().in_memory(true).foreign_keys(true).connect().await.unwrap();
-        let migrations = sqlx::migrate!("./migrations/sqlite");
+        let migrations = migrations::all();
         for migration in migrations.iter().filter(|migration| migration.version < 3) {
             sqlx::raw_sql(migration.sql.clone()).execute(&mut database).await.unwrap();
         }
