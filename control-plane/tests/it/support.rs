@@ -29,7 +29,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Request, Status, Streaming};
 
 /// Longer than anything that goes well, shorter than patience.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const PASSWORD: &str = "Tr0ub4dor&3-marker";
 
 /// A running control plane.
