@@ -218,6 +218,7 @@ impl Link {
     pub(crate) async fn run(mut self) -> Result<(), LinkError> {
         self.identity = self.store.load()?.map(Arc::new);
         if let Some(identity) = &self.identity {
+            self.metrics.certificate_ends(identity.not_after);
             self.keyring.put(&identity.agent_id, copy_of(identity)?);
         }
         loop {
@@ -337,6 +338,7 @@ impl Link {
         });
         saved.await.unwrap_or_else(|error| Err(self.store.interrupted(error)))?;
         self.keyring.put(&identity.agent_id, copy_of(&identity)?);
+        self.metrics.certificate_ends(identity.not_after);
         self.identity = Some(Arc::clone(&identity));
         Ok(identity)
     }

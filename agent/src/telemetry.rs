@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::extract::State;
@@ -30,6 +30,7 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,9 @@ pub(crate) struct Metrics {
     version_mismatch: AtomicBool,
     connected: AtomicBool,
     draining: AtomicBool,
+    /// When this began, and when the certificate ends; 0 without one.
+    started: SystemTime,
+    certificate_end: AtomicU64,
     /// How the bootstrap script went: whether it failed, its seconds, its failed commands.
     bootstrap: OnceLock<(bool, u64, u64)>,
     bootstrap_processes: AtomicU64,
@@ -114,6 +118,8 @@ impl Default for Metrics {
             version_mismatch: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            started: SystemTime::now(),
+            certificate_end: AtomicU64::new(0),
             bootstrap: OnceLock::new(),
             bootstrap_processes: AtomicU64::new(0),
             traces: OnceLock::new(),
@@ -133,6 +139,11 @@ impl Metrics {
     /// The control plane's version is too far from the agent's, or is not. True when that is news.
     pub(crate) fn version_mismatch(&self, mismatch: bool) -> bool {
         self.version_mismatch.swap(mismatch, Ordering::Relaxed) != mismatch
+    }
+
+    /// The certificate that the agent shows from now on ends then.
+    pub(crate) fn certificate_ends(&self, end: SystemTime) {
+        self.certificate_end.store(unix_seconds(end), Ordering::Relaxed);
     }
 
     /// The journal cannot be written, or can again.
@@ -367,6 +378,7 @@ impl Metrics {
             "1 while the agent asks for no more work, by reason",
             self.admission_closed.clone(),
         );
+        registry.register("agent_build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register_collector(Box::new(OnScrape { metrics: Arc::clone(self), pool }));
         registry
     }
@@ -446,6 +458,11 @@ impl Collector for OnScrape {
         encode_counter(&mut encoder, "agent_kms_cache_hits", help, kms.cache_hits)?;
         let help = "Calls of AWS that were made again";
         encode_counter(&mut encoder, "agent_kms_retries", help, kms.retries)?;
+        let help = "When the certificate that the agent shows ends, in seconds since 1970; 0 without one";
+        let end = self.metrics.certificate_end.load(Ordering::Relaxed);
+        encode_gauge(&mut encoder, "agent_certificate_expiry_timestamp_seconds", help, end)?;
+        let help = "When the program started, after its bootstrap script, in seconds since 1970";
+        encode_gauge(&mut encoder, "agent_process_start_time_seconds", help, unix_seconds(self.metrics.started))?;
         encode_gauge(&mut encoder, "agent_process_resident_bytes", "Resident memory of the process", resident_bytes())?;
         encode_pool(&mut encoder, self.pool.statistics())
     }
@@ -484,6 +501,10 @@ fn encode_counter(
 ) -> Result<(), std::fmt::Error> {
     let counter = ConstCounter::new(value);
     counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Resident memory of this process; 0 where the system does not tell.

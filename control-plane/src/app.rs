@@ -420,7 +420,7 @@ impl State {
             authority: Arc::clone(&authority),
             vault,
             watchers: Arc::new(Watchers::default()),
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::of(Now::read().wall, authority.end())),
             agent_certificate_lifetime: config.agent_certificate_lifetime,
             settings,
             retention: Retention {

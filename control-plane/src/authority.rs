@@ -7,18 +7,20 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
 };
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
+use tracing::warn;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
@@ -31,6 +33,7 @@ pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     ca_pem: String,
     pin: [u8; 32],
+    end: i64,
 }
 
 /// A certificate for an agent.
@@ -42,12 +45,6 @@ pub(crate) struct AgentCertificate {
     pub(crate) serial: String,
     /// When it is to have been renewed; it still works for the grace behind that.
     pub(crate) not_after: UnixMillis,
-}
-
-/// Chain and key of the server.
-pub(crate) struct ServerIdentity {
-    pub(crate) chain_pem: String,
-    pub(crate) key_pem: Zeroizing<String>,
 }
 
 /// Whose certificate a peer showed.
@@ -103,8 +100,8 @@ impl Authority {
         let ca_pem = std::fs::read_to_string(&certificate).map_err(file(&certificate))?;
         let key_pem = Zeroizing::new(std::fs::read_to_string(&key).map_err(file(&key))?);
         let issuer = Issuer::from_ca_cert_pem(&ca_pem, KeyPair::from_pem(&key_pem)?)?;
-        let pin = spki_pin(&ca_pem).ok_or(AuthorityError::Parse)?;
-        Ok(Self { issuer, ca_pem, pin })
+        let (pin, end) = pin_and_end(&ca_pem).ok_or(AuthorityError::Parse)?;
+        Ok(Self { issuer, ca_pem, pin, end })
     }
 
     fn create(certificate: &Path, key: &Path) -> Result<(), AuthorityError> {
@@ -133,8 +130,13 @@ impl Authority {
         self.pin
     }
 
+    /// When the authority's own certificate ends, in seconds since 1970.
+    pub(crate) fn end(&self) -> i64 {
+        self.end
+    }
+
     /// A fresh server certificate for `names`, with the authority behind it so that a pin can be checked.
-    pub(crate) fn server_identity(&self, names: &[String]) -> Result<ServerIdentity, AuthorityError> {
+    fn server_identity(&self, names: &[String], lifetime: Duration) -> Result<CertifiedKey, AuthorityError> {
         let key_pair = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name = common_name(names.first().map_or("lictor-control-plane", String::as_str));
@@ -148,21 +150,18 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.serial_number = Some(random_serial());
         params.use_authority_key_identifier_extension = true;
-        (params.not_before, params.not_after) = validity(SERVER_LIFETIME);
+        (params.not_before, params.not_after) = validity(lifetime);
         let leaf = params.signed_by(&key_pair, &self.issuer)?;
-        Ok(ServerIdentity {
-            chain_pem: format!("{}{}", leaf.pem(), self.ca_pem),
-            key_pem: Zeroizing::new(key_pair.serialize_pem()),
-        })
+        let mut chain = vec![leaf.into()];
+        chain.extend(certificates(&self.ca_pem)?);
+        let key = Zeroizing::new(key_pair.serialize_der());
+        let key = PrivateKeyDer::Pkcs8(key.as_slice().into());
+        Ok(CertifiedKey::new(chain, rustls::crypto::ring::sign::any_ecdsa_type(&key)?))
     }
 
     /// TLS as the server speaks it: its own identity, agents' certificates verified when they show one, HTTP/2 only.
-    pub(crate) fn tls(&self, names: &[String]) -> Result<rustls::ServerConfig, AuthorityError> {
-        let identity = self.server_identity(names)?;
+    pub(crate) fn tls(self: &Arc<Self>, names: &[String]) -> Result<rustls::ServerConfig, AuthorityError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let certificates = |pem: &str| -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
-            CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|_| AuthorityError::Parse)
-        };
         let mut roots = rustls::RootCertStore::empty();
         for certificate in certificates(&self.ca_pem)? {
             roots.add(certificate)?;
@@ -171,11 +170,11 @@ impl Authority {
             .allow_unauthenticated()
             .build()
             .map_err(|_| AuthorityError::Parse)?;
-        let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|_| AuthorityError::Parse)?;
+        let shown = Shown::new(Arc::clone(self), names, SERVER_LIFETIME)?;
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(agents)
-            .with_single_cert(certificates(&identity.chain_pem)?, key)?;
+            .with_cert_resolver(Arc::new(shown));
         tls.alpn_protocols = vec![b"h2".to_vec()];
         Ok(tls)
     }
@@ -214,6 +213,48 @@ impl Authority {
     }
 }
 
+/// The certificate that the server shows. A process may run for longer than one lasts, so the handshake that finds a third of its
+/// time left, or less, makes the next.
+struct Shown {
+    authority: Arc<Authority>,
+    names: Vec<String>,
+    lifetime: Duration,
+    current: Mutex<(Arc<CertifiedKey>, SystemTime)>,
+}
+
+impl Shown {
+    fn new(authority: Arc<Authority>, names: &[String], lifetime: Duration) -> Result<Self, AuthorityError> {
+        let first = Arc::new(authority.server_identity(names, lifetime)?);
+        Ok(Self { authority, names: names.to_vec(), lifetime, current: Mutex::new((first, SystemTime::now())) })
+    }
+
+    fn at(&self, now: SystemTime) -> Arc<CertifiedKey> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        // A clock that was set back makes no certificate too old.
+        if now.duration_since(current.1).is_ok_and(|age| age >= self.lifetime * 2 / 3) {
+            match self.authority.server_identity(&self.names, self.lifetime) {
+                Ok(next) => *current = (Arc::new(next), now),
+                Err(error) => {
+                    warn!(error = %crate::app::chain(&error), "The server's certificate could not be renewed")
+                }
+            }
+        }
+        Arc::clone(&current.0)
+    }
+}
+
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shown").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.at(SystemTime::now()))
+    }
+}
+
 /// Reads the identity out of a certificate that TLS has already verified against the authority. Nothing when it is not
 /// an agent's.
 pub(crate) fn peer_identity(certificate_der: &[u8]) -> Option<PeerIdentity> {
@@ -230,11 +271,15 @@ pub(crate) fn peer_identity(certificate_der: &[u8]) -> Option<PeerIdentity> {
     Some(PeerIdentity { agent_id: agent_id.to_owned(), serial: hex(certificate.raw_serial()) })
 }
 
-/// SHA-256 of the SubjectPublicKeyInfo of the first certificate in a PEM text.
-fn spki_pin(pem: &str) -> Option<[u8; 32]> {
+/// Of the first certificate in a PEM text: SHA-256 of its SubjectPublicKeyInfo, and when it ends.
+fn pin_and_end(pem: &str) -> Option<([u8; 32], i64)> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
     let certificate = pem.parse_x509().ok()?;
-    Some(Sha256::digest(certificate.public_key().raw).into())
+    Some((Sha256::digest(certificate.public_key().raw).into(), certificate.validity().not_after.timestamp()))
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|_| AuthorityError::Parse)
 }
 
 fn common_name(text: &str) -> DistinguishedName {
@@ -268,7 +313,7 @@ const AGENT_URI: &str = "lictor:agent/";
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 86400);
 /// A weekend: who was off for longer than its certificate lasts comes back without a new join token.
 const RENEWAL_GRACE: Duration = Duration::from_secs(3 * 86400);
-/// The longest that common verifiers accept; a new one is made at each start.
+/// The longest that common verifiers accept; a new one is made at each start, and when a third is left.
 const SERVER_LIFETIME: Duration = Duration::from_secs(397 * 86400);
 /// Clocks may differ by this much, and ours may be set back by it: a wrong time zone locks nobody out.
 const CLOCK_SKEW: Duration = Duration::from_secs(86400);
@@ -276,6 +321,8 @@ const CLOCK_SKEW: Duration = Duration::from_secs(86400);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DAY: Duration = Duration::from_secs(86400);
 
     fn csr() -> Vec<u8> {
         let key = KeyPair::generate().unwrap();
@@ -328,11 +375,34 @@ mod tests {
     fn the_servers_own_certificate_is_no_agent() {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open(dir.path()).unwrap();
-        let identity = authority.server_identity(&["localhost".into(), "127.0.0.1".into()]).unwrap();
-        let (rest, pem) = x509_parser::pem::parse_x509_pem(identity.chain_pem.as_bytes()).unwrap();
-        assert_eq!(peer_identity(&pem.contents), None);
-        let ca = std::str::from_utf8(rest).unwrap();
-        assert_eq!(spki_pin(ca), Some(authority.pin()), "the chain carries the pinned authority");
+        let identity = authority.server_identity(&["localhost".into(), "127.0.0.1".into()], DAY).unwrap();
+        let [leaf, ca] = &identity.cert[..] else { panic!("not two certificates") };
+        assert_eq!(peer_identity(leaf), None);
+        let authority_der = &certificates(authority.ca_pem()).unwrap()[0];
+        assert_eq!(ca, authority_der, "the chain carries the pinned authority");
+    }
+
+    #[test]
+    fn the_servers_certificate_is_renewed_while_it_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Arc::new(Authority::open(dir.path()).unwrap());
+        let shown = Shown::new(authority, &["localhost".into()], DAY * 30).unwrap();
+        let now = SystemTime::now();
+        let first = shown.at(now);
+        assert!(Arc::ptr_eq(&first, &shown.at(now + DAY * 19)));
+        assert!(Arc::ptr_eq(&first, &shown.at(now - DAY * 400)));
+        let second = shown.at(now + DAY * 21);
+        assert_ne!(first.cert[0], second.cert[0]);
+        assert!(Arc::ptr_eq(&second, &shown.at(now + DAY * 40)));
+        assert!(!Arc::ptr_eq(&second, &shown.at(now + DAY * 42)));
+    }
+
+    #[test]
+    fn the_authority_says_when_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open(dir.path()).unwrap();
+        let days = (authority.end() - OffsetDateTime::now_utc().unix_timestamp()) / 86400;
+        assert!((3649..=3650).contains(&days), "{days} days");
     }
 
     #[test]

@@ -11,12 +11,12 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::clock::Now;
-use crate::dispatch::Backlog;
-
 use crate::access::Refused;
+use crate::clock::{Now, UnixMillis};
+use crate::dispatch::Backlog;
 
 /// The control plane's metrics.
 #[derive(Debug)]
@@ -33,6 +33,9 @@ pub(crate) struct Metrics {
     oldest_since: AtomicI64,
     free_slots: Gauge,
     connected: Gauge,
+    incompatible: Gauge,
+    started: Gauge,
+    authority_end: Gauge,
     output_bytes: Counter,
     enrolments: Family<OutcomeLabel, Counter>,
     secrets_fetched: Family<OutcomeLabel, Counter>,
@@ -151,6 +154,9 @@ impl Metrics {
             oldest_since: AtomicI64::new(0),
             free_slots: Gauge::default(),
             connected: Gauge::default(),
+            incompatible: Gauge::default(),
+            started: Gauge::default(),
+            authority_end: Gauge::default(),
             output_bytes: Counter::default(),
             enrolments: Family::default(),
             secrets_fetched: Family::default(),
@@ -183,6 +189,13 @@ impl Metrics {
         );
         registry.register("slots_free", "Tasks that connected agents would take now", metrics.free_slots.clone());
         registry.register("agents_connected", "Agents with an open session", metrics.connected.clone());
+        let far = "Agents with an open session whose version is too far from the control plane's";
+        registry.register("agents_incompatible", far, metrics.incompatible.clone());
+        registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let since = "When the process started, in seconds since 1970";
+        registry.register_with_unit("process_start_time", since, Unit::Seconds, metrics.started.clone());
+        let end = "When the certificate of the authority ends, in seconds since 1970";
+        registry.register_with_unit("authority_expiry_timestamp", end, Unit::Seconds, metrics.authority_end.clone());
         registry.register("output_bytes", "Bytes of output received", metrics.output_bytes.clone());
         registry.register("enrolments", "Enrolments, by outcome", metrics.enrolments.clone());
         let fetched = metrics.secrets_fetched.clone();
@@ -207,6 +220,14 @@ impl Metrics {
         registry.register("master_key_refused_state", refused, metrics.keys_refused.clone());
         registry.register("audit_entries", "Entries written to the audit log", metrics.audited.clone());
         Self { registry, ..metrics }
+    }
+
+    /// Those of a process that started then, with an authority whose certificate ends at `authority_end`, in seconds since 1970.
+    pub(crate) fn of(started: UnixMillis, authority_end: i64) -> Self {
+        let metrics = Self::new();
+        metrics.started.set(started.0 / 1000);
+        metrics.authority_end.set(authority_end);
+        metrics
     }
 
     pub(crate) fn submitted(&self, tasks: u64) {
@@ -258,6 +279,7 @@ impl Metrics {
         self.oldest_since.store(backlog.oldest.map_or(0, |since| since.0), Ordering::Relaxed);
         self.free_slots.set(i64::try_from(backlog.free_slots).unwrap_or(i64::MAX));
         self.connected.set(gauge(connected));
+        self.incompatible.set(gauge(backlog.incompatible));
     }
 
     pub(crate) fn database(&self, bytes: u64, output: u64) {

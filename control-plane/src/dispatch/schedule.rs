@@ -29,6 +29,8 @@ pub(crate) struct Backlog {
     pub(crate) oldest: Option<UnixMillis>,
     /// Tasks that connected agents would take now.
     pub(crate) free_slots: u64,
+    /// Connected agents whose version is too far from ours.
+    pub(crate) incompatible: usize,
 }
 
 /// What the tasks that agents hold take up. Lost ones count: they may be running.
@@ -185,6 +187,8 @@ impl Ledger {
         // One whose version is too far from ours gets nothing, whatever it asks for.
         let links = ready.filter_map(|agent| agent.link.as_ref()).filter(|link| link.mismatch.is_none());
         backlog.free_slots = links.map(|link| link.free()).sum();
+        let links = self.agents.values().filter_map(|agent| agent.link.as_ref());
+        backlog.incompatible = links.filter(|link| link.mismatch.is_some()).count();
         backlog
     }
 }

@@ -82,10 +82,12 @@ async fn an_agent_of_a_version_too_far_away_finishes_what_it_holds_and_gets_noth
     assert!(candidate.reason.contains(&ours) && candidate.reason.contains(&theirs), "{}", candidate.reason);
     assert!(candidate.reason.contains("upgrade the control plane"), "{}", candidate.reason);
     assert_eq!(user.until_agent("a1", AgentState::Online).await.degraded, std::slice::from_ref(&candidate.reason));
+    assert!(get(&server, "/metrics").await.contains("control_plane_agents_incompatible 1\n"));
     // One that does not say which it is, is of the previous version; and back it comes.
     let mut link =
         agent.connect_saying(&server, Hello { contract: String::new(), ..agent.hello("i1", Vec::new()) }).await;
     assert_eq!(link.assignment().await.task.unwrap().task_id, waits.task_id);
+    assert!(get(&server, "/metrics").await.contains("control_plane_agents_incompatible 0\n"));
 }
 
 #[tokio::test]

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What is known of one metric.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metric {
-    /// `counter`, `gauge`, `histogram`.
+    /// `counter`, `gauge`, `histogram`, `info`.
     pub kind: String,
-    /// Labels and their values.
+    /// Labels and their values; none of `version`.
     pub labels: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -19,14 +19,22 @@ pub fn exposed(text: &str) -> Metrics {
     let mut found = Metrics::new();
     for line in text.lines() {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
-            let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+            let name = match kind {
+                "counter" => format!("{name}_total"),
+                "info" => format!("{name}_info"),
+                _ => name.to_owned(),
+            };
             found.insert(name, Metric { kind: kind.to_owned(), ..Metric::default() });
         } else if let Some((sample, rest)) = line.split_once('{')
             && let Some((labels, _)) = rest.split_once('}')
             && let Some(metric) = found.get_mut(sample)
         {
             for (label, value) in labels.split(',').filter_map(|pair| pair.split_once('=')) {
-                metric.labels.entry(label.to_owned()).or_default().insert(value.trim_matches('"').to_owned());
+                let values = metric.labels.entry(label.to_owned()).or_default();
+                // Another one in each release.
+                if label != "version" {
+                    values.insert(value.trim_matches('"').to_owned());
+                }
             }
         }
     }
@@ -60,9 +68,9 @@ mod tests {
     #[test]
     fn a_page_and_a_program_that_agree() {
         let text = "# HELP a_b x.\n# TYPE a_b counter\na_b_total{reason=\"x\"} 1\na_b_total{reason=\"y\"} 1\n# TYPE a_s histogram\n\
-                    a_s_bucket{le=\"1\"} 0\na_s_sum 0\n# EOF\n";
+                    a_s_bucket{le=\"1\"} 0\na_s_sum 0\n# TYPE a_build info\na_build_info{version=\"9\"} 1\n# EOF\n";
         let page = "| Metric | Kind | Meaning |\n|---|---|---|\n| `a_b_total` | counter | B's; label `reason`: `x` (first), `y` |\n\
-                    | `a_s` | histogram | S |\n| `c_s` | gauge | S |\n";
+                    | `a_s` | histogram | S |\n| `c_s` | gauge | S |\n| `a_build_info` | info | label `version` |\n";
         assert_eq!(exposed(text), listed(page, "a_"));
         assert_ne!(exposed(text), listed(&page.replace("`y`", "`z`"), "a_"));
         assert_ne!(exposed(text), listed(&page.replace("| counter", "| gauge"), "a_"));

@@ -95,6 +95,12 @@ fn certificates_are_renewed_while_tasks_run() -> Result<()> {
         let log = stack.lictor(&["audit", "export"])?.text();
         Ok(log.lines().filter(|line| line.contains("\"agent.renewed\"")).count())
     };
+    let end = || -> Result<u64> {
+        let (_, metrics) = agent.get("/metrics")?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("agent_certificate_expiry_timestamp_seconds "));
+        Ok(line.context("no end of the certificate")?.parse()?)
+    };
+    let first_end = end()?;
     let mut tasks = Vec::new();
     let sleep = ["--host", "127.0.0.1", "--credential", "ntlm", "--", "sim.exe", "sleep", "8000"];
     for _ in 0..2 {
@@ -124,5 +130,7 @@ fn certificates_are_renewed_while_tasks_run() -> Result<()> {
     }
     assert_eq!(windows.count("/operations/Command")?, tasks.len() as u64, "{:#}", windows.statistics()?);
     assert!(!agent.process.log().contains("The certificate was not renewed"), "{}", agent.process.log());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    assert!(end()? > first_end && (now..=now + 5).contains(&end()?), "{first_end} {} {now}", end()?);
     Ok(())
 }

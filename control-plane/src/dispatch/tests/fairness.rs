@@ -141,7 +141,8 @@ fn what_waits_and_what_runs_is_counted() {
         world.submit_by(id, "u", host, "web");
     }
     world.say("a", session, started("r", 1)).unwrap();
-    let expected = Backlog { queued: 1, assigned: 1, running: 1, lost: 0, oldest: Some(since), free_slots: 3 };
+    let expected =
+        Backlog { queued: 1, assigned: 1, running: 1, lost: 0, oldest: Some(since), free_slots: 3, incompatible: 0 };
     assert_eq!(world.ledger.backlog(), expected);
     world.pass(LEASE);
     let lost = Backlog { lost: 2, assigned: 0, running: 0, ..expected };
