@@ -130,7 +130,9 @@ fn certificates_are_renewed_while_tasks_run() -> Result<()> {
     }
     assert_eq!(windows.count("/operations/Command")?, tasks.len() as u64, "{:#}", windows.statistics()?);
     assert!(!agent.process.log().contains("The certificate was not renewed"), "{}", agent.process.log());
+    let last_end = end()?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    assert!(end()? > first_end && (now..=now + 5).contains(&end()?), "{first_end} {} {now}", end()?);
+    // Two lifetimes back, for a machine that is late with everything.
+    assert!(last_end > first_end && (now - 10..=now + 5).contains(&last_end), "{first_end} {last_end} {now}");
     Ok(())
 }
